@@ -1,0 +1,199 @@
+"""The event stream format: events to bytes, and bytes to events.
+
+This module is pure.  It knows no socket, no clock and no setting; it can be read beside the HTML
+standard, section 9.2 "Server-sent events" (https://html.spec.whatwg.org/#server-sent-events),
+whose subsections 9.2.5 (parsing) and 9.2.6 (interpreting) are quoted where a line follows them.
+Encoding refuses what the format cannot carry; decoding accepts every stream, as a browser does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ssekit.errors import InvalidEvent
+
+HEARTBEAT = b":\n"
+"""A comment line without a blank line: several clients make an empty message of a whole block."""
+
+# 9.2.5: "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
+# character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR)
+# character."  str.splitlines() knows more line ends (U+2028, U+0085, VT, FF) and would be wrong.
+_TEXT_LINE_END = re.compile("\r\n|\n|\r")
+_BYTE_LINE_END = re.compile(rb"\r\n|\n|\r")
+_NOT_IN_A_FIELD = re.compile("[\r\n\0]")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, or the fields of one: a value, compared by value.
+
+    ``data``: a ``str`` is sent as text and ``bytes`` as UTF-8 text; ``None`` sends no data field;
+    anything else is sent as compact JSON.
+    ``event``: the type that a page listens for; without one a browser says "message".
+    ``id``: what a client sends back as ``Last-Event-ID``; an empty one resets it.
+    ``retry``: how long a client waits before it connects again, in whole milliseconds.
+    ``comment``: text that clients ignore.
+    """
+
+    data: Any = None
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+    comment: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the event as bytes of an event stream.
+
+        The id comes last: some clients take an id as soon as its line arrives, and a connection
+        that is cut behind it would lose the event.  A blank line, which makes a client dispatch,
+        ends whatever has data, a name or an id; a lone comment or retry has none.
+
+        Raises `InvalidEvent` for what the format cannot carry: CR, LF or NUL in ``event`` or
+        ``id``, a ``retry`` that is not a whole number from 0 up, text or bytes that are not
+        UTF-8, or data that JSON cannot hold.
+        """
+        lines: list[str] = []
+        if self.comment is not None:
+            comment = _text("comment", self.comment)
+            lines += (f": {line}" if line else ":" for line in _TEXT_LINE_END.split(comment))
+        if self.event is not None:
+            lines.append(f"event: {_field('event', self.event)}")
+        if self.retry is not None:
+            lines.append(f"retry: {_milliseconds(self.retry)}")
+        if self.data is not None:
+            lines += (f"data: {line}" for line in _TEXT_LINE_END.split(_data(self.data)))
+        if self.id is not None:
+            lines.append(f"id: {_field('id', self.id)}")
+        if not lines:
+            return b""
+        ends = self.data is not None or self.event is not None or self.id is not None
+        try:
+            return "\n".join([*lines, "", ""] if ends else [*lines, ""]).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(f"the event is not UTF-8 text: {error}") from error
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidEvent(f"{name} must be a str, not {type(value).__name__}: {value!r:.80}")
+    return value
+
+
+def _field(name: str, value: object) -> str:
+    text = _text(name, value)
+    if _NOT_IN_A_FIELD.search(text):
+        raise InvalidEvent(f"{name} must not contain CR, LF or NUL: {text!r:.80}")
+    return text
+
+
+def _milliseconds(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidEvent(f"retry must be whole milliseconds from 0 up, not {value!r:.80}")
+    return value
+
+
+def _data(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(f"data is not UTF-8 text: {error}") from error
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"data cannot be sent as JSON: {error}") from error
+
+
+class Decoder:
+    """Reads an event stream as a browser does, whatever the borders of the chunks.
+
+    Its events are the normal form of an event: ``data`` is text with LF between lines, ``event``
+    is "message" where none was named, and ``id`` is the last id seen so far, "" before the first.
+
+    ``limit`` bounds the bytes of one unfinished event; `feed` raises `InvalidEvent` beyond it.
+    The default of ``None`` is for streams that one trusts.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        self.last_event_id: str = ""
+        """What a client sends as ``Last-Event-ID`` when it connects again."""
+        self.retry: int | None = None
+        """The last reconnection time that the stream asked for, in milliseconds."""
+        self._limit = limit
+        self._tail: list[bytes] = []  # pieces of the unfinished line
+        self._tail_size = 0
+        self._data: list[str] = []  # data lines of the unfinished event
+        self._data_size = 0
+        self._event = ""
+        self._id = ""
+        self._after_cr = False  # an LF that comes next belongs to a CR already taken
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes of the stream and return the events that they complete."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk[:1] == b"\n":
+                chunk = chunk[1:]
+        if not chunk:
+            return []
+        *lines, tail = _BYTE_LINE_END.split(chunk)
+        self._after_cr = chunk[-1:] == b"\r"
+        events: list[Event] = []
+        if lines:
+            lines[0] = b"".join([*self._tail, lines[0]])
+            self._tail.clear()
+            self._tail_size = 0
+            for line in lines:
+                self._take(line, events)
+        if tail:
+            self._tail.append(tail)
+            self._tail_size += len(tail)
+            self._check_limit()
+        return events
+
+    def _check_limit(self) -> None:
+        if self._limit is not None and self._tail_size + self._data_size > self._limit:
+            raise InvalidEvent(f"an event of the stream is longer than {self._limit} bytes")
+
+    def _take(self, line: bytes, events: list[Event]) -> None:
+        if self._at_start:
+            # 9.2.5: "a single leading U+FEFF BYTE ORDER MARK character" is stripped.
+            self._at_start = False
+            line = line.removeprefix(_BOM)
+        if not line:
+            self._dispatch(events)
+            return
+        field, _, value = line.decode("utf-8", "replace").partition(":")
+        # 9.2.6: "If value starts with a U+0020 SPACE character, remove it from value."
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+            self._data_size += len(line)
+            self._check_limit()
+        elif field == "event":
+            self._event = value
+        elif field == "id":
+            # 9.2.6: "If the field value does not contain U+0000 NULL"; else the field is ignored.
+            if "\0" not in value:
+                self._id = value
+        elif field == "retry" and value.isascii() and value.isdigit():
+            # 9.2.6: "consists of only ASCII digits": int() and str.isdigit() alone take more.
+            # Longer than any clock is as good as for ever, and int() refuses 4,301 digits.
+            digits = value.lstrip("0")
+            self.retry = int(digits or "0") if len(digits) <= 18 else 10**18
+
+    def _dispatch(self, events: list[Event]) -> None:
+        # 9.2.6: the id counts even if the block has no data and dispatches nothing.
+        self.last_event_id = self._id
+        if self._data:
+            events.append(Event("\n".join(self._data), self._event or "message", self._id))
+        self._data.clear()
+        self._event = ""
+        self._data_size = 0

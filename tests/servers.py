@@ -1,0 +1,108 @@
+"""Real servers as processes on free ports: ``with gunicorn("tests.apps.clock:app") as server``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.waiting import until
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Server:
+    """A process that listens on a port of 127.0.0.1."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self._log = log
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def children(self) -> list[int]:
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+    def listening(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server exited with {self.process.returncode}:\n{self.log}")
+        return answers(self.port)
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> None:
+        """Send the signal and wait for the process to go; kill it after ``seconds``."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not end in {seconds} s:\n{self.log}") from None
+
+
+@contextmanager
+def running(
+    command: list[str], port: int, *, env: Mapping[str, str] = {}, cwd: Path = ROOT
+) -> Iterator[Server]:
+    """Run a server's command in its own process until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="ssekit-test-") as folder:
+        log = Path(folder, "log")
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        server = Server(process, port, log)
+        try:
+            until(server.listening, 20, f"{command[0]} to listen")
+            yield server
+        finally:
+            if process.poll() is None:
+                server.stop()
+
+
+@contextmanager
+def gunicorn(
+    target: str, *options: str, worker: str = "gevent", env: Mapping[str, str] = {}
+) -> Iterator[Server]:
+    """gunicorn without a configuration file: what a user has who says nothing else."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "--config", "/dev/null", "-k", worker]
+    command += ["--bind", f"127.0.0.1:{port}", *options, target]
+    with running(command, port, env=env) as server:
+        yield server

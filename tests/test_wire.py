@@ -1,0 +1,221 @@
+"""The wire format: the standard's examples, what is refused, and every cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssekit import Decoder, Event, InvalidEvent
+
+STANDARD = [
+    # HTML standard, 9.2.6, in the order of the text.
+    (
+        b"data: YHOO\ndata: +2\ndata: 10\n\n",
+        [Event("YHOO\n+2\n10", "message", "")],
+    ),
+    (
+        b": test stream\n\ndata: first event\nid: 1\n\n"
+        b"data:second event\nid\n\ndata:  third event\n",
+        [Event("first event", "message", "1"), Event("second event", "message", "")],
+    ),
+    (b"data\n\ndata\ndata\n\ndata:", [Event("", "message", ""), Event("\n", "message", "")]),
+    (b"data:test\n\ndata: test\n\n", [Event("test", "message", "")] * 2),
+    # HTML standard, 9.2.1.
+    (
+        b"event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\n",
+        [Event("73857293", "add", ""), Event("2153", "remove", "")],
+    ),
+    # The full message format of the PHP blog's last section.
+    (
+        b"id: msg1\nevent: foo\nretry: 10000\ndata: some text\ndata: another message\n"
+        b"data: with two lines \n\n",
+        [Event("some text\nanother message\nwith two lines ", "foo", "msg1")],
+    ),
+    (
+        b"\xef\xbb\xbfdata: after a byte order mark\n\n",
+        [Event("after a byte order mark", "message", "")],
+    ),
+    (b"\xef\xbb\xbf\xef\xbb\xbfdata: two\n\ndata: x\n\n", [Event("x", "message", "")]),
+    (b"data: a\r\ndata: b\rdata: c\n\r\n", [Event("a\nb\nc", "message", "")]),
+    (b"data: a\r\rdata: b\r\n\r\n", [Event("a", "message", ""), Event("b", "message", "")]),
+    ("data: a\u2028b\x85c\x0bd\n\n".encode(), [Event("a\u2028b\x85c\x0bd", "message", "")]),
+    (b"id: 1\n\ndata: x\n\n", [Event("x", "message", "1")]),
+    (b"id: 1\nid: 2\0\ndata: x\n\n", [Event("x", "message", "1")]),
+    (b"data: \xff\n\n", [Event("\ufffd", "message", "")]),
+    (b"event: only a name\n\ndata: x\n\n", [Event("x", "message", "")]),
+    (b"Data: no\n data: no\nnonsense\n:data: no\ndata: x\n\n", [Event("x", "message", "")]),
+]
+
+
+def decode(stream: bytes, *cuts: int) -> list[Event]:
+    decoder = Decoder()
+    borders = [0, *cuts, len(stream)]
+    return [event for start, end in pairwise(borders) for event in decoder.feed(stream[start:end])]
+
+
+@pytest.mark.parametrize(("stream", "events"), STANDARD)
+def test_a_stream_is_read_as_the_standard_says(stream: bytes, events: list[Event]) -> None:
+    assert decode(stream) == events
+
+
+@pytest.mark.parametrize(("stream", "events"), STANDARD)
+def test_a_stream_reads_the_same_cut_at_every_byte(stream: bytes, events: list[Event]) -> None:
+    for cut in range(len(stream) + 1):
+        assert decode(stream, cut) == events
+    assert decode(stream, *range(1, len(stream))) == events
+
+
+@pytest.mark.parametrize(
+    ("value", "retry"),
+    [
+        ("100", 100),
+        ("007", 7),
+        ("0", 0),
+        ("", None),
+        ("+5", None),
+        ("-5", None),
+        ("1_000", None),
+        ("1.5", None),
+        ("\u0663", None),
+        ("\u00b2", None),
+        ("9" * 5000, 10**18),
+    ],
+)
+def test_retry_is_ascii_digits_only(value: str, retry: int | None) -> None:
+    decoder = Decoder()
+    decoder.feed(f"retry: {value}\n".encode())
+    assert decoder.retry == retry
+
+
+def test_the_last_event_id_is_taken_at_the_blank_line() -> None:
+    decoder = Decoder()
+    decoder.feed(b"id: 7\n")
+    assert decoder.last_event_id == ""
+    decoder.feed(b"\n")
+    assert decoder.last_event_id == "7"
+
+
+def test_an_event_beyond_the_limit_is_refused() -> None:
+    for stream in (b"data: " + b"x" * 100, b"data: xxxxxxx\n" * 10):
+        with pytest.raises(InvalidEvent, match="longer than 64 bytes"):
+            Decoder(limit=64).feed(stream)
+    heartbeats = Decoder(limit=64)
+    for _ in range(1000):
+        assert heartbeats.feed(b":\n") == []
+
+
+@pytest.mark.parametrize(
+    ("event", "wire"),
+    [
+        (Event(), b""),
+        (Event("hello"), b"data: hello\n\n"),
+        (Event(""), b"data: \n\n"),
+        (Event(b"\xc3\xa9"), b"data: \xc3\xa9\n\n"),
+        (
+            Event({"id": 1, "message": "\u6b22\u8fce"}),
+            'data: {"id":1,"message":"\u6b22\u8fce"}\n\n'.encode(),
+        ),
+        (Event([1, None, True]), b"data: [1,null,true]\n\n"),
+        (Event(0), b"data: 0\n\n"),
+        (Event(False), b"data: false\n\n"),
+        (Event("a\nb\r\nc\rd\u2028e"), "data: a\ndata: b\ndata: c\ndata: d\u2028e\n\n".encode()),
+        (Event("hello", "message", "1"), b"event: message\ndata: hello\nid: 1\n\n"),
+        (Event("d", "e", "i", 5, "c"), b": c\nevent: e\nretry: 5\ndata: d\nid: i\n\n"),
+        (Event(event="ping"), b"event: ping\n\n"),
+        (Event(id="9"), b"id: 9\n\n"),
+        (Event(id=""), b"id: \n\n"),
+        (Event(retry=0), b"retry: 0\n"),
+        (Event(comment=""), b":\n"),
+        (Event(comment="a\nb"), b": a\n: b\n"),
+    ],
+)
+def test_an_event_is_encoded_so(event: Event, wire: bytes) -> None:
+    assert event.encode() == wire
+
+
+NAN = float("nan")
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(Event("x", **{field: f"a{bad}b"}) for field in ("id", "event") for bad in "\r\n\0"),
+        Event("x", id=1),  # type: ignore[arg-type]
+        Event("x", event=1),  # type: ignore[arg-type]
+        Event("x", comment=1),  # type: ignore[arg-type]
+        Event("x", retry=-1),
+        Event("x", retry=1.5),  # type: ignore[arg-type]
+        Event("x", retry="5"),  # type: ignore[arg-type]
+        Event("x", retry=True),
+        Event(b"\xff"),
+        Event("\ud800"),
+        Event("x", id="\ud800"),
+        Event({"a": "\ud800"}),
+        Event(NAN),
+        Event({"a": [NAN]}),
+        Event(object()),
+        Event({1, 2}),
+        Event({"a": b"bytes"}),
+        Event(CIRCLE),
+    ],
+)
+def test_what_the_format_cannot_carry_is_refused(event: Event) -> None:
+    with pytest.raises(InvalidEvent):
+        event.encode()
+
+
+def test_invalid_event_is_a_value_error() -> None:
+    assert issubclass(InvalidEvent, ValueError)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"))
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+EVENTS = st.builds(
+    Event,
+    st.none() | TEXT | TEXT.map(str.encode) | JSON,
+    st.none() | NAME,
+    st.none() | NAME,
+    st.none() | st.integers(0, 10**18),
+    st.none() | TEXT,
+)
+
+
+def normal(events: list[Event]) -> list[Event]:
+    """What a browser dispatches for these events, said without the wire format."""
+    last_id = ""
+    dispatched = []
+    for event in events:
+        last_id = event.id if event.id is not None else last_id
+        if event.data is not None:
+            (text,) = [seen.data for seen in decode(Event(event.data).encode())]
+            if isinstance(event.data, str):
+                assert text == event.data.replace("\r\n", "\n").replace("\r", "\n")
+            dispatched.append(Event(text, event.event or "message", last_id))
+    return dispatched
+
+
+@given(st.lists(EVENTS, max_size=3))
+def test_events_come_back_in_their_normal_form_cut_at_every_byte(events: list[Event]) -> None:
+    stream = b"".join(event.encode() for event in events)
+    expected = normal(events)
+    assert decode(stream) == expected
+    assert decode(stream, *range(1, len(stream))) == expected
+
+
+@given(st.binary(), st.binary())
+def test_no_bytes_break_the_decoder(one: bytes, two: bytes) -> None:
+    assert decode(one + two) == decode(one + two, len(one))
