@@ -1,0 +1,198 @@
+"""Streaming scripts as WSGI applications: one run of the file for each client.
+
+The run happens inside the WSGI call and sends with the server's ``write`` (PEP 3333, "The write()
+Callable"), so it needs no second thread or greenlet and no queue: the file's loop is the stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from ssekit import host, runs, servers
+from ssekit.errors import SSEError
+from ssekit.negotiation import Answer, Offer, farewell
+from ssekit.wire import HEARTBEAT
+
+log = logging.getLogger("ssekit.script")
+
+
+class Script:
+    """A WSGI application that runs a file anew for each client.
+
+    ``heartbeat`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed is read
+    again.  A file that is missing is answered 404, one that fails before its first event 500; what
+    went wrong is logged with its traceback.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+    ) -> None:
+        self._path = Path(path).resolve()
+        self._heartbeat = heartbeat
+        self._offer = Offer(origins=origins)
+        self._compiled: tuple[tuple[int, int], CodeType] | None = None
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        answer = self._offer.answer(environ)
+        if answer.body is None and answer.status.startswith("200"):
+            failed = self._stream(environ, start_response)
+            if failed is None:
+                return []
+            answer = failed
+        start_response(answer.status, answer.headers)
+        return [answer.body] if answer.body else []
+
+    def _stream(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
+        """Run the file for this client; return the answer if it has sent none."""
+        try:
+            code = self._code()
+        except FileNotFoundError:
+            return _missing()
+        except (OSError, SyntaxError, ValueError):
+            log.exception("the script %s cannot be run", self._path)
+            return _failed()
+        run = WsgiRun(environ, start_response, self._offer, self._heartbeat)
+
+        def whole_file() -> None:
+            exec(code, {"__name__": "__main__", "__file__": str(self._path)})  # noqa: S102
+
+        # A context of its own: what the run sets for itself is not there for the next request.
+        done = contextvars.copy_context().run(run.execute, whole_file, self._path.name)
+        return None if done else _failed()
+
+    def _code(self) -> CodeType:
+        state = self._path.stat()
+        version = (state.st_mtime_ns, state.st_size)
+        if self._compiled is None or self._compiled[0] != version:
+            self._compiled = version, compile(self._path.read_bytes(), str(self._path), "exec")
+        return self._compiled[1]
+
+
+class Folder:
+    """A WSGI application that serves the scripts of a folder: ``/clock.py`` runs ``clock.py``.
+
+    Only ``.py`` files of the folder itself are served, not those whose name begins with a dot or
+    an underscore, and no link that leads out of it.  The options are those of `Script`.
+    Raises NotADirectoryError if there is no such folder.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+    ) -> None:
+        self._folder = Path(path).resolve()
+        if not self._folder.is_dir():
+            raise NotADirectoryError(f"there is no folder {str(path)!r}")
+        self._options: dict[str, Any] = {"heartbeat": heartbeat, "origins": origins}
+        self._scripts: dict[str, Script] = {}
+        Offer(origins=origins)  # Wrong origins are an error now, not with the first request.
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        name = str(environ.get("PATH_INFO", "")).removeprefix("/")
+        script = self._script(name)
+        if script is None:
+            answer = _missing()
+            start_response(answer.status, answer.headers)
+            return [answer.body or b""]
+        return script(environ, start_response)
+
+    def _script(self, name: str) -> Script | None:
+        if not name.endswith(".py") or name[:1] in "._" or {"/", "\\", "\0"} & set(name):
+            return None
+        path = self._folder / name
+        if path.resolve().parent != self._folder or not path.is_file():
+            self._scripts.pop(name, None)
+            return None
+        return self._scripts.setdefault(name, Script(path, **self._options))
+
+
+def _missing() -> Answer:
+    return _refusal("404 Not Found", "There is no such script.")
+
+
+def _failed() -> Answer:
+    return _refusal("500 Internal Server Error", "The script failed; the server's log says why.")
+
+
+class WsgiRun(runs.Run):
+    """A run inside a WSGI call (PEP 3333, "The write() Callable")."""
+
+    def __init__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], offer: Offer, beat: float
+    ) -> None:
+        super().__init__()
+        self.environ = environ
+        self.client = host.client_of(environ, beat)
+        self._start_response = start_response
+        self._offer = offer
+        self._send: Callable[[bytes], Any] = self._not_begun
+
+    def execute(self, function: Callable[[], object], name: str) -> bool:
+        """Run the script to its end; false if it failed before it had begun to send."""
+        runs.become(self)
+        try:
+            try:
+                function()
+                self.begin()
+            finally:
+                self.client.leave()
+        except SystemExit:
+            self.begin()  # A script may end itself with sys.exit().
+        except host.Ended as ended:
+            if ended.reason != host.LEFT:
+                self._last(farewell())
+        except Exception:
+            log.exception("the script %s failed; its stream ends", name)
+            if not self.begun:
+                return False
+            self._last(farewell())
+        finally:
+            self.client.detach()
+        return True
+
+    def _open(self, headers: Iterable[tuple[str, str]]) -> None:
+        answer = self._offer.answer(self.environ)
+        write = self._start_response(answer.status, [*answer.headers, *headers])
+        if isinstance(getattr(write, "__self__", None), list):
+            raise SSEError(
+                "the framework keeps what a script sends until the script ends; mount the folder "
+                "beside the framework, for example with werkzeug's DispatcherMiddleware"
+            )
+        self._send = write
+        self.client.wrote(HEARTBEAT)
+        self._write(HEARTBEAT)
+        connection = servers.find(write=write)
+        if connection is not None:
+            self._send = connection.write
+        self.client.attach(connection)
+
+    def _write(self, block: bytes) -> None:
+        try:
+            self._send(block)
+        except OSError as error:
+            self.client.ended = self.client.ended or host.LEFT
+            raise host.Ended(host.LEFT) from error
+
+    def _last(self, block: bytes) -> None:
+        with contextlib.suppress(host.Ended):
+            self._write(block)
+
+    def _not_begun(self, block: bytes) -> None:
+        raise AssertionError("a block was put before the run had begun")
+
+
+def _refusal(status: str, why: str) -> Answer:
+    """Return a short answer in plain text."""
+    return Answer(status, [("Content-Type", "text/plain; charset=utf-8")], f"{why}\n".encode())

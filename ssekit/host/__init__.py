@@ -1,0 +1,162 @@
+"""What the process around a stream can do: has the client left, is the process ending, wait.
+
+A stream and a source ask this package, and never look at gevent, threads or signals themselves.
+One `Client` stands for one client of one stream; which kind it is depends on what is in ``environ``
+and on what has been patched already, and only then is gevent imported:
+
+* `ssekit.host.greenlets` under gevent: everything works, also while a source sleeps,
+* `ssekit.host.threads` in any other WSGI server: what works where a source waits in our own code,
+* `ssekit.host.process` in a CGI script or a terminal: one stream has the whole process.
+
+The base class here knows nobody: it is what ``every`` and a subscription use outside a stream.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from ssekit.servers import Connection
+
+T = TypeVar("T")
+
+LEFT = "client left"
+ENDING = "process ending"
+EXPIRED = "lifetime over"
+
+
+class Ended(BaseException):
+    """Thrown into a source that must end, so that its ``finally`` blocks run.
+
+    Not an `Exception`, like ``GeneratorExit``: ``except Exception`` in a source must not keep it
+    alive.  ``reason`` is one of `LEFT`, `ENDING` and `EXPIRED`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Client:
+    """One client of one stream.
+
+    A stream calls `attach` once the server has sent the headers, `enter` and `leave` around every
+    piece of the source's own code (or `pull`, which does both), `wrote` for every block that it
+    gives to the server, and `detach` at the end.  A source's code calls `wait`.
+    """
+
+    def __init__(self, heartbeat: float = math.inf) -> None:
+        self.heartbeat = heartbeat
+        """Seconds without a byte after which a heartbeat is due."""
+        self.ended: str | None = None
+        """Why the source has to end, once it has to."""
+        self.given = 0
+        """Bytes of the body that the stream gave to the server."""
+        self.wrote_at = time.monotonic()
+        self.connection: Connection | None = None
+        self._awake: threading.Event | None = None
+
+    def attach(self, connection: Connection | None) -> None:
+        """Take the connection that the server uses; None where the server is not known."""
+        self.connection = connection
+
+    def detach(self) -> None:
+        """Forget the connection: the stream is over."""
+        self.connection = None
+
+    def enter(self) -> None:
+        """Let the source's code run from here on.  Raises `Ended` if it must not."""
+        self.check()
+
+    def leave(self) -> None:
+        """The source's code has given something; from here on the server runs."""
+
+    def check(self) -> None:
+        """Raise `Ended` if the source has to end."""
+        if self.ended is not None:
+            raise Ended(self.ended)
+
+    def pull(self, items: Iterator[T]) -> T:
+        """Return the source's next item.  Raises what the source raises, and `Ended`."""
+        token = _current.set(self)
+        try:
+            self.enter()
+            try:
+                return next(items)
+            finally:
+                self.leave()
+        finally:
+            _current.reset(token)
+
+    def close(self, items: object) -> None:
+        """Close the source's iterator, so that its ``finally`` blocks run."""
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+    def wrote(self, block: bytes) -> None:
+        """Count a block that goes to the server now."""
+        self.given += len(block)
+        self.wrote_at = time.monotonic()
+
+    def beat_due(self) -> float:
+        """Seconds until a heartbeat is due; zero or less when it is."""
+        return self.wrote_at + self.heartbeat - time.monotonic()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Block until `wake` was called (true) or ``seconds`` have passed.  Raises `Ended`."""
+        self.check()
+        if self._awake is None:
+            self._awake = threading.Event()
+        woken = self._sleep(self._awake, seconds)
+        self._awake.clear()
+        self.check()
+        return woken
+
+    def _sleep(self, awake: threading.Event, seconds: float | None) -> bool:
+        return awake.wait(seconds)
+
+    def wake(self) -> None:
+        """End the wait that goes on, or else the next one, from any thread."""
+        if self._awake is None:
+            self._awake = threading.Event()
+        self._awake.set()
+
+
+_current: ContextVar[Client | None] = ContextVar("ssekit_client", default=None)
+
+
+def current() -> Client:
+    """Return the client that the running code streams to, or one that stands for nobody."""
+    return _current.get() or Client()
+
+
+def become(client: Client) -> None:
+    """Make ``client`` the current one for the rest of this context."""
+    _current.set(client)
+
+
+def under_gevent() -> bool:
+    """Tell whether blocking calls of this process are gevent's."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def client_of(environ: dict[str, Any], heartbeat: float) -> Client:
+    """Return the client behind a WSGI request."""
+    given = environ.get("ssekit.client")
+    if isinstance(given, Client):
+        given.heartbeat = heartbeat
+        return given
+    if under_gevent():
+        from ssekit.host.greenlets import GreenletClient
+
+        return GreenletClient(heartbeat)
+    from ssekit.host.threads import ThreadClient
+
+    return ThreadClient(heartbeat)

@@ -1,0 +1,162 @@
+"""A client that has the whole process to itself: a CGI script (RFC 3875), or a terminal.
+
+Bytes go to standard output, unbuffered.  Nobody else runs here, so signals do what the event loop
+does elsewhere: an interval timer (SIGALRM) writes heartbeats while the source blocks, sees that the
+reader has closed the pipe, and bounds the life of the stream; SIGTERM ends it.  Python runs signal
+handlers between two instructions of the main thread, so `Ended` is raised where the source is, and
+not while a block is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from ssekit.host import ENDING, EXPIRED, LEFT, Client, Ended
+from ssekit.servers import Connection
+from ssekit.wire import HEARTBEAT
+
+PATIENCE = 2.0
+"""Seconds after which a source that goes on after `Ended` gets it again."""
+_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(Ended, SystemExit):
+    """`Ended` for code that nobody catches it for: the interpreter exits without a traceback."""
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ProcessClient(Client):
+    """The reader of this process's standard output.
+
+    ``max_seconds`` bounds the life of the stream.  ``exits`` is for a script that nobody runs but
+    the interpreter: `Ended` is then an exit of the process, also for Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        heartbeat: float = math.inf,
+        max_seconds: float = math.inf,
+        *,
+        descriptor: int = 1,
+        exits: bool = False,
+    ) -> None:
+        super().__init__(heartbeat)
+        self._expires = time.monotonic() + max_seconds
+        self._life = max_seconds
+        self._descriptor = descriptor
+        self._exits = exits
+        self._code = 0
+        self._inside = False
+        self._asked_at = 0.0
+        self._sent = 0
+        self._serves = False  # whether the signals are ours
+
+    def attach(self, connection: Connection | None = None) -> None:
+        """Start the timer; there is no other connection than this process's output."""
+        limit = min(self.heartbeat, self._life)
+        if self._serves and math.isfinite(limit):
+            tick = min(1.0, limit / 2)
+            signal.setitimer(signal.ITIMER_REAL, tick, tick)
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let signals serve this client until the block ends; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers: dict[int, Handler] = {
+            signal.SIGTERM: self._on_term,
+            signal.SIGHUP: self._on_term,
+            signal.SIGALRM: self._on_alarm,
+        }
+        if self._exits:
+            handlers[signal.SIGINT] = self._on_interrupt
+        before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        self._serves = True
+        try:
+            yield
+        finally:
+            self._serves = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def enter(self) -> None:
+        # First this, then the look: a signal in between is then raised here at the latest.
+        self._inside = True
+        self.check()
+
+    def leave(self) -> None:
+        self._inside = False
+
+    def check(self) -> None:
+        if self.ended is not None:
+            raise Interrupted(self.ended, self._code) if self._exits else Ended(self.ended)
+
+    def send_head(self, head: bytes) -> None:
+        """Write what comes before the body."""
+        self._write(head)
+
+    def send(self, block: bytes) -> None:
+        """Write a block of the body; it has left the process on return."""
+        self._write(block)
+        self._sent += len(block)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            # EPIPE, ECONNRESET, EIO of a terminal that is gone: nobody reads any more.
+            self.ended = self.ended or LEFT
+
+    def end(self, reason: str) -> None:
+        """Raise `Ended` if the source is running, and else when it runs next."""
+        now = time.monotonic()
+        if self.ended is None:
+            self.ended = reason
+        elif now - self._asked_at < PATIENCE:
+            return  # Its ``finally`` blocks are running.
+        else:
+            self._asked_at = now
+            self.check()  # Wherever it is, also in a write that waits for the reader.
+        self._asked_at = now
+        if self._inside:
+            self.check()
+
+    def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+        self.end(ENDING)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._code = 128 + number
+        self._on_term(number, frame)
+
+    def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT | _GONE & ~select.POLLNVAL)
+        state = dict(poll.poll(0)).get(self._descriptor, 0)
+        if state & _GONE:
+            self.end(LEFT)
+        elif time.monotonic() >= self._expires:
+            self.end(EXPIRED)
+        elif self.ended is not None:
+            self.end(self.ended)
+        elif self._inside and self._sent == self.given and self.beat_due() <= 0:
+            if state & select.POLLOUT:
+                self._write(HEARTBEAT)
+            self.wrote_at = time.monotonic()

@@ -1,0 +1,135 @@
+"""One run of a streaming script for one client: where its events go, and how it ends.
+
+`ssekit.script` sends through the run that is current.  A script that the interpreter runs by
+itself, as CGI or in a terminal, has `ProcessRun`, which lasts as long as the process; a run that
+`ssekit.folder` starts is made current there.  A CGI process starts with this module, so it imports
+little.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from ssekit import cgi, host
+from ssekit.errors import SSEError
+from ssekit.host.process import ProcessClient
+from ssekit.negotiation import Offer, farewell
+from ssekit.wire import HEARTBEAT
+
+Pairs = Iterable[tuple[str, str]]
+
+
+class Run:
+    """One run: `begin` sends the headers, `put` a block; both return when it has left."""
+
+    client: host.Client
+    environ: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def begin(self, headers: Pairs = ()) -> None:
+        """Send the headers and the opening, once; later calls do nothing."""
+        if not self.begun:
+            self.begun = True
+            self._open(headers)
+            self.client.enter()
+
+    def put(self, block: bytes) -> None:
+        """Send a block.  Raises `ssekit.host.Ended` once the script has to end."""
+        client = self.client
+        client.leave()
+        client.wrote(block)
+        self._write(block)
+        client.enter()
+
+    def _open(self, headers: Pairs) -> None:
+        raise NotImplementedError
+
+    def _write(self, block: bytes) -> None:
+        raise NotImplementedError
+
+
+class ProcessRun(Run):
+    """The run of a script that has the process: CGI if the environment says so, else a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cgi = os.environ.get("GATEWAY_INTERFACE", "").startswith("CGI")
+        client = ProcessClient(
+            _seconds("SSEKIT_HEARTBEAT", 15.0) if self._cgi else math.inf,
+            _seconds("SSEKIT_MAX_SECONDS", cgi.MAX_SECONDS) if self._cgi else math.inf,
+            exits=True,
+        )
+        self.client = client
+        self.environ = cgi.environment(client)
+        self._output = client
+        self._signals = contextlib.ExitStack()
+        self._signals.enter_context(client.signals())
+        host.become(client)
+        atexit.register(self._at_exit)
+
+    def _open(self, headers: Pairs) -> None:
+        if self._cgi:
+            answer = Offer(headers=headers).answer(self.environ)
+            self._output.send_head(cgi.head(answer.status, answer.headers))
+            if answer.body is not None or answer.status.startswith("204"):
+                self._output.send(answer.body or b"")
+                sys.exit(0)
+            self.client.wrote(HEARTBEAT)
+            self._output.send(HEARTBEAT)
+        self.client.attach(None)
+
+    def _write(self, block: bytes) -> None:
+        self._output.send(block)
+
+    def _at_exit(self) -> None:
+        self.client.leave()
+        self._signals.close()
+        # The interpreter has printed the traceback of what ended the script, if anything did.
+        failed = getattr(sys, "last_value", None) is not None
+        if not self._cgi or self.client.ended == host.LEFT:
+            return
+        if failed and not self.begun:
+            self._output.send_head(cgi.FAILED)
+        elif self.begun and (failed or self.client.ended is not None):
+            self._output.send(farewell())
+
+
+_current: ContextVar[Run | None] = ContextVar("ssekit_run", default=None)
+
+
+def current() -> Run:
+    """Return the run of the code that calls."""
+    run = _current.get()
+    if run is None:
+        run = ProcessRun()
+        _current.set(run)
+    return run
+
+
+def become(run: Run) -> None:
+    """Make ``run`` the current one for the rest of this context."""
+    _current.set(run)
+    host.become(run.client)
+
+
+def _seconds(name: str, default: float) -> float:
+    """A setting of the CGI host's operator, from the environment."""
+    value = os.environ.get(name)
+    if value is None:
+        return default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        raise SSEError(f"{name} must be seconds above 0, not {value!r}")
+    return seconds

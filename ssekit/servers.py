@@ -1,0 +1,228 @@
+"""What the WSGI server that is running us looks like from below.
+
+PEP 3333 gives an application no way to write while its iterable is blocked, to see that the client
+has left, or to learn that the process is ending.  Every server has the objects for it, two or three
+frames up the stack, in the function that calls the application and iterates its answer.  This
+module finds that function and knows, server by server, where it keeps what we need; nothing else in
+ssekit knows a server's internals.  Nothing is patched and no server is imported: one that is not in
+the table below is served by the plain rules of PEP 3333.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+# Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.
+_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response"}
+
+
+class Connection:
+    """The connection under one answer, seen through the server's own objects for it.
+
+    The base class is what every server has in common: a writing object that counts the bytes.
+    """
+
+    server: Any
+    """The server's object whose ``write`` sends a block of the body."""
+    answer: Any
+    """The iterable that the server iterates, once there is one."""
+    transparent = False
+    """Whether only wrappers that pass blocks on unchanged stand between the server and us."""
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    @property
+    def socket(self) -> Any:
+        """The client's socket, or None where the server hides it."""
+        return None
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the server sends the body in chunks (RFC 9112, section 7.1)."""
+        return False
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of the body the server was given."""
+        raise NotImplementedError
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        """The headers of the answer, as the server sends them."""
+        raise NotImplementedError
+
+    def direct(self, given: int) -> bool:
+        """Tell whether a block may be written beside the iterable.
+
+        It may if nothing on the way changes or holds back bytes: the server was given just the
+        ``given`` bytes that the stream gave, and none of the headers announces a coding.
+        """
+        return (
+            self.transparent
+            and self.sent == given
+            and not any(name.lower() == "content-encoding" for name, _ in self.headers)
+        )
+
+    def write(self, block: bytes) -> None:
+        """Write a block as the server writes one; blocks as the server does."""
+        self.server.write(block)
+
+    def ending(self) -> bool:
+        """Tell whether the process was told to end."""
+        return False
+
+    def close_after(self) -> None:
+        """Make the server close the connection after this answer, instead of keeping it."""
+
+
+class Gunicorn(Connection):
+    """gunicorn's sync, gthread and gevent workers: a Response, and the worker."""
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        self.server = local["resp"]
+        self.answer = local.get("respiter")
+        self.worker = local["self"]
+
+    @property
+    def socket(self) -> Any:
+        return self.server.sock
+
+    @property
+    def chunked(self) -> bool:
+        return bool(self.server.chunked)
+
+    @property
+    def sent(self) -> int:
+        return int(self.server.sent)
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        return self.server.headers  # type: ignore[no-any-return]
+
+    def ending(self) -> bool:
+        return not self.worker.alive
+
+    def close_after(self) -> None:
+        self.server.force_close()
+
+
+class Waitress(Connection):
+    """waitress: a WSGITask on a channel."""
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        self.server = local["self"]
+        self.answer = local.get("app_iter")
+
+    @property
+    def socket(self) -> Any:
+        return self.server.channel.socket
+
+    @property
+    def sent(self) -> int:
+        return int(self.server.content_bytes_written)
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        return self.server.response_headers  # type: ignore[no-any-return]
+
+    def write(self, block: bytes) -> None:
+        try:
+            self.server.write(block)
+        except Exception as error:
+            # Its own error for a client that has gone; not an OSError, and not importable here.
+            if type(error).__name__ == "ClientDisconnected":
+                raise BrokenPipeError("the client has left") from error
+            raise
+
+
+class Wsgiref(Connection):
+    """wsgiref's handlers, from which Django's runserver derives its own."""
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        self.server = local["self"]
+        self.answer = self.server.result
+
+    @property
+    def socket(self) -> Any:
+        return getattr(getattr(self.server, "request_handler", None), "connection", None)
+
+    @property
+    def sent(self) -> int:
+        return int(self.server.bytes_sent)
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        return self.server.headers.items()  # type: ignore[no-any-return]
+
+
+class Pywsgi(Connection):
+    """gevent's own server, also under gunicorn's gevent_pywsgi worker."""
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        self.server = local["self"]
+        self.answer = self.server.result
+
+    @property
+    def socket(self) -> Any:
+        return self.server.socket
+
+    @property
+    def chunked(self) -> bool:
+        return bool(self.server.response_use_chunked)
+
+    @property
+    def sent(self) -> int:
+        return int(self.server.response_length)
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]:
+        return [(_text(name), _text(value)) for name, value in self.server.response_headers]
+
+    def close_after(self) -> None:
+        self.server.close_connection = True
+
+
+def _text(header: str | bytes) -> str:
+    return header if isinstance(header, str) else header.decode("latin-1")
+
+
+# The function of each server that calls the application or iterates its answer.
+_LOOPS: dict[tuple[str, str], type[Connection]] = {
+    ("gunicorn.workers.base_async", "handle_request"): Gunicorn,
+    ("gunicorn.workers.gthread", "handle_request"): Gunicorn,
+    ("gunicorn.workers.sync", "handle_request"): Gunicorn,
+    ("waitress.task", "execute"): Waitress,
+    ("wsgiref.handlers", "run"): Wsgiref,
+    ("wsgiref.handlers", "finish_response"): Wsgiref,
+    ("gevent.pywsgi", "run_application"): Pywsgi,
+    ("gevent.pywsgi", "process_result"): Pywsgi,
+}
+
+
+def find(body: object = None, write: object = None) -> Connection | None:
+    """Return the connection of the server whose loop has called us, if we know that server.
+
+    ``body`` is the iterable that a stream gave to the server, ``write`` the callable that it got
+    from ``start_response``, whichever it sends with.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    transparent = True
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        kind = _LOOPS.get((module, frame.f_code.co_name))
+        if kind is not None:
+            connection = kind(frame.f_locals)
+            if write is not None:
+                connection.transparent = getattr(write, "__self__", None) is connection.server
+            else:
+                connection.transparent = transparent and (
+                    connection.answer is body or type(connection.answer).__module__ in _TRANSPARENT
+                )
+            return connection
+        transparent = transparent and (module in _TRANSPARENT or module.startswith("ssekit."))
+        frame = frame.f_back
+    return None

@@ -1,0 +1,261 @@
+"""A source of events as a WSGI application.
+
+`Stream` is the whole interface: a WSGI server, a framework and the hub meet a source through it.
+It calls the source, turns its items into blocks with `ssekit.wire`, and lets `ssekit.host` say when
+to send a heartbeat and when to end.  It knows no server and imports no framework; werkzeug only
+where a source wants the request.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ssekit import host, servers
+from ssekit.errors import InvalidEvent, SSEError
+from ssekit.negotiation import Offer, farewell, last_event_id
+from ssekit.timer import every
+from ssekit.wire import HEARTBEAT, Event
+
+__all__ = ["Stop", "Stream", "every", "last_event_id"]
+
+Source = Callable[..., Iterable[Any]] | list[Any] | tuple[Any, ...]
+StartResponse = Callable[..., Any]
+
+log = logging.getLogger("ssekit.stream")
+access = logging.getLogger("ssekit.access")
+
+
+class Stop(Exception):
+    """Raised by a source, when it is called, to end the client's reconnecting for good.
+
+    It is answered with 204 No Content (HTML standard, 9.2.3).
+    """
+
+
+class Stream:
+    """A WSGI application that streams the events of ``source`` to each client.
+
+    ``source`` is a list, or a callable that returns an iterable, called anew for every client; it
+    gets the `werkzeug.Request` if it has a required positional parameter.  Items may be `Event`,
+    ``str``, a JSON value (dict, list, number, bool), or None for "nothing now".  The callable runs
+    before the headers leave, so an error in it is a 500, a werkzeug ``HTTPException`` is its own
+    answer, and `Stop` a 204.
+
+    ``heartbeat``: seconds without a byte after which a comment line is sent.
+    ``retry``: milliseconds that a client waits before it connects again; None leaves it to it.
+    ``headers``: further headers, as pairs.
+    ``methods``: the methods that open the stream; another one is answered 405.
+    ``origins``: a tuple of the origins that may read the stream across origins, with credentials,
+    or ``"*"`` for all, without.
+
+    Raises TypeError for an iterator, which clients would share, or a bare ``str``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        heartbeat: float = 15.0,
+        retry: int | None = None,
+        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        methods: Iterable[str] = ("GET",),
+        origins: Iterable[str] = (),
+    ) -> None:
+        _check_source(source)
+        if not heartbeat > 0:
+            raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
+        self._source = source
+        self._wants_request = callable(source) and _takes_request(source)
+        self._heartbeat = heartbeat
+        self._retry = retry
+        self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
+        self._offer = Offer(headers=headers, methods=methods, origins=origins)
+        if callable(source):
+            functools.update_wrapper(self, source)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        answer = self._offer.answer(environ)
+        if answer.body is None and answer.status.startswith("200"):
+            try:
+                items = self._open(environ)
+            except Stop:
+                answer = self._offer.no_content(environ)
+            except Exception as error:
+                if not _is_http_exception(error):
+                    raise
+                return error(environ, start_response)  # type: ignore[no-any-return,operator]
+            else:
+                client = host.client_of(environ, self._heartbeat)
+                start_response(answer.status, answer.headers)
+                return Body(items, client, environ, self._opening, self._retry)
+        start_response(answer.status, answer.headers)
+        return [answer.body] if answer.body else []
+
+    def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
+        """Return the source's items for one client."""
+        if not callable(self._source):
+            return iter(self._source)
+        items = self._source(request_of(environ)) if self._wants_request else self._source()
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            raise TypeError(
+                f"the source must return an iterable of events, not {type(items).__name__}"
+            )
+        return iter(items)
+
+
+class Body:
+    """The blocks of one client's stream, as the iterable that the server asks for them."""
+
+    def __init__(
+        self,
+        items: Iterator[Any],
+        client: host.Client,
+        environ: Mapping[str, Any],
+        opening: bytes,
+        retry: int | None,
+    ) -> None:
+        self._items = items
+        self._client = client
+        self._path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+        self._opening = opening
+        self._retry = retry
+        self._next: Callable[[], bytes] = self._open
+        self._began = time.monotonic()
+        self._events = 0
+        self._why = host.LEFT
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self._next()
+        self._client.wrote(block)
+        return block
+
+    def _open(self) -> bytes:
+        # The headers leave with the first block, so it must not wait for the source.
+        self._next = self._attach
+        return self._opening
+
+    def _attach(self) -> bytes:
+        # By now the server has sent the opening, so it can be seen whether all of it has left.
+        self._next = self._pull
+        self._client.attach(servers.find(self))
+        return self._pull()
+
+    def _pull(self) -> bytes:
+        client = self._client
+        try:
+            while True:
+                item = client.pull(self._items)
+                block = encode(item)
+                if block:
+                    self._events += 1
+                    return block
+                if client.beat_due() <= 0:
+                    return HEARTBEAT
+        except StopIteration:
+            return self._finish("source ended")
+        except host.Ended as ended:
+            if ended.reason == host.LEFT:
+                return self._finish(ended.reason)
+            return self._say_farewell(ended.reason)
+        except Exception:
+            log.exception("the source of %s failed; its stream ends", self._path)
+            return self._say_farewell("source failed")
+
+    def _say_farewell(self, why: str) -> bytes:
+        self._why = why
+        self._next = self._finish
+        return farewell(self._retry)
+
+    def _finish(self, why: str | None = None) -> bytes:
+        self._why = why or self._why
+        self._next = self._finish
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the source; the server calls this at the end, also when the client has left."""
+        if self._next is _over:
+            return
+        self._next = _over  # Nothing of ours refers to itself any more, so it is freed at once.
+        try:
+            self._client.close(self._items)
+        except Exception:
+            log.exception("the source of %s failed when it was closed", self._path)
+        finally:
+            self._client.detach()
+            self._log()
+
+    def _log(self) -> None:
+        if access.isEnabledFor(logging.INFO):
+            access.info(
+                "path=%s seconds=%.3f events=%d bytes=%d ended=%r",
+                ascii(self._path)[1:-1],
+                time.monotonic() - self._began,
+                self._events,
+                self._client.given,
+                self._why,
+            )
+
+
+def _over() -> bytes:
+    raise StopIteration
+
+
+def encode(item: object) -> bytes:
+    """Return an item of a source as a block; empty where it sends nothing."""
+    if isinstance(item, Event):
+        return item.encode()
+    if isinstance(item, bytes | bytearray):
+        raise InvalidEvent("a source must yield str, a JSON value or Event(data), not bytes")
+    return b"" if item is None else Event(item).encode()
+
+
+def _check_source(source: object) -> None:
+    if isinstance(source, str | bytes | Mapping):
+        raise TypeError(
+            f"a source is a list or a callable that returns events, not a {type(source).__name__}"
+        )
+    if isinstance(source, Iterator):
+        raise TypeError(
+            "all clients would share this one iterator: give the function that makes it"
+        )
+    if inspect.iscoroutinefunction(source) or inspect.isasyncgenfunction(source):
+        raise TypeError("a source is plain, synchronous Python, not async")
+    if not callable(source) and not isinstance(source, Iterable):
+        raise TypeError(f"a source is a list or a callable, not a {type(source).__name__}")
+
+
+def _takes_request(source: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(source).parameters.values()
+    except ValueError:
+        return False  # Some built-in callables do not tell.
+    return any(
+        parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for parameter in parameters
+    )
+
+
+def request_of(environ: dict[str, Any]) -> Any:
+    """Return the `werkzeug.Request` of an environ; raises `SSEError` where werkzeug is missing."""
+    try:
+        from werkzeug import Request
+    except ImportError as error:
+        raise SSEError(
+            "a source that takes the request needs werkzeug: pip install werkzeug"
+        ) from error
+    return Request(environ)
+
+
+def _is_http_exception(error: Exception) -> bool:
+    # Without importing werkzeug: its HTTPException is a WSGI application with get_response.
+    return callable(error) and hasattr(error, "get_response")

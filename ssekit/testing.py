@@ -1,0 +1,203 @@
+"""Tests of streams that end: ``with connect(app, "/clock") as stream: event = next(stream)``.
+
+The application runs in a thread of this process, with no server and no socket.  Every wait is
+bounded, and leaving the block is what a client's leaving is to the source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.headers import Headers
+from wsgiref.util import setup_testing_defaults
+
+from ssekit import host
+from ssekit.host.threads import ThreadClient
+from ssekit.servers import Connection as Server
+from ssekit.wire import Decoder, Event
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_END = b""
+_CAUGHT_UP = 64
+"""Blocks that a source may be ahead of the test, as it may be ahead of a client's kernel."""
+
+
+class Connection:
+    """A client's side of one answer.
+
+    Iterating yields the events as a browser would dispatch them.  ``status`` is a number,
+    ``headers`` has the fields whatever their case, ``body`` holds the bytes that came so far, and
+    ``last_event_id`` what a browser would send back.
+    """
+
+    def __init__(self, app: Application, environ: dict[str, Any], timeout: float) -> None:
+        self.status = 0
+        self.headers = Headers()
+        self.body = b""
+        self._timeout = timeout
+        self._decoder = Decoder()
+        self._events: list[Event] = []
+        self._blocks: queue.Queue[bytes] = queue.Queue(_CAUGHT_UP)
+        self._error: BaseException | None = None
+        self._begun = threading.Event()
+        self._client = _Client()
+        self._client.connection = _Server(self._put)
+        environ["ssekit.client"] = self._client
+        self._thread = threading.Thread(target=self._run, args=(app, environ), daemon=True)
+        self._thread.start()
+        if not self._begun.wait(timeout):
+            self.close()
+            raise TimeoutError(f"the application has sent no headers within {timeout} s")
+        self._raise_error()
+
+    @property
+    def last_event_id(self) -> str:
+        return self._decoder.last_event_id
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        """Return the next event.
+
+        Raises TimeoutError if none comes in time, and what the application raised.
+        """
+        deadline = time.monotonic() + self._timeout
+        while not self._events:
+            if not self.read(max(deadline - time.monotonic(), 0)):
+                raise StopIteration
+        return self._events.pop(0)
+
+    def read(self, timeout: float | None = None) -> bytes:
+        """Return the next block of the body as bytes, or nothing at its end."""
+        try:
+            block = self._blocks.get(timeout=self._timeout if timeout is None else timeout)
+        except queue.Empty:
+            raise TimeoutError(
+                f"nothing came within {self._timeout} s; so far: {self.body!r}"
+            ) from None
+        if block == _END:
+            self._blocks.put(_END)
+            self._raise_error()
+        self.body += block
+        self._events += self._decoder.feed(block)
+        return block
+
+    def read_all(self) -> bytes:
+        """Return the whole body of an answer that ends."""
+        while self.read():
+            pass
+        return self.body
+
+    def close(self) -> None:
+        """Leave, and wait for the source to end; a source that sleeps ends when it wakes."""
+        self._client.end(host.LEFT)
+        self._thread.join(self._timeout)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, app: Application, environ: dict[str, Any]) -> None:
+        try:
+            blocks = app(environ, self._start)
+            try:
+                for block in blocks:
+                    self._put(block)
+                    if self._client.ended == host.LEFT:
+                        break
+            finally:
+                close = getattr(blocks, "close", None)
+                if close is not None:
+                    close()
+        except BaseException as error:
+            self._error = error  # The test's thread raises it again.
+        finally:
+            self._begun.set()
+            self._put(_END)
+
+    def _start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if self._begun.is_set():
+            raise exc_info[1] if exc_info else AssertionError("start_response was called twice")
+        self.status = int(status.split(maxsplit=1)[0])
+        self.headers = Headers(list(headers))
+        self._begun.set()
+        return self._put
+
+    def _put(self, block: bytes) -> None:
+        while self._client.ended != host.LEFT:
+            with contextlib.suppress(queue.Full):
+                self._blocks.put(block, timeout=0.05)
+                return
+        with contextlib.suppress(queue.Full):
+            self._blocks.put_nowait(block)
+
+
+class _Client(ThreadClient):
+    """Ends and beats as under threads, and needs nobody to watch a socket."""
+
+    def attach(self, connection: Server | None) -> None:
+        pass
+
+    def detach(self) -> None:
+        pass
+
+
+class _Server(Server):
+    """Lets a waiting source write its heartbeats."""
+
+    transparent = True
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
+
+    def direct(self, given: int) -> bool:
+        return True
+
+    def write(self, block: bytes) -> None:
+        self._put(block)
+
+
+@contextlib.contextmanager
+def connect(
+    app: Application,
+    path: str = "/",
+    *,
+    last_event_id: str | None = None,
+    headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+    timeout: float = 2.0,
+) -> Iterator[Connection]:
+    """Connect to a WSGI application as an EventSource would; the block's end is its leaving.
+
+    ``path`` may have a query.  ``last_event_id`` is sent as the header.  ``timeout`` bounds, in
+    seconds, each wait; beyond it TimeoutError is raised.
+    """
+    parts = urlsplit(path)
+    environ: dict[str, Any] = {
+        "PATH_INFO": parts.path,
+        "QUERY_STRING": parts.query,
+        "HTTP_ACCEPT": "text/event-stream",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+    }
+    setup_testing_defaults(environ)
+    if last_event_id is not None:
+        environ["HTTP_LAST_EVENT_ID"] = last_event_id.encode().decode("latin-1")
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    connection = Connection(app, environ, timeout)
+    try:
+        yield connection
+    finally:
+        connection.close()

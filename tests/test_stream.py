@@ -1,0 +1,365 @@
+"""A source as a WSGI application, without a server: what it answers, sends, refuses and ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from werkzeug.exceptions import NotFound
+
+from ssekit import Event, InvalidEvent, Stream, every
+from ssekit.stream import Stop
+from ssekit.testing import connect
+from tests.waiting import until
+
+HELLO = Stream(["hello"])
+
+
+def test_every_kind_of_item_is_sent() -> None:
+    source: list[Any] = ["text", {"a": 1}, [1], 7, True, None, Event("x", "named", "9"), Event()]
+    with connect(Stream(source)) as stream:
+        assert stream.status == 200
+        assert list(stream) == [
+            Event("text", "message", ""),
+            Event('{"a":1}', "message", ""),
+            Event("[1]", "message", ""),
+            Event("7", "message", ""),
+            Event("true", "message", ""),
+            Event("x", "named", "9"),
+        ]
+
+
+def test_the_headers_of_a_stream() -> None:
+    with connect(HELLO) as stream:
+        assert stream.headers.items() == [
+            ("Content-Type", "text/event-stream; charset=utf-8"),
+            ("Cache-Control", "no-cache, no-transform"),
+            ("X-Accel-Buffering", "no"),
+        ]
+
+
+def test_further_headers_join_or_replace_ours() -> None:
+    app = Stream(["x"], headers={"X-Mine": "1", "cache-control": "no-store"})
+    with connect(app) as stream:
+        assert stream.headers["Cache-Control"] == "no-store"
+        assert stream.headers["X-Mine"] == "1"
+        assert stream.headers["X-Accel-Buffering"] == "no"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Connection", "keep-alive")],
+        [("Content-Length", "1")],
+        [("Content-Type", "text/plain")],
+        [("X", "a\r\nSet-Cookie: b")],
+        [("X Y", "a")],
+    ],
+)
+def test_headers_that_are_not_ours_to_set_are_refused(headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(ValueError, match="header"):
+        Stream([], headers=headers)
+
+
+@pytest.mark.parametrize(("retry", "opening"), [(None, b":\n"), (2500, b"retry: 2500\n")])
+def test_the_first_block_does_not_wait_for_the_source(retry: int | None, opening: bytes) -> None:
+    def never() -> Iterator[str]:
+        for _ in every(60):
+            yield from ()
+
+    with connect(Stream(never, retry=retry)) as stream:
+        assert stream.read() == opening
+
+
+def test_a_callable_is_called_for_each_client_and_gets_the_request_if_it_wants_it() -> None:
+    def with_request(request: Any, limit: int = 5) -> list[Any]:
+        return [request.path, request.args["a"], limit]
+
+    for _ in range(2):
+        with connect(Stream(with_request), "/here?a=b") as stream:
+            assert [event.data for event in stream] == ["/here", "b", "5"]
+    with connect(Stream(lambda: ["no request"])) as stream:
+        assert next(stream).data == "no request"
+
+
+def test_a_stream_decorates_a_function() -> None:
+    @Stream
+    def greeting() -> Iterator[str]:
+        """Say hello."""
+        yield "hello"
+
+    assert (greeting.__name__, greeting.__doc__) == ("greeting", "Say hello.")  # type: ignore[attr-defined]
+    with connect(greeting) as stream:
+        assert next(stream).data == "hello"
+
+
+async def coroutine() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (iter(["x"]), "share this one iterator"),
+        ((letter for letter in "x"), "share this one iterator"),
+        ("text", "not a str"),
+        (b"bytes", "not a bytes"),
+        ({"a": 1}, "not a dict"),
+        (5, "not a int"),
+        (coroutine, "not async"),
+    ],
+)
+def test_a_source_that_cannot_be_one_is_refused(source: Any, why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        Stream(source)
+
+
+@pytest.mark.parametrize("returned", ["text", b"bytes", {"a": 1}, None, 5])
+def test_what_a_callable_returns_must_be_an_iterable_of_events(returned: Any) -> None:
+    with (
+        pytest.raises(TypeError, match="must return an iterable"),
+        connect(Stream(lambda: returned)),
+    ):
+        pass
+
+
+def test_an_error_before_the_headers_is_the_servers_to_answer() -> None:
+    def broken() -> list[str]:
+        raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError, match="no database"), connect(Stream(broken)):
+        pass
+
+
+def test_an_http_exception_is_its_own_answer() -> None:
+    def missing() -> list[str]:
+        raise NotFound("no such room")
+
+    with connect(Stream(missing)) as stream:
+        assert stream.status == 404
+        assert b"no such room" in stream.read_all()
+
+
+def test_stop_answers_204() -> None:
+    def finished() -> list[str]:
+        raise Stop
+
+    with connect(Stream(finished, origins="*")) as stream:
+        assert stream.status == 204
+        assert stream.headers["Access-Control-Allow-Origin"] == "*"
+        assert stream.read_all() == b""
+
+
+@pytest.mark.parametrize("bad", [b"bytes", float("nan"), object(), Event("x", id="a\nb")])
+def test_an_item_that_cannot_be_sent_ends_the_stream_cleanly(
+    bad: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(Stream(["fine", bad, "never"])) as stream:
+        body = stream.read_all()
+    assert body.startswith(b":\ndata: fine\n\nretry: ")
+    assert body.count(b"\n") == 4
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is InvalidEvent
+
+
+def test_an_error_in_the_source_is_logged_and_ends_the_stream_between_events(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing() -> Iterator[str]:
+        yield "one"
+        raise RuntimeError("lost the database")
+
+    retries = set()
+    for _ in range(8):
+        with connect(Stream(failing, retry=1000)) as stream:
+            body = stream.read_all()
+        opening, event, _, farewell, _ = body.split(b"\n")
+        assert (opening, event) == (b"retry: 1000", b"data: one")
+        retries.add(int(farewell.removeprefix(b"retry: ")))
+    assert all(500 <= retry <= 1500 for retry in retries)
+    assert len(retries) > 1
+    assert "lost the database" in caplog.text
+
+
+def test_leaving_ends_a_source_that_waits_in_every() -> None:
+    ended = []
+
+    def clock() -> Iterator[int]:
+        try:
+            yield from every(30)
+        finally:
+            ended.append(True)
+
+    with connect(Stream(clock)) as stream:
+        assert next(stream).data == "0"
+    assert ended == [True]
+
+
+def test_a_source_that_waits_in_every_has_heartbeats() -> None:
+    with connect(Stream(lambda: every(30), heartbeat=0.05)) as stream:
+        next(stream)
+        assert [stream.read() for _ in range(3)] == [b":\n"] * 3
+
+
+def test_none_becomes_a_heartbeat_only_when_one_is_due() -> None:
+    def idle() -> Iterator[None]:
+        for _ in every(0.01):
+            yield None
+
+    with connect(Stream(idle, heartbeat=0.1)) as stream:
+        stream.read()
+        assert [stream.read() for _ in range(3)] == [b":\n"] * 3
+    with connect(Stream(idle, heartbeat=60), timeout=0.2) as stream:
+        stream.read()
+        with pytest.raises(TimeoutError):
+            stream.read()
+
+
+def test_head_has_the_headers_alone() -> None:
+    called = []
+    with connect(Stream(lambda: called), headers={}) as stream:
+        get_headers = stream.headers.items()
+    answer = request("HEAD", Stream(lambda: called.append(1) or []))
+    assert answer == (200, dict(get_headers), b"")
+    assert not called
+
+
+def request(method: str, app: Any, **environ: str) -> tuple[int, dict[str, str], bytes]:
+    seen: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+        seen.append((int(status[:3]), dict(headers)))
+
+    body = b"".join(app({"REQUEST_METHOD": method, **environ}, start_response))
+    return *seen[0], body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE", "get", ""])
+def test_another_method_is_answered_405_with_allow(method: str) -> None:
+    status, headers, body = request(method, HELLO)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert b"GET" in body
+
+
+def test_methods_can_be_chosen() -> None:
+    app = Stream(["x"], methods=("POST",))
+    assert request("POST", app)[0] == 200
+    for method in ("GET", "HEAD"):
+        status, headers, _ = request(method, app)
+        assert (status, headers["Allow"]) == (405, "POST, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("", 200),
+        ("*/*", 200),
+        ("text/event-stream", 200),
+        ("Text/Event-Stream ; q=0.5", 200),
+        ("text/*", 200),
+        ("text/html, */*;q=0.1", 200),
+        ("text/html", 406),
+        ("application/json, text/plain", 406),
+        ("text/event-stream;q=0", 406),
+        ("*/*, text/event-stream;q=0", 406),
+        ("text/*;q=0, */*", 406),
+        ("*/*;q=junk", 406),
+    ],
+)
+def test_accept_is_honoured(accept: str, status: int) -> None:
+    assert request("GET", HELLO, HTTP_ACCEPT=accept)[0] == status
+
+
+PAGE = "https://page.example"
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "expected"),
+    [
+        ((), PAGE, {}),
+        ((PAGE,), "", {"Vary": "Origin"}),
+        ((PAGE,), "https://evil.example", {"Vary": "Origin"}),
+        ((PAGE,), "https://page.example.evil.example", {"Vary": "Origin"}),
+        ((PAGE,), "null", {"Vary": "Origin"}),
+        (
+            (PAGE, "http://127.0.0.1:8000"),
+            PAGE,
+            {
+                "Access-Control-Allow-Origin": PAGE,
+                "Access-Control-Allow-Credentials": "true",
+                "Vary": "Origin",
+            },
+        ),
+        ("*", "https://anybody.example", {"Access-Control-Allow-Origin": "*"}),
+    ],
+)
+def test_origins_get_what_they_may_have(
+    origins: Any, origin: str, expected: dict[str, str]
+) -> None:
+    app = Stream(["x"], origins=origins)
+    for method in ("GET", "HEAD", "POST"):
+        _, headers, _ = request(method, app, HTTP_ORIGIN=origin)
+        assert {
+            name: value
+            for name, value in headers.items()
+            if name.startswith("Access-Control") or name == "Vary"
+        } == expected
+
+
+def test_a_preflight_is_answered() -> None:
+    app = Stream(["x"], origins=(PAGE,))
+    status, headers, body = request("OPTIONS", app, HTTP_ORIGIN=PAGE)
+    assert (status, body) == (204, b"")
+    assert headers["Access-Control-Allow-Methods"] == "GET"
+    assert headers["Access-Control-Allow-Headers"] == (
+        "Last-Event-ID, Cache-Control, Authorization, Content-Type"
+    )
+    status, headers, _ = request("OPTIONS", app, HTTP_ORIGIN="https://evil.example")
+    assert status == 204
+    assert not any(name.startswith("Access-Control") for name in headers)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [PAGE, ("page.example",), (f"{PAGE}/",), ("null",), ("HTTPS://PAGE.EXAMPLE",), ("*",)],
+)
+def test_origins_that_can_never_match_are_refused(origins: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="origin"):
+        Stream([], origins=origins)
+
+
+@pytest.mark.parametrize("heartbeat", [0, -1, float("nan")])
+def test_a_heartbeat_must_be_above_zero(heartbeat: float) -> None:
+    with pytest.raises(ValueError, match="heartbeat"):
+        Stream([], heartbeat=heartbeat)
+
+
+def test_retry_is_checked_at_once() -> None:
+    with pytest.raises(InvalidEvent):
+        Stream([], retry=-1)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_every_needs_seconds(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        every(seconds)
+
+
+def test_every_skips_the_ticks_that_it_missed() -> None:
+    ticks = every(0.05)
+    assert next(ticks) == 0
+    slow = every(0.001)
+    next(slow)
+    for _ in range(3):
+        next(ticks)
+    assert next(slow) > 100
+
+
+def test_one_access_line_is_logged_for_an_ended_stream(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ssekit.access")
+    with connect(HELLO, "/a%0Ab") as stream:
+        stream.read_all()
+    record = until(lambda: caplog.records)[0]
+    assert record.getMessage().endswith("events=1 bytes=15 ended='source ended'")
