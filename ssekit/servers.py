@@ -10,8 +10,10 @@ the table below is served by the plain rules of PEP 3333.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
+from socket import SHUT_RD
 from types import FrameType
 from typing import Any
 
@@ -61,11 +63,12 @@ class Connection:
         It may if nothing on the way changes or holds back bytes: the server was given just the
         ``given`` bytes that the stream gave, and none of the headers announces a coding.
         """
-        return (
-            self.transparent
-            and self.sent == given
-            and not any(name.lower() == "content-encoding" for name, _ in self.headers)
-        )
+        return self.transparent and self.sent == given and not self.encoded
+
+    @property
+    def encoded(self) -> bool:
+        """Whether a header announces a coding of the body."""
+        return any(name.lower() == "content-encoding" for name, _ in self.headers)
 
     def write(self, block: bytes) -> None:
         """Write a block as the server writes one; blocks as the server does."""
@@ -77,6 +80,9 @@ class Connection:
 
     def close_after(self) -> None:
         """Make the server close the connection after this answer, instead of keeping it."""
+
+    def expect_nothing(self) -> None:
+        """Let a server that ends see the end of the connection at once when it looks for it."""
 
 
 class Gunicorn(Connection):
@@ -109,6 +115,12 @@ class Gunicorn(Connection):
     def close_after(self) -> None:
         self.server.force_close()
 
+    def expect_nothing(self) -> None:
+        # gthread closes a connection by waiting up to two seconds for its peer to close first.
+        if plain(self.socket):
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(SHUT_RD)
+
 
 class Waitress(Connection):
     """waitress: a WSGITask on a channel."""
@@ -121,9 +133,9 @@ class Waitress(Connection):
     def socket(self) -> Any:
         return self.server.channel.socket
 
-    @property
-    def sent(self) -> int:
-        return int(self.server.content_bytes_written)
+    def direct(self, given: int) -> bool:
+        # It counts no bytes of a body in chunks; that nothing stands between has to be enough.
+        return self.transparent and bool(self.server.wrote_header) and not self.encoded
 
     @property
     def headers(self) -> Iterable[tuple[str, str]]:
@@ -184,6 +196,11 @@ class Pywsgi(Connection):
 
     def close_after(self) -> None:
         self.server.close_connection = True
+
+
+def plain(connected: Any) -> bool:
+    """Tell whether bytes written to the descriptor reach the client as they are: not under TLS."""
+    return connected is not None and not hasattr(connected, "getpeercert")
 
 
 def _text(header: str | bytes) -> str:

@@ -33,7 +33,7 @@ from gevent.queue import Channel, Empty
 
 from ssekit.host import ENDING, LEFT, Client, Ended
 from ssekit.host.departures import Departures
-from ssekit.servers import Connection
+from ssekit.servers import Connection, plain
 from ssekit.wire import HEARTBEAT
 
 TICK = 0.05
@@ -59,8 +59,9 @@ class GreenletClient(Client):
 
     def attach(self, connection: Connection | None) -> None:
         super().attach(connection)
-        plain = connection is not None and _plain(connection.socket)
-        self._beside = plain and connection is not None and connection.direct(self.given)
+        self._beside = (
+            connection is not None and plain(connection.socket) and connection.direct(self.given)
+        )
         _loop().add(self)
 
     def detach(self) -> None:
@@ -105,8 +106,10 @@ class GreenletClient(Client):
             # The server waits to write to a client that does not read; only the socket ends that.
             _shut_down(self.connection.socket)
         self._asked_at = now
-        if reason == ENDING and self.connection is not None:
+        if self.connection is not None:
             self.connection.close_after()
+            if reason == ENDING:
+                self.connection.expect_nothing()
         if self._inside:
             self._greenlet.throw(Ended(self.ended))
 
@@ -249,11 +252,6 @@ def _loop() -> _Loop:
     if not _loops or _loops[0].process != os.getpid():
         _loops[:] = [_Loop()]
     return _loops[0]
-
-
-def _plain(connected: Any) -> bool:
-    """Tell whether bytes that are written to the descriptor reach the client as they are."""
-    return isinstance(connected, socket.socket) and not hasattr(connected, "getpeercert")
 
 
 def _shut_down(connected: Any) -> None:

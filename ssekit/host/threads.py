@@ -47,6 +47,7 @@ class ThreadClient(Client):
         connection = self.connection
         if self.ended is None and connection is not None and connection.ending():
             connection.close_after()
+            connection.expect_nothing()
             self.end(ENDING)
 
     def _sleep(self, awake: threading.Event, seconds: float | None) -> bool:

@@ -1,0 +1,7 @@
+from ssekit import InvalidEvent
+from ssekit.script import send
+
+try:
+    send("x", id="a\ndata: injected")
+except InvalidEvent:
+    send("refused")
