@@ -74,6 +74,14 @@ class Connection:
         """Write a block as the server writes one; blocks as the server does."""
         self.server.write(block)
 
+    def abandon(self) -> bool:
+        """Make the server believe that the answer is complete, and close its own descriptor only.
+
+        Whoever has duplicated the descriptor then goes on with the answer's body.  False where
+        the server cannot be told.
+        """
+        return False
+
     def ending(self) -> bool:
         """Tell whether the process was told to end."""
         return False
@@ -108,6 +116,13 @@ class Gunicorn(Connection):
     @property
     def headers(self) -> Iterable[tuple[str, str]]:
         return self.server.headers  # type: ignore[no-any-return]
+
+    def abandon(self) -> bool:
+        # Response.close() sends a last chunk only where it believes in chunks, and a connection
+        # that must close is not read from any more.
+        self.server.chunked = False
+        self.server.force_close()
+        return True
 
     def ending(self) -> bool:
         return not self.worker.alive

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import sys
-from collections.abc import Callable
+from typing import Protocol
 
 
 def _epoll() -> select.epoll | None:
@@ -24,36 +24,43 @@ def _epoll() -> select.epoll | None:
     return kind()
 
 
+class Peer(Protocol):
+    """Whoever wants to know."""
+
+    def left(self) -> None:
+        """Called when the peer has gone; perhaps more than once."""
+
+
 class Departures:
-    """A set of descriptors, each with what to call when its peer has left."""
+    """A set of descriptors, each with whom to tell when its peer has left."""
 
     def __init__(self) -> None:
         self._epoll = _epoll()
-        self._leave: dict[int, Callable[[], None]] = {}
+        self._peers: dict[int, Peer] = {}
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when somebody leaves; -1 if there is none."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
-    def watch(self, descriptor: int, leave: Callable[[], None]) -> None:
-        """Call ``leave`` once when the peer of ``descriptor`` has gone."""
+    def watch(self, descriptor: int, peer: Peer) -> None:
+        """Call ``peer.left()`` when the other end of ``descriptor`` has gone."""
         if self._epoll is None or descriptor < 0:
             return
-        self._leave[descriptor] = leave
+        self._peers[descriptor] = peer
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLET)
 
     def forget(self, descriptor: int) -> None:
         """Stop watching; to be called before the descriptor is closed."""
-        if self._leave.pop(descriptor, None) is not None and self._epoll is not None:
+        if self._peers.pop(descriptor, None) is not None and self._epoll is not None:
             # The server may have closed it already; the kernel then forgot it with the close.
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
 
     def collect(self) -> None:
-        """Call the callbacks of those who have left since the last time.  Never blocks."""
+        """Tell about those who have left since the last time.  Never blocks."""
         if self._epoll is None:
             return
-        for descriptor, _ in self._epoll.poll(0, max(len(self._leave), 1)):
-            leave = self._leave.get(descriptor)
-            if leave is not None:
-                leave()
+        for descriptor, _ in self._epoll.poll(0, max(len(self._peers), 1)):
+            peer = self._peers.get(descriptor)
+            if peer is not None:
+                peer.left()

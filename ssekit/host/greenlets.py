@@ -90,6 +90,10 @@ class GreenletClient(Client):
         else:
             self._pump.stop()
 
+    def left(self) -> None:
+        """The client has gone."""
+        self.end(LEFT)
+
     def end(self, reason: str) -> None:
         """Throw `Ended` into the source if it is waiting; from the event loop only.
 
@@ -200,7 +204,7 @@ class _Loop:
             self._ending = connection.ending
             if connection.socket is not None:
                 client.descriptor = connection.socket.fileno()
-                self._departures.watch(client.descriptor, lambda: client.end(LEFT))
+                self._departures.watch(client.descriptor, client)
 
     def remove(self, client: GreenletClient) -> None:
         self._clients.pop(client.number, None)

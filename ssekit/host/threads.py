@@ -37,6 +37,10 @@ class ThreadClient(Client):
             _watcher().remove(self)
         super().detach()
 
+    def left(self) -> None:
+        """The client has gone."""
+        self.end(LEFT)
+
     def end(self, reason: str) -> None:
         """Have the source end at its next wait or yield."""
         self.ended = self.ended or reason
@@ -95,7 +99,7 @@ class _Watcher:
             self._clients.add(client)
             if socket is not None:
                 client.descriptor = socket.fileno()
-                self._departures.watch(client.descriptor, lambda: client.end(LEFT))
+                self._departures.watch(client.descriptor, client)
             self._some.set()
 
     def remove(self, client: ThreadClient) -> None:
