@@ -1,0 +1,59 @@
+"""A real redis-server on a unix socket, that can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.components import need
+from tests.waiting import until
+
+
+class RedisServer:
+    """Keeps an append-only file, so that what it acknowledged survives its death."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.path = folder / "redis.sock"
+        self.url = f"unix://{self.path}"
+        self._command = [need("redis-server"), "--port", "0", "--unixsocket", str(self.path)]
+        self._command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", *options]
+        self._log = folder / "redis.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        until(self._answers, 20, "redis-server to answer")
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING") == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def command(self, *words: str) -> bytes:
+        """Send one command; returns the raw answer, as far as it comes at once."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.path))
+            parts = [f"*{len(words)}", *(f"${len(word)}\r\n{word}" for word in words), ""]
+            connection.sendall("\r\n".join(parts).encode())
+            answer = connection.recv(65536)
+            if answer.startswith(b"$") and not answer.startswith(b"$-"):
+                head, _, body = answer.partition(b"\r\n")
+                while len(body) < int(head[1:]) + 2:
+                    body += connection.recv(65536)
+                return body[:-2]
+            return answer
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(20)

@@ -1,0 +1,387 @@
+"""What is special to ``sqlite:``: the file, its folder, and what people and disks do to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ssekit import BrokerUnavailable, Event
+from ssekit.brokers import Broker, HistoryLost, connect, parse_id
+from tests.servers import ROOT
+from tests.test_brokers import events, everything, followed, python
+from tests.waiting import until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def broker(path: Path) -> Iterator[Broker]:
+    broker = connect(f"sqlite:///{path}")
+    yield broker
+    broker.close()
+
+
+def delete(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm"), ("-wal", "-shm", "")])
+def test_a_deleted_file_is_noticed_by_whoever_follows_and_publishes(
+    broker: Broker, path: Path, suffixes: tuple[str, ...]
+) -> None:
+    before = str(broker.append("news", Event("before")).id)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(broker.follow, before, 20)
+        time.sleep(0.05)
+        delete(path, *suffixes)
+        with pytest.raises(HistoryLost):
+            waiting.result(20)
+    start = broker.tip()
+    assert parse_id(start)[0] > parse_id(before)[0]
+    assert parse_id(start)[1] == 0
+    after = broker.append("news", Event("after"))
+    assert everything(broker, start, "news") == [after]
+    with pytest.raises(HistoryLost):
+        broker.read(["news"], before, 10)
+
+
+def test_a_replaced_file_is_another_log(broker: Broker, path: Path, tmp_path: Path) -> None:
+    start = broker.tip()
+    other = connect(f"sqlite:///{tmp_path}/other.db")
+    there = other.tip()
+    sent = other.append("news", Event("in the other file"))
+    other.close()
+    os.replace(tmp_path / "other.db", path)
+    with pytest.raises(HistoryLost):
+        broker.read(["news"], start, 10)
+    assert everything(broker, there, "news") == [sent]
+
+
+def test_deleting_the_file_under_many_publishers_breaks_nothing(path: Path) -> None:
+    code = """if True:
+        import sys, time
+        from ssekit import Event
+        from ssekit.brokers import connect
+        broker = connect(sys.argv[1])
+        end = time.time() + 2
+        while time.time() < end:
+            broker.append("news", Event("x" * 1000))
+    """
+    publishers = [
+        subprocess.Popen([sys.executable, "-c", code, f"sqlite:///{path}"], cwd=ROOT)
+        for _ in range(4)
+    ]
+    for n in range(20):
+        until(path.exists, 20)
+        time.sleep(0.05)
+        delete(path, *[("",), ("", "-wal", "-shm")][n % 2])
+    assert [publisher.wait(30) for publisher in publishers] == [0] * 4
+    broker = connect(f"sqlite:///{path}")
+    start = broker.tip()
+    sent = broker.append("news", Event("at last"))
+    assert everything(broker, start, "news") == [sent]
+    broker.close()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
+
+
+def test_a_full_disk_is_said_at_publish_and_readers_live_on(path: Path) -> None:
+    output = python(
+        """if True:
+        import resource, sys
+        from ssekit import BrokerUnavailable, Event
+        from ssekit.brokers import connect
+
+        def limit(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        broker = connect(sys.argv[1])
+        start = broker.tip()
+        broker.append("news", Event("before"))
+        limit(100_000)
+        stored, refused = 1, 0
+        while refused < 5:
+            try:
+                broker.append("news", Event("x" * 1000))
+                stored += 1
+            except BrokerUnavailable as error:
+                assert not error.maybe_stored
+                assert sys.argv[1][10:] in str(error)
+                refused += 1
+        entries, cursor = broker.follow(start, 1)
+        print(stored > 10, len(entries) == stored, broker.tip() == cursor)
+        limit(resource.RLIM_INFINITY)
+        broker.append("news", Event("after"))
+        print([entry.event.data for entry in broker.follow(cursor, 1)[0]])
+        broker.close()
+        """,
+        f"sqlite:///{path}",
+    )
+    assert output.split("\n") == ["True True True", "['after']", ""]
+
+
+def test_a_read_only_disk_is_said_at_publish(broker: Broker, path: Path) -> None:
+    broker.append("news", Event("x"))
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    # All folders above a test's own are root's; a user without rights stands for the disk.
+    for folder in path.parents:
+        if "pytest" in folder.name:
+            folder.chmod(folder.stat().st_mode | 0o555)
+    output = python(
+        """if True:
+        import os, sys
+        from ssekit import BrokerUnavailable, Event
+        from ssekit.brokers import connect
+        import ssekit.brokers.sqlite
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        for url in sys.argv[1:]:
+            try:
+                connect(url).append("news", Event("x"))
+            except BrokerUnavailable as error:
+                print(error.maybe_stored, url[10:] in str(error))
+        """,
+        f"sqlite:///{path}",
+        f"sqlite:///{path.parent}/new.db",
+        f"sqlite:///{path.parent}/missing/new.db",
+    )
+    assert output.splitlines() == ["False True"] * 3
+
+
+def test_a_lock_held_by_another_process_stops_no_greenlet(broker: Broker, path: Path) -> None:
+    broker.tip()
+    output = python(
+        """if True:
+        import gevent.monkey
+        gevent.monkey.patch_all()
+        import sqlite3, sys, time
+        import gevent
+        from ssekit import Event
+        from ssekit.brokers import connect
+
+        other = sqlite3.connect(sys.argv[1], isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        broker = connect("sqlite:///" + sys.argv[1])
+        start = broker.tip()
+        publishing = [gevent.spawn(broker.append, "news", Event(n)) for n in range(5)]
+        gaps, last = [], time.monotonic()
+        while sum(gaps) < 1:
+            gevent.sleep(0.005)
+            gaps.append(time.monotonic() - last)
+            last += gaps[-1]
+        assert broker.read(["news"], start, 10) == ([], start)
+        assert not any(one.ready() for one in publishing)
+        other.execute("ROLLBACK")
+        gevent.joinall(publishing, raise_error=True)
+        print(sorted(gaps)[len(gaps) // 2] < 0.05, len(broker.read(["news"], start, 10)[0]))
+        other.close()
+        broker.close()
+        """,
+        str(path),
+    )
+    assert output == "True 5\n"
+
+
+def test_a_lock_held_for_too_long_is_said(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = broker.tip()
+    monkeypatch.setattr("ssekit.brokers.sqlite._PATIENCE", 0.2)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BrokerUnavailable, match="locked by another process") as raised:
+        broker.append("news", Event("x"))
+    assert not raised.value.maybe_stored
+    other.close()
+    assert broker.tip() == start
+
+
+def test_a_publisher_that_is_killed_leaves_a_whole_log(broker: Broker, path: Path) -> None:
+    start = broker.tip()
+    code = """if True:
+        import sys
+        from ssekit import Event
+        from ssekit.brokers import connect
+        broker = connect(sys.argv[1])
+        while True:
+            print(broker.append("news", Event("x")).id, flush=True)
+    """
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, f"sqlite:///{path}"], cwd=ROOT, stdout=subprocess.PIPE
+        ) as publisher:
+            assert publisher.stdout is not None
+            for _ in range(20):
+                last = publisher.stdout.readline().decode().strip()
+            publisher.send_signal(signal.SIGKILL)
+            last = (publisher.stdout.read().decode().split() or [last])[-1]
+        # What was acknowledged is there, and at most the one that was not.
+        assert parse_id(broker.tip())[1] - parse_id(last)[1] in (0, 1)
+    found = everything(broker, start, "news")
+    assert len(found) == parse_id(broker.tip())[1]
+
+
+def test_a_database_of_something_else_is_left_alone(broker: Broker, path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE entry (mine)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(BrokerUnavailable, match="something else"):
+        broker.append("news", Event("x"))
+    assert path.read_bytes() == before
+    path.write_bytes(b"not a database at all " * 100)
+    with pytest.raises(BrokerUnavailable, match="not a database"):
+        broker.append("news", Event("x"))
+
+
+def mode(path: object) -> int:
+    return stat.S_IMODE(os.stat(str(path)).st_mode)
+
+
+def test_the_file_is_for_its_user_alone_unless_it_was_made_otherwise(
+    tmp_path: Path, broker: Broker, path: Path
+) -> None:
+    before = os.umask(0o022)
+    try:
+        broker.follow(broker.tip(), 0.01)
+        assert [mode(path), mode(f"{path}-wal"), mode(f"{path}-wake")] == [0o600, 0o600, 0o700]
+        (tmp_path / "shared.db").touch()
+        (tmp_path / "shared.db").chmod(0o660)
+        shared = connect(f"sqlite:///{tmp_path}/shared.db")
+        shared.follow(shared.tip(), 0.01)
+        assert mode(tmp_path / "shared.db-wal") == 0o660
+        assert mode(tmp_path / "shared.db-wake") == 0o770
+        (bell,) = (tmp_path / "shared.db-wake").iterdir()
+        assert mode(bell) == 0o660
+        shared.close()
+    finally:
+        os.umask(before)
+
+
+def test_the_sockets_of_the_dead_are_removed(broker: Broker, path: Path) -> None:
+    tip = broker.tip()
+    broker.follow(tip, 0.01)
+    folder = Path(f"{path}-wake")
+    (alive,) = folder.iterdir()
+    for name in ("dead", "gone"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
+            bell.bind(str(folder / name))
+    (folder / "a file").touch()
+    other = connect(f"sqlite:///{path}")
+    other.append("news", Event("x"))
+    other.close()
+    assert {entry.name for entry in folder.iterdir()} == {alive.name, "a file"}
+    broker.close()
+    assert [entry.name for entry in folder.iterdir()] == ["a file"]
+
+
+def test_a_path_longer_than_a_socket_may_have_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20) / ("longer" * 20)
+    folder.mkdir(parents=True)
+    one, two = (connect(f"sqlite:///{folder}/log.db") for _ in range(2))
+    cursor = one.tip()
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        for n in range(20):
+            waiting = pool.submit(one.follow, cursor, 10)
+            time.sleep(0.005)
+            two.append("news", Event(n))
+            _, cursor = waiting.result()
+    assert time.monotonic() - started < 5
+    one.close()
+    two.close()
+
+
+def test_without_bells_a_follower_looks_now_and_then(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = (connect(f"sqlite:///{path}") for _ in range(2))
+    tip = one.tip()
+    Path(f"{path}-wake").touch()  # in the way
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor() as pool:
+        for n in range(3):
+            waiting = pool.submit(one.follow, tip, 20)
+            time.sleep(0.05)
+            tip = str(two.append("news", Event(n)).id)
+            assert [event.id for event in events(waiting.result(20)[0])] == [tip]
+    assert [record.name for record in caplog.records] == ["ssekit.brokers"] * 2  # each once
+    delete(path, "-wake")
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        for n in range(20):
+            waiting = pool.submit(one.follow, tip, 20)
+            time.sleep(0.005)
+            tip = str(two.append("news", Event(n)).id)
+            assert waiting.result(20)
+    assert time.monotonic() - started < 1, "the bells came back with the folder"
+    one.close()
+    two.close()
+
+
+def test_a_folder_that_all_may_write_to_is_not_used(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(f"{path}-wake").mkdir()
+    Path(f"{path}-wake").chmod(0o777)
+    broker = connect(f"sqlite:///{path}")
+    start = broker.tip()
+    broker.append("news", Event("x"))
+    assert len(followed(broker, start, 1)) == 1
+    assert list(Path(f"{path}-wake").iterdir()) == []
+    assert "somebody else's folder" in caplog.text
+    broker.close()
+
+
+def test_the_file_does_not_grow_without_bound(path: Path) -> None:
+    broker = connect(f"sqlite:///{path}", 100)
+
+    def size() -> int:
+        return sum(entry.stat().st_size for entry in path.parent.iterdir() if entry.is_file())
+
+    for n in range(2000):
+        broker.append(f"channel {n % 10}", Event("x" * 1000))
+    small = size()
+    assert small < 10_000_000
+    for _ in range(150):
+        broker.append("large", Event("x" * 200_000))
+    large = size()
+    for n in range(6000):
+        broker.append(f"channel {n % 10}", Event("x" * 1000))
+    assert size() < max(small, large // 4)
+    broker.close()
+
+
+def test_a_path_may_have_what_a_url_must_quote(tmp_path: Path) -> None:
+    broker = connect(f"sqlite:///{tmp_path}/a%20b%3Fc%25.db")
+    broker.append("news", Event("x"))
+    broker.close()
+    assert (tmp_path / "a b?c%.db").exists()
+
+
+def test_three_slashes_are_a_path_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broker = connect("sqlite:///here.db")
+    monkeypatch.chdir("/")
+    broker.tip()
+    broker.close()
+    assert (tmp_path / "here.db").exists()
