@@ -13,6 +13,7 @@ from ssekit.timer import every
 from ssekit.wire import Decoder, Event
 
 if TYPE_CHECKING:
+    from ssekit.hub import Hub
     from ssekit.stream import Stream
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "BrokerUnavailable",
     "Decoder",
     "Event",
+    "Hub",
     "HubClosed",
     "InvalidEvent",
     "SSEError",
@@ -35,4 +37,8 @@ def __getattr__(name: str) -> Any:
         from ssekit.stream import Stream
 
         return Stream
+    if name == "Hub":
+        from ssekit.hub import Hub
+
+        return Hub
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,6 +33,8 @@ class Connection:
     """The iterable that the server iterates, once there is one."""
     transparent = False
     """Whether only wrappers that pass blocks on unchanged stand between the server and us."""
+    can_abandon = False
+    """Whether the server can be told that the answer is complete while the connection goes on."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         raise NotImplementedError
@@ -74,13 +76,12 @@ class Connection:
         """Write a block as the server writes one; blocks as the server does."""
         self.server.write(block)
 
-    def abandon(self) -> bool:
+    def abandon(self) -> None:
         """Make the server believe that the answer is complete, and close its own descriptor only.
 
-        Whoever has duplicated the descriptor then goes on with the answer's body.  False where
-        the server cannot be told.
+        Whoever has duplicated the descriptor then goes on with the answer's body, once the
+        iterable has ended.  Only where `can_abandon`.
         """
-        return False
 
     def ending(self) -> bool:
         """Tell whether the process was told to end."""
@@ -95,6 +96,8 @@ class Connection:
 
 class Gunicorn(Connection):
     """gunicorn's sync, gthread and gevent workers: a Response, and the worker."""
+
+    can_abandon = True
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         self.server = local["resp"]
@@ -117,12 +120,11 @@ class Gunicorn(Connection):
     def headers(self) -> Iterable[tuple[str, str]]:
         return self.server.headers  # type: ignore[no-any-return]
 
-    def abandon(self) -> bool:
+    def abandon(self) -> None:
         # Response.close() sends a last chunk only where it believes in chunks, and a connection
         # that must close is not read from any more.
         self.server.chunked = False
         self.server.force_close()
-        return True
 
     def ending(self) -> bool:
         return not self.worker.alive

@@ -72,7 +72,7 @@ class Stream:
         self._source = source
         self._wants_request = callable(source) and _takes_request(source)
         self._heartbeat = heartbeat
-        self._retry = retry
+        self.retry = retry
         self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
         if callable(source):
@@ -93,7 +93,7 @@ class Stream:
             else:
                 client = host.client_of(environ, self._heartbeat)
                 start_response(answer.status, answer.headers)
-                return Body(items, client, environ, self._opening, self._retry)
+                return Body(items, client, environ, self._opening, self.retry)
         start_response(answer.status, answer.headers)
         return [answer.body] if answer.body else []
 
@@ -121,13 +121,13 @@ class Body:
         retry: int | None,
     ) -> None:
         self._items = items
-        self._client = client
-        self._path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+        self.client = client
+        self.path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
         self._opening = opening
-        self._retry = retry
+        self.retry = retry
         self._next: Callable[[], bytes] = self._open
-        self._began = time.monotonic()
-        self._events = 0
+        self.began = time.monotonic()
+        self.events = 0
         self._why = host.LEFT
 
     def __iter__(self) -> Body:
@@ -135,7 +135,7 @@ class Body:
 
     def __next__(self) -> bytes:
         block = self._next()
-        self._client.wrote(block)
+        self.client.wrote(block)
         return block
 
     def _open(self) -> bytes:
@@ -146,17 +146,17 @@ class Body:
     def _attach(self) -> bytes:
         # By now the server has sent the opening, so it can be seen whether all of it has left.
         self._next = self._pull
-        self._client.attach(servers.find(self))
+        self.client.attach(servers.find(self))
         return self._pull()
 
     def _pull(self) -> bytes:
-        client = self._client
+        client = self.client
         try:
             while True:
                 item = client.pull(self._items)
                 block = encode(item)
                 if block:
-                    self._events += 1
+                    self.events += 1
                     return block
                 if client.beat_due() <= 0:
                     return HEARTBEAT
@@ -167,13 +167,13 @@ class Body:
                 return self._finish(ended.reason)
             return self._say_farewell(ended.reason)
         except Exception:
-            log.exception("the source of %s failed; its stream ends", self._path)
+            log.exception("the source of %s failed; its stream ends", self.path)
             return self._say_farewell("source failed")
 
     def _say_farewell(self, why: str) -> bytes:
         self._why = why
         self._next = self._finish
-        return farewell(self._retry)
+        return farewell(self.retry)
 
     def _finish(self, why: str | None = None) -> bytes:
         self._why = why or self._why
@@ -186,23 +186,25 @@ class Body:
             return
         self._next = _over  # Nothing of ours refers to itself any more, so it is freed at once.
         try:
-            self._client.close(self._items)
+            self.client.close(self._items)
         except Exception:
-            log.exception("the source of %s failed when it was closed", self._path)
+            log.exception("the source of %s failed when it was closed", self.path)
         finally:
-            self._client.detach()
-            self._log()
+            self.client.detach()
+            log_ended(self.path, self.began, self.events, self.client.given, self._why)
 
-    def _log(self) -> None:
-        if access.isEnabledFor(logging.INFO):
-            access.info(
-                "path=%s seconds=%.3f events=%d bytes=%d ended=%r",
-                ascii(self._path)[1:-1],
-                time.monotonic() - self._began,
-                self._events,
-                self._client.given,
-                self._why,
-            )
+
+def log_ended(path: str, began: float, events: int, size: int, why: str) -> None:
+    """Log one line about a stream that has ended; ``began`` is on the monotonic clock."""
+    if access.isEnabledFor(logging.INFO):
+        access.info(
+            "path=%s seconds=%.3f events=%d bytes=%d ended=%r",
+            ascii(path)[1:-1],
+            time.monotonic() - began,
+            events,
+            size,
+            why,
+        )
 
 
 def _over() -> bytes:

@@ -25,7 +25,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import getcurrent
@@ -62,10 +62,10 @@ class GreenletClient(Client):
         self._beside = (
             connection is not None and plain(connection.socket) and connection.direct(self.given)
         )
-        _loop().add(self)
+        loop_of_process().add(self)
 
     def detach(self) -> None:
-        _loop().remove(self)
+        loop_of_process().remove(self)
         super().detach()
 
     def enter(self) -> None:
@@ -174,52 +174,116 @@ class _Pump:
             self._greenlet.kill(Ended(LEFT), block=False)
 
 
-class _Loop:
+class Crowd(Protocol):
+    """Many clients that are served together."""
+
+    def __len__(self) -> int: ...
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+
+    def end_all(self) -> None:
+        """End every stream: the process ends."""
+
+
+class Loop:
     """What one process does for all its clients from the event loop."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self._clients: dict[int, GreenletClient] = {}
-        self._beats: list[tuple[float, int]] = []  # a heap of (when to look, which client)
-        self._numbers = itertools.count()
+        self.departures = Departures()
+        self._singles = _Singles()
+        self._crowds: list[Crowd] = []
         self._ending = _never
-        self._departures = Departures()
         loop = gevent.get_hub().loop
         self._timer = loop.timer(TICK, repeat=TICK, ref=False)
-        if self._departures.fileno() >= 0:
-            self._leaving = loop.io(self._departures.fileno(), 1, ref=False)
-            self._leaving.start(self._departures.collect)
+        if self.departures.fileno() >= 0:
+            self._leaving = loop.io(self.departures.fileno(), 1, ref=False)
+            self._leaving.start(self.departures.collect)
         # gunicorn's worker may be gone before the timer sees that it was told to end, and on
         # SIGINT it exits without waiting for anybody.
         atexit.register(self._at_exit)
 
-    def add(self, client: GreenletClient) -> None:
-        if not self._clients:
+    def join(self, crowd: Crowd) -> None:
+        """Serve a crowd, which is not empty, until it parts."""
+        if not self._crowds:
             self._timer.start(self._tick)
-        client.number = next(self._numbers)
-        self._clients[client.number] = client
-        heapq.heappush(self._beats, (client.wrote_at + client.heartbeat, client.number))
+        self._crowds.append(crowd)
+
+    def part(self, crowd: Crowd) -> None:
+        """Serve a crowd no more."""
+        self._crowds.remove(crowd)
+        if not self._crowds:
+            self._timer.stop()
+            self._ending = _never
+
+    def serves(self, connection: Connection) -> None:
+        """Learn from a connection of the server's whether the process is ending."""
+        self._ending = connection.ending
+
+    def add(self, client: GreenletClient) -> None:
+        """Serve a client that has a greenlet."""
+        if not self._singles:
+            self.join(self._singles)
+        self._singles.add(client)
         connection = client.connection
         if connection is not None:
-            self._ending = connection.ending
+            self.serves(connection)
             if connection.socket is not None:
                 client.descriptor = connection.socket.fileno()
-                self._departures.watch(client.descriptor, client)
+                self.departures.watch(client.descriptor, client)
 
     def remove(self, client: GreenletClient) -> None:
-        self._clients.pop(client.number, None)
-        self._departures.forget(client.descriptor)
-        if not self._clients:
-            self._timer.stop()
-            self._beats.clear()
-            self._ending = _never
+        """Serve it no more."""
+        if self._singles.remove(client):
+            self.departures.forget(client.descriptor)
+            if not self._singles:
+                self.part(self._singles)
 
     def _tick(self) -> None:
         if self._ending():
             self._end_all()
-        self._beat(time.monotonic())
+        now = time.monotonic()
+        for crowd in list(self._crowds):
+            crowd.tick(now)
 
-    def _beat(self, now: float) -> None:
+    def _end_all(self) -> None:
+        for crowd in list(self._crowds):
+            crowd.end_all()
+
+    def _at_exit(self) -> None:
+        if self.process != os.getpid() or not self._crowds:
+            return
+        gevent.get_hub().loop.run_callback(self._end_all)
+        deadline = time.monotonic() + PATIENCE
+        while self._crowds and time.monotonic() < deadline:
+            gevent.sleep(TICK / 5)
+
+
+class _Singles:
+    """The clients that have a greenlet each."""
+
+    def __init__(self) -> None:
+        self._clients: dict[int, GreenletClient] = {}
+        self._beats: list[tuple[float, int]] = []  # a heap of (when to look, which client)
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def add(self, client: GreenletClient) -> None:
+        client.number = next(self._numbers)
+        self._clients[client.number] = client
+        heapq.heappush(self._beats, (client.wrote_at + client.heartbeat, client.number))
+
+    def remove(self, client: GreenletClient) -> bool:
+        if self._clients.pop(client.number, None) is None:
+            return False
+        if not self._clients:
+            self._beats.clear()
+        return True
+
+    def tick(self, now: float) -> None:
         beats = self._beats
         while beats and beats[0][0] <= now:
             _, number = heapq.heappop(beats)
@@ -231,30 +295,22 @@ class _Loop:
             next_look = max(client.wrote_at + client.heartbeat, now + TICK)
             heapq.heappush(beats, (next_look, number))
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
         for client in list(self._clients.values()):
             client.end(ENDING)
-
-    def _at_exit(self) -> None:
-        if self.process != os.getpid() or not self._clients:
-            return
-        gevent.get_hub().loop.run_callback(self._end_all)
-        deadline = time.monotonic() + PATIENCE
-        while self._clients and time.monotonic() < deadline:
-            gevent.sleep(TICK / 5)
 
 
 def _never() -> bool:
     return False
 
 
-_loops: list[_Loop] = []
+_loops: list[Loop] = []
 
 
-def _loop() -> _Loop:
-    # One per process: an event loop does not survive a fork.
+def loop_of_process() -> Loop:
+    """Return the one of this process; an event loop does not survive a fork."""
     if not _loops or _loops[0].process != os.getpid():
-        _loops[:] = [_Loop()]
+        _loops[:] = [Loop()]
     return _loops[0]
 
 

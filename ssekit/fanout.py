@@ -1,0 +1,359 @@
+"""Carries a log's new frames to every viewer that stands at its head, with one write for each.
+
+Under gunicorn's gevent worker a hub's stream needs nobody to wait for it.  Once the server has sent
+the headers, the connection's descriptor is duplicated and the server is told that its answer is
+complete: its greenlet and all that hangs on it is gone, and what is left of a viewer is a
+descriptor and a few numbers.
+
+Viewers of the same channels with the same framing are a *group*, and stand at the log's head
+together: a new frame is framed once and written to each, and who has it is not noted, because
+position belongs to the group.  A write that the kernel does not take makes that viewer a cursor
+that lags: it reads on from the ring, in large pieces, whenever its socket can take more, and joins
+its group again at the head.  One that falls off the ring is closed; its client comes back with
+``Last-Event-ID`` and reads from the broker.  Nobody has a queue.
+
+The hub hands viewers over and otherwise does not know this module; whoever cannot be taken (other
+middleware around the stream, TLS in the server, another server) is served by iterating.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import gevent
+
+from ssekit import host
+from ssekit.host.greenlets import loop_of_process
+from ssekit.negotiation import farewell
+from ssekit.servers import Connection, plain
+from ssekit.stream import log_ended
+from ssekit.wire import HEARTBEAT
+
+PIECE = 64 * 1024
+"""Bytes that a lagging viewer is given at once: enough for few calls, too few to starve others."""
+UNSENT = 16 * 1024
+"""Bytes that the kernel holds for a viewer beyond what is on its way (TCP_NOTSENT_LOWAT).
+
+Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's ring has it anyway.
+"""
+SLOW = "too slow"
+
+
+class Entry(Protocol):
+    channel: str
+    frame: bytes
+
+
+class Ring(Protocol):
+    """The newest entries of the log, by position: whole numbers that count all entries."""
+
+    start: int
+    end: int
+
+    def between(self, start: int, end: int) -> Sequence[Entry]: ...
+
+
+class Group:
+    """Viewers of the same channels, with the same framing and heartbeat, at the head of the log."""
+
+    __slots__ = (
+        "bytes",
+        "channels",
+        "chunked",
+        "events",
+        "head",
+        "heartbeat",
+        "members",
+        "sent_at",
+    )
+
+    def __init__(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> None:
+        self.channels = channels
+        self.chunked = chunked
+        self.heartbeat = heartbeat
+        self.head: dict[int, Viewer] = {}
+        self.members = 0  # those who lag included
+        self.sent_at = time.monotonic()
+        self.events = 0
+        self.bytes = 0
+
+    def framed(self, block: bytes) -> bytes:
+        return b"%X\r\n%b\r\n" % (len(block), block) if self.chunked else block
+
+
+class Lag:
+    """What a viewer behind the head has besides: where it is, and what it is being sent."""
+
+    __slots__ = ("position", "rest", "watcher")
+
+    def __init__(self, position: int, rest: memoryview, watcher: Any) -> None:
+        self.position = position
+        self.rest = rest
+        self.watcher = watcher
+
+
+class Viewer:
+    """One client whose connection was taken over.
+
+    ``events`` and ``bytes`` are kept as differences from the group's while it stands at the head,
+    so that a delivery has nothing to count.
+    """
+
+    __slots__ = (
+        "began",
+        "bytes",
+        "descriptor",
+        "events",
+        "fanout",
+        "group",
+        "lag",
+        "path",
+        "retry",
+    )
+
+    def __init__(self, fanout: Fanout, group: Group, descriptor: int) -> None:
+        self.fanout = fanout
+        self.group = group
+        self.descriptor = descriptor
+        self.lag: Lag | None = None
+        self.path = ""
+        self.retry: int | None = None
+        self.began = 0.0
+        self.events = 0
+        self.bytes = 0
+
+    def left(self) -> None:
+        """The client has gone."""
+        self.fanout.end(self, host.LEFT)
+
+
+class Fanout:
+    """All taken viewers of one hub in one process; lives in the process's event loop."""
+
+    def __init__(self, ring: Ring, ended: Callable[[], None]) -> None:
+        self._ring = ring
+        self._ended = ended
+        self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
+        self._listening: dict[str, list[Group]] = {}  # by channel
+        self._lagging: set[Viewer] = set()
+        self._count = 0
+        self._loop = loop_of_process()
+        self._events = gevent.get_hub().loop
+
+    def __len__(self) -> int:
+        return self._count
+
+    @staticmethod
+    def can_take(connection: Connection, given: int) -> bool:
+        """Tell whether the bytes that we write reach the client as the next of its stream."""
+        return connection.can_abandon and plain(connection.socket) and connection.direct(given)
+
+    def take(
+        self,
+        connection: Connection,
+        channels: frozenset[str],
+        position: int,
+        pending: bytes,
+        *,
+        heartbeat: float,
+        retry: int | None,
+        path: str,
+        began: float,
+        given: int,
+        events: int,
+    ) -> None:
+        """Take a connection over.
+
+        The viewer is sent ``pending`` first, and then the entries of its channels behind
+        ``position``.  ``given`` and ``events`` are what it has had before, for the access log.
+        """
+        group = self._group(channels, connection.chunked, heartbeat)
+        _tune(connection.socket, heartbeat)
+        viewer = Viewer(self, group, os.dup(connection.socket.fileno()))
+        viewer.path, viewer.retry, viewer.began = path, retry, began
+        viewer.events, viewer.bytes = events, given + len(pending)
+        connection.abandon()
+        group.members += 1
+        if not self._count:
+            self._loop.join(self)
+        self._count += 1
+        self._loop.serves(connection)
+        self._loop.departures.watch(viewer.descriptor, viewer)
+        rest = memoryview(group.framed(pending) if pending else b"")
+        self._lag(viewer, position, rest)
+        self._resume(viewer)
+
+    def deliver(self, entries: Iterable[Entry]) -> None:
+        """Send the log's newest entries, which the ring has just taken, to all at the head."""
+        batches: dict[Group, list[bytes]] = {}
+        for entry in entries:
+            for group in self._listening.get(entry.channel, ()):
+                batches.setdefault(group, []).append(entry.frame)
+        for group, frames in batches.items():
+            group.events += len(frames)
+            self._send(group, b"".join(frames))
+
+    def _send(self, group: Group, block: bytes) -> None:
+        data = group.framed(block)
+        size = len(data)
+        write = os.write
+        short: list[tuple[int, int]] = []
+        gone: list[int] = []
+        # This loop is the project's speed: nothing but the write and a comparison for each viewer.
+        for descriptor in group.head:
+            try:
+                written = write(descriptor, data)
+            except BlockingIOError:
+                short.append((descriptor, 0))
+            except OSError:
+                gone.append(descriptor)
+            else:
+                if written != size:
+                    short.append((descriptor, written))
+        group.bytes += len(block)
+        group.sent_at = time.monotonic()
+        for descriptor, written in short:
+            self._lag(group.head[descriptor], self._ring.end, memoryview(data)[written:])
+        for descriptor in gone:
+            self.end(group.head[descriptor], host.LEFT)
+
+    def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> None:
+        """Make the viewer a cursor at ``position`` that has yet to be sent ``rest``."""
+        self._leave_head(viewer)
+        watcher = self._events.io(viewer.descriptor, 2)
+        viewer.lag = Lag(position, rest, watcher)
+        self._lagging.add(viewer)
+        watcher.start(self._resume, viewer)
+
+    def _resume(self, viewer: Viewer) -> None:
+        """Send a lagging viewer what its socket takes; at the end of the log it joins the head."""
+        lag = viewer.lag
+        if lag is None:
+            return
+        if not lag.rest and not self._refill(viewer, lag):
+            return
+        try:
+            written = os.write(viewer.descriptor, lag.rest)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.end(viewer, host.LEFT)
+            return
+        lag.rest = lag.rest[written:]
+        if not lag.rest:
+            self._refill(viewer, lag)
+
+    def _refill(self, viewer: Viewer, lag: Lag) -> bool:
+        """Read the next piece from the ring; false if there is none, and the viewer has moved."""
+        ring = self._ring
+        if lag.position < ring.start:
+            self.end(viewer, SLOW)
+            return False
+        frames: list[bytes] = []
+        size = 0
+        while lag.position < ring.end and size < PIECE:
+            for entry in ring.between(lag.position, min(ring.end, lag.position + 64)):
+                lag.position += 1
+                if entry.channel in viewer.group.channels:
+                    frames.append(entry.frame)
+                    size += len(entry.frame)
+                    if size >= PIECE:
+                        break
+        if not frames:
+            self._join_head(viewer)
+            return False
+        viewer.events += len(frames)
+        viewer.bytes += size
+        lag.rest = memoryview(viewer.group.framed(b"".join(frames)))
+        return True
+
+    def _join_head(self, viewer: Viewer) -> None:
+        self._stop_lagging(viewer)
+        group = viewer.group
+        viewer.events -= group.events
+        viewer.bytes -= group.bytes
+        group.head[viewer.descriptor] = viewer
+
+    def _leave_head(self, viewer: Viewer) -> None:
+        group = viewer.group
+        if group.head.pop(viewer.descriptor, None) is not None:
+            viewer.events += group.events
+            viewer.bytes += group.bytes
+
+    def _stop_lagging(self, viewer: Viewer) -> None:
+        if viewer.lag is not None:
+            viewer.lag.watcher.stop()
+            viewer.lag.watcher.close()
+            viewer.lag = None
+            self._lagging.discard(viewer)
+
+    def end(self, viewer: Viewer, why: str) -> None:
+        """Close a viewer's connection, with its farewell where that can still be said."""
+        group = viewer.group
+        between_events = viewer.lag is None or not viewer.lag.rest
+        self._leave_head(viewer)
+        self._stop_lagging(viewer)
+        self._loop.departures.forget(viewer.descriptor)
+        if why == host.ENDING and between_events:
+            last = group.framed(farewell(viewer.retry)) + (b"0\r\n\r\n" if group.chunked else b"")
+            try:
+                os.write(viewer.descriptor, last)
+            except OSError:
+                why = host.LEFT
+        os.close(viewer.descriptor)
+        group.members -= 1
+        if not group.members:
+            self._forget(group)
+        self._count -= 1
+        self._ended()
+        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
+        if not self._count:
+            self._loop.part(self)
+
+    def end_all(self) -> None:
+        """End every stream; called when the process or the hub ends."""
+        for group in list(self._groups.values()):
+            for viewer in list(group.head.values()):
+                self.end(viewer, host.ENDING)
+        for viewer in list(self._lagging):
+            self.end(viewer, host.ENDING)
+
+    def tick(self, now: float) -> None:
+        """Send the heartbeats that are due; to whole groups, as all at the head had the last."""
+        for group in list(self._groups.values()):
+            if group.head and now - group.sent_at >= group.heartbeat:
+                self._send(group, HEARTBEAT)
+
+    def _group(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> Group:
+        key = (channels, chunked, heartbeat)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(*key)
+            for channel in channels:
+                self._listening.setdefault(channel, []).append(group)
+        return group
+
+    def _forget(self, group: Group) -> None:
+        del self._groups[group.channels, group.chunked, group.heartbeat]
+        for channel in group.channels:
+            groups = self._listening[channel]
+            groups.remove(group)
+            if not groups:
+                del self._listening[channel]
+
+
+def _tune(connected: Any, heartbeat: float) -> None:
+    """Bound what the kernel keeps for a viewer, and how long it believes in one that is silent."""
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A host that vanished never answers a heartbeat: it is dropped that long after the first.
+        connected.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(heartbeat * 1000))
+        )

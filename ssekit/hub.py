@@ -1,0 +1,158 @@
+"""A hub: publish anywhere, and every viewer gets it, once and in order.
+
+The hub ties three things that do not know each other: a broker, which keeps the log; the tail, by
+which this process reads it; and streams, whose source is a subscription.  It is the one door by
+which events enter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ssekit import brokers
+from ssekit.errors import HubClosed, InvalidEvent
+from ssekit.negotiation import last_event_id as last_event_id_of
+from ssekit.stream import Stream
+from ssekit.subscription import RESERVED, Subscription
+from ssekit.tail import Tail
+from ssekit.wire import Event
+
+__all__ = ["Hub", "default_url"]
+
+log = logging.getLogger("ssekit.hub")
+
+
+def default_url() -> str:
+    """Return the hub of this user: ``SSEKIT_URL``, or one sqlite file in the state folder.
+
+    Workers, scripts and the command line that say nothing else then share it.  The folder is made
+    for this user alone; it is never the current folder.
+    """
+    url = os.environ.get("SSEKIT_URL")
+    if url:
+        return url
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    folder = base / "ssekit"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/hub.db"
+
+
+class Hub:
+    """Channels of events, kept in a log that ``url`` names.
+
+    ``memory:`` is one process; ``sqlite:///relative.db`` and ``sqlite:////absolute.db`` are every
+    process of one machine; ``redis://host:port/db?stream=name``, ``rediss://`` and ``unix://`` are
+    many machines.  ``history`` counts the events that the log keeps, of all channels together.
+
+    Nothing is opened before the first use, and anything may be used from any process and thread.
+    Raises ValueError for another URL.
+    """
+
+    def __init__(self, url: str = "memory:", *, history: int = 1000) -> None:
+        self._broker = brokers.connect(url, history)
+        self._history = history
+        self._memory = url.startswith("memory:")
+        self._warned = False
+        self._closed = False
+        self._tail: Tail | None = None
+        self._lock = threading.Lock()
+
+    def publish(
+        self, channel: str, data: Any, event: str | None = None, retry: int | None = None
+    ) -> Event:
+        """Store an event, and return it with its id: every viewer of the channel gets it.
+
+        The fields are those of `Event`.  Raises `InvalidEvent` before anything is stored for what
+        the format cannot carry, and for the names ``stream-open`` and ``stream-reset``, which are
+        the hub's own; ValueError for a channel that is none; `BrokerUnavailable` if the log cannot
+        be reached or written, when the event was stored at most once; `HubClosed` after `close`.
+        """
+        self._check_open()
+        _check_channel(channel)
+        if event in RESERVED:
+            raise InvalidEvent(f"the event name {event!r} is the hub's own")
+        if data is None:
+            raise InvalidEvent("an event without data reaches nobody; publish an empty str")
+        return self._broker.append(channel, Event(data, event, None, retry))
+
+    def subscribe(self, *channels: str, last_event_id: str | None = None) -> Subscription:
+        """Return an iterator of the events of some channels, from ``last_event_id`` on or from now.
+
+        It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
+        """
+        return Subscription(self._reading(), self._broker, _checked(channels), last_event_id)
+
+    def stream(self, *channels: str, **options: Any) -> Stream:
+        """Return a WSGI application that streams some channels to each client.
+
+        The options are those of `Stream`.  A client that comes back gets exactly what it missed.
+        """
+        return _HubStream(self, _checked(channels), **options)
+
+    def close(self) -> None:
+        """End every stream and subscription of this process, and let go of the log."""
+        with self._lock:
+            self._closed = True
+            tail, self._tail = self._tail, None
+        if tail is not None:
+            tail.close()
+        self._broker.close()
+
+    def view(self, channels: frozenset[str], last_event_id: str | None) -> Subscription:
+        """Return the source of one client's stream."""
+        return Subscription(self._reading(), self._broker, channels, last_event_id, idles=True)
+
+    def warn_if_alone(self, environ: dict[str, Any]) -> None:
+        """Say once if this hub is in one process's memory and the server has several processes."""
+        if self._memory and environ.get("wsgi.multiprocess") and not self._warned:
+            self._warned = True
+            log.warning(
+                "this hub is memory: and the server runs more than one process: what one of them "
+                "publishes does not reach the viewers of the others; use Hub('sqlite:///hub.db')"
+            )
+
+    def _reading(self) -> Tail:
+        with self._lock:
+            self._check_open()
+            # A thread does not survive a fork.
+            if self._tail is None or self._tail.process != os.getpid():
+                self._tail = Tail(self._broker, self._history)
+            return self._tail
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HubClosed("the hub is closed")
+
+
+class _HubStream(Stream):
+    """A stream whose source is a subscription to a hub."""
+
+    def __init__(self, hub: Hub, channels: frozenset[str], **options: Any) -> None:
+        super().__init__([], **options)
+        self._hub = hub
+        self._channels = channels
+
+    def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
+        self._hub.warn_if_alone(environ)
+        return self._hub.view(self._channels, last_event_id_of(environ))
+
+
+def _checked(channels: tuple[str, ...]) -> frozenset[str]:
+    if not channels:
+        raise ValueError("name at least one channel")
+    for channel in channels:
+        _check_channel(channel)
+    return frozenset(channels)
+
+
+def _check_channel(channel: str) -> None:
+    if not isinstance(channel, str) or not channel or not channel.isprintable():
+        raise ValueError(
+            f"a channel is a non-empty str without control characters, not {channel!r:.80}"
+        )

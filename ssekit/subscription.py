@@ -1,0 +1,150 @@
+"""A cursor in a hub's log, as an iterator of events.
+
+Live delivery, resuming and catching up are the same thing here: read behind the cursor, and wait
+where there is nothing to read.  The newest entries come from the process's ring, older ones from
+the broker.  There is no queue, so nothing can overflow and nothing can fall between two of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+
+from ssekit import host
+from ssekit.brokers import Broker, HistoryLost, id_of, parse_id
+from ssekit.errors import BrokerUnavailable
+from ssekit.tail import Tail
+from ssekit.wire import Event
+
+OPEN = "stream-open"
+RESET = "stream-reset"
+RESERVED = frozenset({OPEN, RESET})
+
+MOST = 200
+"""Entries that are read at once."""
+RETRY = 1.0
+"""Seconds between two tries to read from a broker that is away."""
+
+
+class Subscription:
+    """An iterator of the events of some channels; made by ``Hub.subscribe``.
+
+    ``last_event_id`` is the id behind which to begin; without one it begins with the event
+    ``stream-open``, whose id is the log's end, and goes on from there.  If the log no longer holds
+    what comes behind the id, it begins with ``stream-reset`` instead.  Iterating waits for the
+    next event; it ends once the subscription or its hub is closed.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        broker: Broker,
+        channels: frozenset[str],
+        last_event_id: str | None = None,
+        *,
+        idles: bool = False,
+    ) -> None:
+        self.channels = channels
+        self.epoch = -1
+        self.position = -1
+        self._tail = tail
+        self._broker = broker
+        self._idles = idles  # yields None where nothing has come for a heartbeat
+        self._ready: deque[Event] = deque()
+        self._opening: str | None = OPEN  # what to say first, at the log's end
+        self._away = False
+        self._closed = False
+        self._client: host.Client | None = None
+        if last_event_id is not None:
+            try:
+                self.epoch, self.position = parse_id(last_event_id)
+                self._opening = None
+            except HistoryLost:
+                self._opening = RESET
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ready:
+            if self._closed or self._tail.closed:
+                raise StopIteration
+            if not self._read() and not self._wait() and self._idles:
+                return None  # type: ignore[return-value]
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the iteration, also one that waits in another thread."""
+        self._closed = True
+        self._tail.unpark(self)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again: called by the tail."""
+        if self._client is not None:
+            self._client.wake()
+
+    def settle(self) -> bool:
+        """Stand in the ring, if that is possible now; `pending` is then what comes before it."""
+        while not self._tail.holds(self.epoch, self.position):
+            if self._opening is None or not self._read():
+                return False
+        return True
+
+    def pending(self) -> list[Event]:
+        """Take the events that were read and not yet yielded."""
+        events = list(self._ready)
+        self._ready.clear()
+        return events
+
+    def _read(self) -> bool:
+        """Read on; false if there is nothing to read now."""
+        if self._opening is not None:
+            return self._open(self._opening)
+        entries = self._tail.read(self.epoch, self.position, MOST)
+        if entries is None:
+            return self._read_older()
+        self.position += len(entries)
+        self._ready += (entry.event for entry in entries if entry.channel in self.channels)
+        return bool(entries)
+
+    def _open(self, name: str) -> bool:
+        tip = self._tail.tip()
+        if tip is None:
+            return False
+        self.epoch, self.position = parse_id(tip)
+        self._opening = None
+        data = {} if name == OPEN else {"reason": "history-lost"}
+        self._ready.append(Event(data, name, tip))
+        return True
+
+    def _read_older(self) -> bool:
+        here = id_of(self.epoch, self.position)
+        try:
+            entries, cursor = self._broker.read(self.channels, here, MOST)
+        except HistoryLost:
+            self._opening = RESET
+            return True
+        except BrokerUnavailable:
+            # The tail has logged it, or will; nothing is lost by trying again.
+            self._away = True
+            return False
+        self._away = False
+        self.epoch, self.position = parse_id(cursor)
+        self._ready += (entry.event for entry in entries)
+        return cursor != here
+
+    def _wait(self) -> bool:
+        """Wait until there may be something to read; false if that took longer than a heartbeat."""
+        if self._client is None:
+            self._client = host.current()
+        if not self._tail.park(self, self.epoch):
+            return True
+        try:
+            if self._away:
+                self._client.wait(random.uniform(RETRY / 2, RETRY))  # noqa: S311
+                return True
+            return self._client.wait(self._client.heartbeat if self._idles else None)
+        finally:
+            self._tail.unpark(self)

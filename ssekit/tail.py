@@ -1,0 +1,228 @@
+"""A process's one reading of the log: the newest entries in memory, and whoever waits for more.
+
+However many viewers a process has, one thread (a greenlet, where threads are gevent's) follows the
+broker and fills one `Ring`.  Subscriptions read from the ring, and from the broker what is older.
+A subscription that has read everything *parks*: from then on it has no position to keep, as it
+stands at the end of the log, and entries of channels that it does not want pass it by for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
+from ssekit.errors import BrokerUnavailable, HubClosed
+
+log = logging.getLogger("ssekit.hub")
+
+LONGEST = 30.0
+"""Seconds after which the tail asks the broker anew, and the most between two tries to reach it."""
+SOONEST = 0.1
+"""Seconds until the first try after an outage began."""
+
+
+class Ring:
+    """The newest entries of the log, by seq: those with ``start < seq <= end``."""
+
+    def __init__(self, size: int) -> None:
+        self.epoch = -1
+        self.start = 0
+        self.end = 0
+        self._size = size
+        self._entries: list[Entry] = []
+        self._offset = 0  # the seq of the entry before the first of the list
+
+    @property
+    def tip(self) -> str:
+        """The cursor at the end of the ring."""
+        return id_of(self.epoch, self.end)
+
+    def reset(self, cursor: str) -> None:
+        """Begin anew, empty, at a cursor."""
+        self.epoch, self.end = parse_id(cursor)
+        self.start = self._offset = self.end
+        self._entries = []
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Take the entries that follow the end."""
+        self._entries += entries
+        self.end = self._offset + len(self._entries)
+        self.start = max(self.start, self.end - self._size)
+        if self.start - self._offset > self._size:
+            # Dropping from the front of a list costs its length, so it is done once in a while.
+            del self._entries[: self.start - self._offset]
+            self._offset = self.start
+
+    def between(self, start: int, end: int) -> Sequence[Entry]:
+        """Return the entries with ``start < seq <= end``."""
+        return self._entries[start - self._offset : end - self._offset]
+
+
+class Parked(Protocol):
+    """A subscription, as the tail sees it."""
+
+    channels: frozenset[str]
+    position: int
+
+    def wake(self) -> None:
+        """There is something to read, or the hub is closed."""
+
+
+class Listener(Protocol):
+    """Whoever serves many viewers by itself, and is told first."""
+
+    def deliver(self, entries: Sequence[Entry]) -> None:
+        """The ring has just taken these."""
+
+    def restart(self) -> None:
+        """The ring has begun anew: positions in it mean nothing any more."""
+
+
+class Tail:
+    """Follows a broker for one process; started by the first who waits."""
+
+    def __init__(self, broker: Broker, size: int) -> None:
+        self.process = os.getpid()
+        self.ring = Ring(size)
+        self.ready = False
+        """Whether the ring stands at the log's end, or did when the broker was last reached."""
+        self.closed = False
+        self.listener: Listener | None = None
+        self._broker = broker
+        self._lock = threading.Lock()
+        self._parked: dict[str, set[Parked]] = {}  # by channel
+        self._waiting: set[Parked] = set()  # those who wait for the tail to be ready
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ssekit-tail", daemon=True)
+        self._thread.start()
+
+    def tip(self) -> str | None:
+        """Return the cursor at the end of the ring, or None before the broker was first reached."""
+        with self._lock:
+            return self.ring.tip if self.ready else None
+
+    def holds(self, epoch: int, position: int) -> bool:
+        """Tell whether a position is in the ring, so that what comes behind it is."""
+        ring = self.ring
+        return epoch == ring.epoch and ring.start <= position <= ring.end
+
+    def read(self, epoch: int, position: int, most: int) -> Sequence[Entry] | None:
+        """Return up to ``most`` entries behind a position, or None if the ring has not got them."""
+        with self._lock:
+            if not self.holds(epoch, position):
+                return None
+            return self.ring.between(position, min(position + most, self.ring.end))
+
+    def park(self, subscription: Parked, epoch: int) -> bool:
+        """Wake the subscription when there is something for it; false if there is already."""
+        with self._lock:
+            ring = self.ring
+            if self.closed or (self.ready and epoch < 0):
+                return False
+            if epoch != ring.epoch or subscription.position > ring.end:
+                # It is before the tail's first reading, or ahead of it: it looks again then.
+                self._waiting.add(subscription)
+                return True
+            if subscription.position < ring.end:
+                return False
+            for channel in subscription.channels:
+                self._parked.setdefault(channel, set()).add(subscription)
+            return True
+
+    def unpark(self, subscription: Parked) -> None:
+        """Take back `park`; the subscription then stands where it would have read on."""
+        with self._lock:
+            self._waiting.discard(subscription)
+            if self._remove(subscription):
+                subscription.position = self.ring.end
+
+    def close(self) -> None:
+        """Wake everybody; they find the tail closed."""
+        with self._lock:
+            self.closed = True
+            everybody = self._everybody()
+        self._stop.set()
+        for subscription in everybody:
+            subscription.wake()
+
+    def _remove(self, subscription: Parked) -> bool:
+        found = False
+        for channel in subscription.channels:
+            parked = self._parked.get(channel)
+            if parked is not None and subscription in parked:
+                found = True
+                parked.discard(subscription)
+                if not parked:
+                    del self._parked[channel]
+        return found
+
+    def _everybody(self) -> set[Parked]:
+        everybody = set(self._waiting).union(*self._parked.values())
+        for subscription in everybody - self._waiting:
+            subscription.position = self.ring.end
+        self._parked.clear()
+        self._waiting.clear()
+        return everybody
+
+    def _run(self) -> None:
+        tries = 0  # since the broker was last reached
+        while not self.closed:
+            try:
+                if not self.ready:
+                    self._restart(self._broker.tip())
+                entries, _ = self._broker.follow(self.ring.tip, LONGEST)
+            except HistoryLost:
+                self.ready = False
+                continue
+            except BrokerUnavailable as error:
+                if not tries:
+                    log.warning("the hub's broker is away, its streams stay open: %s", error)
+                tries += 1
+                longest = min(LONGEST, SOONEST * 2.0 ** min(tries, 16))
+                self._stop.wait(random.uniform(longest / 2, longest))  # noqa: S311
+                continue
+            except HubClosed:
+                return  # By close(), which has woken everybody.
+            except Exception:
+                log.exception("the hub's reading of its log has failed; its streams end")
+                self.close()
+                return
+            if tries:
+                log.info("the hub's broker is back")
+                tries = 0
+            if entries:
+                self._take(entries)
+                # One turn of the event loop between two batches: others want to run as well.
+                time.sleep(0)
+
+    def _restart(self, cursor: str) -> None:
+        with self._lock:
+            everybody = self._everybody()
+            self.ring.reset(cursor)
+            self.ready = True
+        if self.listener is not None:
+            self.listener.restart()
+        for subscription in everybody:
+            subscription.wake()
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        with self._lock:
+            before = self.ring.end
+            self.ring.extend(entries)
+            woken = set(self._waiting)
+            self._waiting.clear()
+            for entry in entries:
+                for subscription in list(self._parked.get(entry.channel, ())):
+                    self._remove(subscription)
+                    subscription.position = before
+                    woken.add(subscription)
+        if self.listener is not None:
+            self.listener.deliver(entries)
+        for subscription in woken:
+            subscription.wake()
