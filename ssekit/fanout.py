@@ -21,16 +21,18 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import gevent
 
 from ssekit import host
+from ssekit.brokers import Entry
 from ssekit.host.greenlets import loop_of_process
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
 from ssekit.stream import log_ended
+from ssekit.tail import Ring
 from ssekit.wire import HEARTBEAT
 
 PIECE = 64 * 1024
@@ -41,20 +43,6 @@ UNSENT = 16 * 1024
 Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's ring has it anyway.
 """
 SLOW = "too slow"
-
-
-class Entry(Protocol):
-    channel: str
-    frame: bytes
-
-
-class Ring(Protocol):
-    """The newest entries of the log, by position: whole numbers that count all entries."""
-
-    start: int
-    end: int
-
-    def between(self, start: int, end: int) -> Sequence[Entry]: ...
 
 
 class Group:
@@ -134,9 +122,8 @@ class Viewer:
 class Fanout:
     """All taken viewers of one hub in one process; lives in the process's event loop."""
 
-    def __init__(self, ring: Ring, ended: Callable[[], None]) -> None:
+    def __init__(self, ring: Ring) -> None:
         self._ring = ring
-        self._ended = ended
         self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
         self._listening: dict[str, list[Group]] = {}  # by channel
         self._lagging: set[Viewer] = set()
@@ -187,7 +174,7 @@ class Fanout:
         self._lag(viewer, position, rest)
         self._resume(viewer)
 
-    def deliver(self, entries: Iterable[Entry]) -> None:
+    def deliver(self, entries: Sequence[Entry]) -> None:
         """Send the log's newest entries, which the ring has just taken, to all at the head."""
         batches: dict[Group, list[bytes]] = {}
         for entry in entries:
@@ -309,10 +296,16 @@ class Fanout:
         if not group.members:
             self._forget(group)
         self._count -= 1
-        self._ended()
         log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
         if not self._count:
             self._loop.part(self)
+
+    def restart(self) -> None:
+        """End every stream: the ring has begun anew, and where they stood means nothing any more.
+
+        The clients come back with their last ids, and are told what became of their history.
+        """
+        self.end_all()
 
     def end_all(self) -> None:
         """End every stream; called when the process or the hub ends."""

@@ -12,15 +12,19 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssekit import brokers
+from ssekit import brokers, host
 from ssekit.errors import HubClosed, InvalidEvent
 from ssekit.negotiation import last_event_id as last_event_id_of
-from ssekit.stream import Stream
+from ssekit.servers import Connection
+from ssekit.stream import Body, Stream
 from ssekit.subscription import RESERVED, Subscription
 from ssekit.tail import Tail
 from ssekit.wire import Event
+
+if TYPE_CHECKING:
+    from ssekit.fanout import Fanout
 
 __all__ = ["Hub", "default_url"]
 
@@ -106,7 +110,17 @@ class Hub:
 
     def view(self, channels: frozenset[str], last_event_id: str | None) -> Subscription:
         """Return the source of one client's stream."""
-        return Subscription(self._reading(), self._broker, channels, last_event_id, idles=True)
+        return _View(self, self._reading(), self._broker, channels, last_event_id)
+
+    def fanout(self, tail: Tail) -> Fanout | None:
+        """Return what serves taken connections, where the server under us lets it."""
+        if os.environ.get("SSEKIT_FANOUT") == "off" or not host.under_gevent():
+            return None
+        from ssekit.fanout import Fanout
+
+        if not isinstance(tail.listener, Fanout):
+            tail.listener = Fanout(tail.ring)
+        return tail.listener
 
     def warn_if_alone(self, environ: dict[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""
@@ -128,6 +142,40 @@ class Hub:
     def _check_open(self) -> None:
         if self._closed:
             raise HubClosed("the hub is closed")
+
+
+class _View(Subscription):
+    """A subscription of one client's stream, which the fan-out may serve instead."""
+
+    def __init__(self, hub: Hub, tail: Tail, *options: Any) -> None:
+        super().__init__(tail, *options, idles=True)
+        self._hub = hub
+        self._stays = False  # something stands between us and the server
+
+    def take_over(self, connection: Connection, body: Body) -> bool:
+        """Move the client to the fan-out, if it can go there and stands in the ring."""
+        if self._stays:
+            return False
+        fanout = self._hub.fanout(self._tail)
+        if fanout is None or not fanout.can_take(connection, body.client.given):
+            self._stays = True
+            return False
+        if not self.settle():
+            return False
+        events = self.pending()
+        fanout.take(
+            connection,
+            self.channels,
+            self.position,
+            b"".join(event.encode() for event in events),
+            heartbeat=body.client.heartbeat,
+            retry=body.retry,
+            path=body.path,
+            began=body.began,
+            given=body.client.given,
+            events=body.events + len(events),
+        )
+        return True
 
 
 class _HubStream(Stream):

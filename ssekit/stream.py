@@ -125,6 +125,7 @@ class Body:
         self.path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
         self._opening = opening
         self.retry = retry
+        self.connection: servers.Connection | None = None
         self._next: Callable[[], bytes] = self._open
         self.began = time.monotonic()
         self.events = 0
@@ -146,31 +147,49 @@ class Body:
     def _attach(self) -> bytes:
         # By now the server has sent the opening, so it can be seen whether all of it has left.
         self._next = self._pull
-        self.client.attach(servers.find(self))
-        return self._pull()
+        self.connection = servers.find(self)
+        if not self._taken_over():
+            self.client.attach(self.connection)
+        return self._next()
+
+    def _taken_over(self) -> bool:
+        """Let a source that can go on without us take the connection, as soon as it wants to."""
+        take_over = getattr(self._items, "take_over", None)
+        if take_over is None or self.connection is None or not take_over(self.connection, self):
+            return False
+        self._next = _over
+        self.client.close(self._items)
+        self.client.detach()
+        return True
 
     def _pull(self) -> bytes:
-        client = self.client
-        try:
-            while True:
-                item = client.pull(self._items)
-                block = encode(item)
-                if block:
-                    self.events += 1
-                    return block
-                if client.beat_due() <= 0:
-                    return HEARTBEAT
-        except StopIteration:
-            return self._finish("source ended")
-        except host.Ended as ended:
-            if ended.reason == host.LEFT:
-                return self._finish(ended.reason)
-            return self._say_farewell(ended.reason)
-        except Exception:
-            log.exception("the source of %s failed; its stream ends", self.path)
-            return self._say_farewell("source failed")
+        block = b""
+        while not block:
+            if self._taken_over():
+                return _over()
+            try:
+                block = self._block()
+            except StopIteration:
+                return self._finish("source ended")
+            except host.Ended as ended:
+                return self._say_farewell(ended.reason)
+            except Exception:
+                log.exception("the source of %s failed; its stream ends", self.path)
+                return self._say_farewell("source failed")
+        return block
+
+    def _block(self) -> bytes:
+        """Return what the source's next item sends: nothing, where it has none and none is due."""
+        block = encode(self.client.pull(self._items))
+        if block:
+            self.events += 1
+        elif self.client.beat_due() <= 0:
+            block = HEARTBEAT
+        return block
 
     def _say_farewell(self, why: str) -> bytes:
+        if why == host.LEFT:
+            return self._finish(why)
         self._why = why
         self._next = self._finish
         return farewell(self.retry)

@@ -83,6 +83,9 @@ class Listener(Protocol):
     def restart(self) -> None:
         """The ring has begun anew: positions in it mean nothing any more."""
 
+    def end_all(self) -> None:
+        """The hub is closed."""
+
 
 class Tail:
     """Follows a broker for one process; started by the first who waits."""
@@ -148,6 +151,8 @@ class Tail:
             self.closed = True
             everybody = self._everybody()
         self._stop.set()
+        if self.listener is not None:
+            self.listener.end_all()
         for subscription in everybody:
             subscription.wake()
 

@@ -107,15 +107,15 @@ def connect(url: str, history: int = 1000) -> Broker:
         raise ValueError(f"history must be a whole number of events from 1 up, not {history!r}")
     scheme = url.partition(":")[0]
     if scheme == "memory":
-        from ssekit.brokers.memory import MemoryBroker  # noqa: PLC0415 - only the chosen one
+        from ssekit.brokers.memory import MemoryBroker
 
         return MemoryBroker.from_url(url, history)
     if scheme == "sqlite":
-        from ssekit.brokers.sqlite import SQLiteBroker  # noqa: PLC0415
+        from ssekit.brokers.sqlite import SQLiteBroker
 
         return SQLiteBroker.from_url(url, history)
     if scheme in ("redis", "rediss", "unix"):
-        from ssekit.brokers.redis import RedisBroker  # noqa: PLC0415
+        from ssekit.brokers.redis import RedisBroker
 
         return RedisBroker.from_url(url, history)
     raise ValueError(

@@ -1,0 +1,65 @@
+"""A hub behind each kind of wrapping, and addresses to publish and to look inside."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+from flask import Flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from ssekit import Hub
+from tests.apps.sources import upper
+
+logging.basicConfig(level=logging.INFO)
+hub = Hub(os.environ.get("HUB", "memory:"), history=int(os.environ.get("HISTORY", "1000")))
+beat = float(os.environ.get("BEAT", "0.1"))
+flask = Flask(__name__)
+
+
+@flask.get("/")
+def view() -> Any:
+    return hub.stream("news", heartbeat=beat)
+
+
+def listening(environ: dict[str, Any], start_response: Any) -> Any:
+    channels = parse_qs(environ["QUERY_STRING"]).get("channel", ["news"])
+    return hub.stream(*channels, heartbeat=beat)(environ, start_response)
+
+
+def publishing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    query = parse_qs(environ["QUERY_STRING"])
+    channel = query.get("channel", ["news"])[0]
+    ids = [hub.publish(channel, data).id or "" for data in query["data"]]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return ["\n".join(ids).encode()]
+
+
+def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    taken = hub._tail.listener if hub._tail is not None else None
+    descriptors = len(os.listdir("/proc/self/fd"))
+    return [f"{0 if taken is None else len(taken)} {descriptors}".encode()]  # type: ignore[arg-type]
+
+
+def passing(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    """Middleware that changes nothing, which nobody but itself can know."""
+    yield from listening(environ, start_response)
+
+
+app = ProxyFix(
+    DispatcherMiddleware(
+        listening,
+        {
+            "/flask": flask,
+            "/upper": upper(listening),
+            "/passing": passing,
+            "/publish": publishing,
+            "/inside": inside,
+        },
+    )
+)
