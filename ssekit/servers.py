@@ -216,8 +216,10 @@ class Pywsgi(Connection):
 
 
 def plain(connected: Any) -> bool:
-    """Tell whether bytes written to the descriptor reach the client as they are: not under TLS."""
-    return connected is not None and not hasattr(connected, "getpeercert")
+    """Tell whether bytes written to the descriptor reach the client as they are: not with TLS."""
+    if connected is None or connected.fileno() < 0:
+        return False
+    return not hasattr(connected, "getpeercert")
 
 
 def _text(header: str | bytes) -> str:

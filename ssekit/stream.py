@@ -196,8 +196,12 @@ class Body:
 
     def _finish(self, why: str | None = None) -> bytes:
         self._why = why or self._why
-        self._next = self._finish
-        raise StopIteration
+        self.close()
+        return _over()
+
+    def __del__(self) -> None:
+        # Middleware that forgets to call close() must not keep a source alive.
+        self.close()
 
     def close(self) -> None:
         """End the source; the server calls this at the end, also when the client has left."""
