@@ -117,11 +117,12 @@ class Decoder:
     is "message" where none was named, and ``id`` is the last id seen so far, "" before the first.
 
     ``limit`` bounds the bytes of one unfinished event; `feed` raises `InvalidEvent` beyond it.
-    The default of ``None`` is for streams that one trusts.
+    The default of ``None`` is for streams that one trusts.  ``last_event_id`` is the id that an
+    earlier connection to the same source left behind: browsers keep it until another id comes.
     """
 
-    def __init__(self, *, limit: int | None = None) -> None:
-        self.last_event_id: str = ""
+    def __init__(self, *, limit: int | None = None, last_event_id: str = "") -> None:
+        self.last_event_id: str = last_event_id
         """What a client sends as ``Last-Event-ID`` when it connects again."""
         self.retry: int | None = None
         """The last reconnection time that the stream asked for, in milliseconds."""
@@ -131,7 +132,7 @@ class Decoder:
         self._data: list[str] = []  # data lines of the unfinished event
         self._data_size = 0
         self._event = ""
-        self._id = ""
+        self._id = last_event_id
         self._after_cr = False  # an LF that comes next belongs to a CR already taken
         self._at_start = True
 

@@ -28,14 +28,14 @@ LAYERS = [
     ["script"],
     ["probe", "client", "gunicorn", "testing"],
     ["page", "app"],
-    ["doctor", "config"],
+    ["commands", "doctor", "config"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOREIGN = {
     "gevent": {"host", "fanout"},
-    "gunicorn": {"fanout", "gunicorn", "cli"},
+    "gunicorn": {"fanout", "gunicorn"},
     "redis": {"brokers"},
     "httpx": {"client", "doctor"},
     "werkzeug": {"app", "stream", "script", "page", "probe"},

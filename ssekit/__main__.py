@@ -1,0 +1,9 @@
+"""``python -m ssekit`` is the command ``ssekit``."""
+
+from __future__ import annotations
+
+import sys
+
+from ssekit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,93 @@
+"""The command line ``ssekit``: finds the command, runs it, turns its errors into exit codes.
+
+A command is a module with ``options(parser)`` and ``run(arguments) -> int``.  Only the one asked
+for is imported, so that ``ssekit --help`` needs nothing installed and answers at once.  An error
+of the family `SSEError` is one line on standard error; any other is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import ssekit
+from ssekit.commands import Usage, printable, say
+from ssekit.errors import SSEError
+
+COMMANDS = {
+    "serve": ("ssekit.commands.serve", "serve a script, a folder of scripts or an application"),
+    "publish": ("ssekit.commands.publish", "publish an event, or a line at a time, on a channel"),
+    "listen": ("ssekit.commands.listen", "print the events of a URL or of channels as they come"),
+}
+OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
+"""Packages that a command may need and an installation may lack."""
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+CODES = """\
+exit codes:
+  0    done; also when whoever reads the output has closed it
+  1    failed, and standard error says why
+  2    wrong usage
+  130  ended by Ctrl-C
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, ``sys.argv`` by default, and return its exit code."""
+    logging.basicConfig(format="ssekit: %(message)s", level=logging.WARNING)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more as it ends, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except SSEError as error:
+        say(str(error))
+        return FAILED
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in OPTIONAL:
+            raise
+        say(str(error))
+        return FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    if chosen.command not in COMMANDS:
+        parser.error(f"there is no command {printable(chosen.command)!r}; see ssekit --help")
+    module, _ = COMMANDS[chosen.command]
+    command = importlib.import_module(module)
+    own = argparse.ArgumentParser(
+        prog=f"ssekit {chosen.command}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.options(own)
+    try:
+        return int(command.run(own.parse_args(chosen.arguments)))
+    except Usage as error:
+        own.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    table = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="ssekit",
+        usage="ssekit COMMAND ...",
+        description="Server-Sent Events from plain, synchronous Python.",
+        epilog=f"commands:\n{table}\n\nssekit COMMAND --help says more of each.\n\n{CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ssekit {ssekit.__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
