@@ -217,7 +217,8 @@ class Application:
 def clock(interval: float) -> Iterator[Event]:
     """The PHP blog's loop: the time as JSON, at once and then every ``interval`` seconds."""
     for _ in every(interval):
-        yield Event({"id": int(time.time()), "message": greeting()}, event="message")
+        data = {"id": int(time.time()), "message": greeting()}
+        yield Event(data, event="message")
 
 
 def greeting() -> str:

@@ -116,7 +116,9 @@ export class Panel {
     const line = document.createElement("p");
     const time = document.createElement("time");
     time.textContent = new Date().toLocaleTimeString([], { hour12: false });
-    line.append(time, " ", text);
+    const said = document.createElement("span");
+    said.textContent = text;
+    line.append(time, said);
     appendTo(this.part("log"), line, KEPT);
   }
 
