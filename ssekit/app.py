@@ -107,10 +107,12 @@ class Application:
         self._publishing = Publishing(hub, token)
         self._room = Room(hub, room)
         self._census = Census(host.open_streams)
-        self._files = {path.name: path.read_bytes() for path in _PAGE.iterdir()}
+        self._files = {
+            path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES
+        }
         self._routes = Map(
             [
-                Rule("/", endpoint=self._index, methods=["GET"]),
+                Rule("/", endpoint=partial(self._file, name="index.html"), methods=["GET"]),
                 Rule("/<name>", endpoint=self._file, methods=["GET"]),
                 Rule("/status", endpoint=self._status, methods=["GET"]),
                 Rule("/clock", endpoint=self._answer_clock),
@@ -130,6 +132,9 @@ class Application:
         """Answer a request (PEP 3333)."""
         request = Request(environ)
         answer: WSGI
+        if not environ.get("PATH_INFO"):
+            # Mounted, and asked for without the slash that the page's relative addresses need.
+            return redirect(f"{request.script_root}/", 308)(environ, start_response)
         try:
             if environ.get("wsgi.multiprocess"):
                 self._census.join()
@@ -138,12 +143,6 @@ class Application:
         except HTTPException as error:
             answer = _problem(error)
         return answer(environ, start_response)
-
-    def _index(self, request: Request) -> WSGI:
-        if not request.environ.get("PATH_INFO"):
-            # Mounted, and asked for without the slash that the page's relative addresses need.
-            return redirect(f"{request.script_root}/", 308)
-        return self._file(request, "index.html")
 
     def _file(self, request: Request, name: str) -> WSGI:
         """The page and its parts.  A browser asks each time whether it has the newest."""

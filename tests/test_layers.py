@@ -25,7 +25,7 @@ LAYERS = [
     ["folder"],
     ["script"],
     ["probe", "client", "gunicorn", "testing"],
-    ["page", "app"],
+    ["census", "posting", "app"],
     ["doctor", "config"],
     ["cli"],
     ["__main__"],
@@ -36,7 +36,7 @@ FOREIGN = {
     "gunicorn": {"fanout", "gunicorn", "cli"},
     "redis": {"brokers"},
     "httpx": {"client", "doctor"},
-    "werkzeug": {"app", "stream", "script", "page", "probe"},
+    "werkzeug": {"app", "posting", "stream", "script", "probe"},
 }
 STANDARD_ONLY = [
     "ssekit.wire",
