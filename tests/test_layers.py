@@ -27,7 +27,7 @@ LAYERS = [
     ["folder"],
     ["script"],
     ["probe", "client", "gunicorn", "testing"],
-    ["page", "app"],
+    ["census", "posting", "app"],
     ["commands", "doctor", "config"],
     ["cli"],
     ["__main__"],
@@ -38,7 +38,7 @@ FOREIGN = {
     "gunicorn": {"fanout", "gunicorn"},
     "redis": {"brokers"},
     "httpx": {"client", "doctor"},
-    "werkzeug": {"app", "stream", "script", "page", "probe"},
+    "werkzeug": {"app", "posting", "stream", "script", "probe"},
 }
 STANDARD_ONLY = [
     "ssekit.wire",

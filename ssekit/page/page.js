@@ -1,0 +1,133 @@
+// The page: starts its panels and the room, asks the server how it is, and gives connections back
+// while nobody looks.
+
+import { limited, placesTaken, protocol, shared } from "./connections.js";
+import { Panel } from "./panel.js";
+import { Room } from "./room.js";
+
+const ASK_EVERY = 2000; // ms
+
+const element = (id) => document.getElementById(id);
+const announce = (text) => (element("announce").textContent = text);
+
+for (const place of document.querySelectorAll("[data-fill=origin]")) {
+  place.textContent = new URL(".", document.baseURI).href;
+}
+
+if (typeof EventSource === "undefined") {
+  element("unsupported").hidden = false;
+} else {
+  run();
+}
+
+function run() {
+  const [clock, hello, script] = [...document.querySelectorAll(".panel")].map(
+    (article) => new Panel(article, announce),
+  );
+  const room = new Room(element("room"), announce);
+  setUpClock(clock);
+  setUpHello(hello);
+  setUpScript(script);
+
+  const panels = [clock, hello, script];
+  room.start();
+  // Without a way to share connections with other tabs, only what is asked for is started.
+  if (shared || !limited) panels.forEach((panel) => panel.start());
+  document.addEventListener("visibilitychange", () => {
+    for (const part of [room, ...panels]) part.seen(!document.hidden);
+  });
+
+  element("protocol").textContent = explain();
+  const ask = async () => {
+    if (!document.hidden) await Promise.all([showStatus(room, script), showPlaces()]);
+    setTimeout(ask, ASK_EVERY);
+  };
+  ask();
+}
+
+/** The seed's page: JSON of an id and a message, or the text "null" for nothing new. */
+function setUpClock(panel) {
+  panel.read = (data) => {
+    if (data === "null") return undefined;
+    const { id, message } = JSON.parse(data);
+    return `${id}:${message}`;
+  };
+  const { interval, credentials } = fields(panel);
+  interval.addEventListener("change", () => {
+    panel.go(interval.value ? `clock?interval=${interval.value}` : "clock");
+  });
+  credentials.addEventListener("change", () => {
+    panel.stream.withCredentials = credentials.checked;
+    if (panel.wanted) panel.start();
+  });
+}
+
+function setUpHello(panel) {
+  element("ask").addEventListener("click", async () => {
+    const answer = await fetch("hello", { cache: "no-store" });
+    const line = document.createElement("p");
+    line.className = "answer";
+    line.textContent = `Without the header the answer is: ${await answer.text()}`;
+    panel.part("log").append(line);
+    panel.part("log").scrollTop = panel.part("log").scrollHeight;
+  });
+}
+
+function setUpScript(panel) {
+  const { script } = fields(panel);
+  script.addEventListener("change", () => {
+    panel.go(`scripts/${script.value}${script.value === "clock.py" ? "?interval=1" : ""}`);
+  });
+}
+
+function fields(panel) {
+  const named = panel.article.querySelectorAll("[data-part=options] [name]");
+  return Object.fromEntries([...named].map((field) => [field.name, field]));
+}
+
+function explain() {
+  if (!limited) return `This page came over ${protocol}: all its streams share one connection.`;
+  const limit =
+    "Over HTTP/1.1 a browser opens six connections per host, in all its tabs together, and the " +
+    "seventh request stalls. ";
+  if (!shared) return `${limit}So the panels here start on demand. HTTP/2 lifts the limit.`;
+  return (
+    `${limit}So a hidden tab gives its streams back, and all tabs of this page share five ` +
+    "connections. HTTP/2 lifts the limit."
+  );
+}
+
+async function showPlaces() {
+  if (!shared) return;
+  const taken = await placesTaken();
+  element("meter").hidden = false;
+  [...document.querySelectorAll("#meter i")].forEach((cell, index) => {
+    cell.className = index < taken ? "taken" : "";
+  });
+  element("meter-label").textContent = `${taken} of 6 connections carry streams`;
+}
+
+async function showStatus(room, script) {
+  try {
+    const answer = await fetch("status", { cache: "no-store" });
+    const status = await answer.json();
+    element("open-streams").textContent = status.streams;
+    element("open-streams-label").textContent =
+      status.streams === 1 ? "stream open on this server" : "streams open on this server";
+    const { workers } = status;
+    element("workers").textContent = workers === 1 ? "one worker" : `${workers} workers`;
+    room.clockAhead = status.time - Date.now();
+    room.admit(status.room);
+    offer(fields(script).script, status.scripts);
+  } catch {
+    element("open-streams").textContent = "–";
+    element("workers").textContent = "no answer from the server";
+  }
+}
+
+/** Keeps the menu equal to the files in the folder, and the choice as it is. */
+function offer(menu, names) {
+  if ([...menu.options].map((option) => option.value).join() === names.join()) return;
+  const chosen = menu.value;
+  menu.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+}

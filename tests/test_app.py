@@ -1,0 +1,510 @@
+"""The demo application, over HTTP as its users meet it; the page itself is in test_page."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client as Visitor
+from werkzeug.test import TestResponse
+
+from ssekit import BrokerUnavailable, Event, HubClosed
+from ssekit.app import Application, create, origins_of
+from ssekit.posting import Allowance
+from ssekit.testing import connect
+from tests.clients import Client
+from tests.servers import ROOT, gunicorn
+from tests.waiting import until
+
+SCRIPTS = ROOT / "scripts" / "cgi-bin"
+PAGE = ROOT / "ssekit" / "page"
+TOKEN = "correct horse"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+# What a browser sends with a request of the page itself, on a server of the same machine.
+FROM_PAGE = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+HERE = {"REMOTE_ADDR": "127.0.0.1"}
+MESSAGE = {"name": "Ada", "text": "hello"}
+
+
+@pytest.fixture
+def app() -> Iterator[Application]:
+    made = create(token=TOKEN, scripts=SCRIPTS, room="local")
+    yield made
+    made.hub.close()
+
+
+@pytest.fixture
+def visitor(app: Application) -> Visitor:
+    return Visitor(app)
+
+
+def error(answer: TestResponse) -> str:
+    assert answer.content_type == "application/json"
+    return str(answer.json["error"])  # type: ignore[index]
+
+
+# The page.
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        *((f"/{path.name}", "text/javascript; charset=utf-8") for path in PAGE.glob("*.js")),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_the_page_and_its_parts_are_served_safely(
+    visitor: Visitor, path: str, content_type: str
+) -> None:
+    answer = visitor.get(path)
+    assert answer.status_code == 200
+    assert answer.content_type == content_type
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    again = visitor.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert visitor.head(path).status_code == 200
+
+
+def test_the_page_names_no_other_host() -> None:
+    for path in PAGE.iterdir():
+        found = re.findall(r"\w+://[\w.:-]+", path.read_text())
+        assert set(found) <= {"http://www.w3.org", "http://127.0.0.1:8000"}, path
+
+
+def test_the_code_that_the_page_shows_is_the_code_that_runs() -> None:
+    shown = re.findall(
+        r'data-from="([^"]+)"><code>(.*?)</code></pre>', (PAGE / "index.html").read_text(), re.S
+    )
+    assert len(shown) == 3
+    for path, code in shown:
+        without_docstrings = re.sub(r'^ +""".*"""\n', "", (ROOT / path).read_text(), flags=re.M)
+        assert html.unescape(code).strip() in without_docstrings
+
+
+def test_the_application_works_below_a_prefix(app: Application) -> None:
+    def nothing(environ: Any, start_response: Any) -> list[bytes]:
+        raise AssertionError(environ["PATH_INFO"])
+
+    mounted = DispatcherMiddleware(nothing, {"/demo": app})
+    visitor = Visitor(mounted)
+    assert visitor.get("/demo/").status_code == 200
+    without_slash = visitor.get("/demo")
+    assert (without_slash.status_code, without_slash.headers["Location"]) == (308, "/demo/")
+    for path in ("/demo/clock", "/demo/scripts/count.py", "/demo/events?channel=a"):
+        with connect(mounted, path) as stream:
+            assert next(stream).data
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/page/index.html", "/../setup.cfg", "/scripts/"])
+def test_what_is_not_there_is_a_404_in_json(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
+    assert answer.status_code == 404
+    assert error(answer)
+
+
+@pytest.mark.parametrize("path", ["/", "/publish", "/room", "/clock", "/events?channel=a"])
+def test_a_wrong_method_is_a_405_that_says_which(visitor: Visitor, path: str) -> None:
+    answer = visitor.put(path)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"]
+
+
+# The streams.
+
+
+def test_the_clock_has_its_interval_from_the_query(app: Application) -> None:
+    with connect(app, "/clock?interval=0.1") as stream:
+        for event, _ in zip(stream, range(3), strict=False):
+            assert event.event == "message"
+            assert set(json.loads(event.data)) == {"id", "message"}
+
+
+@pytest.mark.parametrize("interval", ["", "x", "0", "-1", "nan", "inf", "0.01", "61", "1e999"])
+def test_an_interval_out_of_bounds_is_refused(visitor: Visitor, interval: str) -> None:
+    answer = visitor.get(f"/clock?interval={interval}")
+    assert answer.status_code == 400
+    assert "from 0.1 to 60" in error(answer)
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "text/*", "text/html", "text/event-stream;q=0"])
+def test_hello_says_ok_unless_a_stream_is_asked_for(visitor: Visitor, accept: str | None) -> None:
+    answer = visitor.get("/hello", headers={"Accept": accept} if accept else {})
+    assert (answer.status_code, answer.data) == (200, b"ok")
+    assert "Accept" in answer.headers["Vary"]
+    assert visitor.post("/hello").data == b"ok"
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "text/event-stream, */*;q=0.1"])
+def test_hello_streams_to_whoever_asks_for_a_stream(app: Application, accept: str) -> None:
+    with connect(app, "/hello", headers={"Accept": accept}, timeout=5) as stream:
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        assert next(stream) == Event("hello", "message", "1")
+
+
+def test_a_script_of_the_folder_streams_and_resumes(app: Application) -> None:
+    with connect(app, "/scripts/count.py") as stream:
+        assert next(stream) == Event("1", "message", "1")
+    with connect(app, "/scripts/count.py", last_event_id="41") as stream:
+        assert next(stream) == Event("42", "message", "42")
+
+
+def test_without_a_folder_there_are_no_scripts() -> None:
+    answer = Visitor(create()).get("/scripts/clock.py")
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("", "Name a channel"),
+        ("channel=", "channel"),
+        ("channel=a%00b", "channel"),
+        ("channel=a%0Ab", "channel"),
+        ("channel=" + "x" * 129, "at most 128"),
+        ("&".join(f"channel={number}" for number in range(17)), "limit is 16"),
+    ],
+)
+def test_wrong_channels_are_refused(visitor: Visitor, query: str, why: str) -> None:
+    answer = visitor.get(f"/events?{query}")
+    assert answer.status_code == 400
+    assert why in error(answer)
+
+
+def test_a_channel_may_be_named_twice_and_in_any_script(app: Application) -> None:
+    with connect(app, "/events?channel=%E5%AE%A4&channel=%E5%AE%A4") as stream:
+        assert next(stream).event == "stream-open"
+        app.hub.publish("室", "你好")
+        assert next(stream).data == "你好"
+
+
+def test_origins_are_read_from_the_setting() -> None:
+    assert origins_of("") == ()
+    assert origins_of("*") == "*"
+    assert origins_of("https://a.example, https://b.example") == (
+        "https://a.example",
+        "https://b.example",
+    )
+    with pytest.raises(ValueError, match="not an origin"):
+        create(origins=origins_of("a.example"))
+
+
+@pytest.mark.parametrize("path", ["/clock", "/hello", "/scripts/count.py", "/events?channel=a"])
+def test_every_stream_admits_the_origins_and_no_other(path: str) -> None:
+    visitor = Visitor(create(origins=["https://a.example"], scripts=SCRIPTS))
+    for origin, admitted in [
+        ("https://a.example", "https://a.example"),
+        ("https://b.example", None),
+    ]:
+        headers = {"Origin": origin, "Accept": "text/event-stream"}
+        for method in ("HEAD", "OPTIONS"):
+            answer = visitor.open(path, method=method, headers=headers)
+            assert answer.headers.get("Access-Control-Allow-Origin") == admitted
+            assert "Origin" in ", ".join(answer.headers.getlist("Vary"))
+
+
+# Publishing.
+
+
+def test_what_is_published_arrives(app: Application, visitor: Visitor) -> None:
+    with connect(app, "/events?channel=news&channel=sport") as stream:
+        assert next(stream).event == "stream-open"
+        bodies: list[dict[str, Any]] = [
+            {"json": {"channel": "news", "data": {"a": [1, None]}, "event": "e", "retry": 5}},
+            {"data": {"channel": "sport", "data": "line one\nline two", "retry": "7"}},
+            {"json": {"channel": "news", "data": None}},
+            {"data": {"channel": "news", "data": "", "event": "", "retry": ""}},
+        ]
+        for body in bodies:
+            answer = visitor.post("/publish", headers=BEARER, **body)
+            assert answer.status_code == 201, answer.data
+            event = next(stream)
+            assert answer.json == {"id": event.id}
+            body["arrived"] = (event.event, event.data)
+        assert [body["arrived"] for body in bodies] == [
+            ("e", '{"a":[1,null]}'),
+            ("message", "line one\nline two"),
+            ("message", "null"),
+            ("message", ""),
+        ]
+
+
+GOOD = {"channel": "a", "data": "x"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "why"),
+    [
+        ({"headers": {}, "json": GOOD}, 401, "needs the header"),
+        ({"headers": {"Authorization": "Basic eDp4"}, "json": GOOD}, 401, "needs the header"),
+        ({"headers": {"Authorization": "Bearer wrong"}, "json": GOOD}, 401, "not the server's"),
+        ({"headers": {"Authorization": "Bearer"}, "json": GOOD}, 401, "not the server's"),
+        ({"headers": {"Authorization": "Bearer \xff"}, "json": GOOD}, 401, "not the server's"),
+        ({"data": b"x" * 70_000, "content_type": "application/json"}, 413, "65536 bytes"),
+        ({"data": {"channel": "a", "data": "x" * 70_000}}, 413, "65536 bytes"),
+        ({"data": b"x", "content_type": "text/plain"}, 415, "form or JSON"),
+        ({"data": b"x"}, 415, "form or JSON"),
+        ({"data": b"{", "content_type": "application/json"}, 400, "not JSON"),
+        ({"data": b'"\xff"', "content_type": "application/json"}, 400, "not JSON"),
+        ({"data": b"[" * 60_000, "content_type": "application/json"}, 400, "JSON"),
+        ({"json": ["a"]}, 422, "JSON object"),
+        ({"json": {"data": "x"}}, 422, "channel is missing"),
+        ({"json": {"channel": "a"}}, 422, "data is missing"),
+        ({"json": {"channel": 5, "data": "x"}}, 422, "must be text"),
+        ({"json": {"channel": "", "data": "x"}}, 422, "channel"),
+        ({"json": {"channel": "a\n", "data": "x"}}, 422, "channel"),
+        ({"json": {**GOOD, "id": "7"}}, 422, "no field 'id'"),
+        ({"json": {**GOOD, "event": "a\nb"}}, 422, "event"),
+        ({"json": {**GOOD, "event": 5}}, 422, "event"),
+        ({"json": {**GOOD, "event": "stream-reset"}}, 422, "stream-reset"),
+        ({"json": {**GOOD, "retry": -1}}, 422, "retry"),
+        ({"json": {**GOOD, "retry": "soon"}}, 422, "retry"),
+        ({"json": {**GOOD, "retry": 1.5}}, 422, "retry"),
+        ({"data": b'{"channel":"a","data":NaN}', "content_type": "application/json"}, 422, "JSON"),
+        (
+            {"data": b'{"channel":"a","data":"\\ud800"}', "content_type": "application/json"},
+            422,
+            "",
+        ),
+        ({"data": {"channel": ["a", "b"], "data": "x"}}, 422, "2 times"),
+    ],
+)
+def test_what_cannot_be_published_is_refused_and_said(
+    app: Application, visitor: Visitor, request_: dict[str, Any], status: int, why: str
+) -> None:
+    answer = visitor.post("/publish", **{"headers": BEARER, **request_})
+    assert answer.status_code == status
+    assert why in error(answer)
+    assert (status == 401) == ("WWW-Authenticate" in answer.headers)
+    with connect(app, "/events?channel=a") as stream:
+        app.hub.publish("a", "the first")
+        assert [next(stream).event, next(stream).data] == ["stream-open", "the first"]
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_without_a_token_nobody_publishes(token: str | None) -> None:
+    visitor = Visitor(create(token=token))
+    for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
+        answer = visitor.post("/publish", json=GOOD, headers=headers)
+        assert answer.status_code == 403
+        assert "SSEKIT_TOKEN" in error(answer)
+
+
+def test_the_token_may_have_any_characters() -> None:
+    visitor = Visitor(create(token="schlüssel"))
+    header = "Bearer " + "schlüssel".encode().decode("latin-1")
+    answer = visitor.post("/publish", json=GOOD, headers={"Authorization": header})
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("raised", "why"),
+    [
+        (BrokerUnavailable("gone", maybe_stored=True), "may have been stored"),
+        (BrokerUnavailable("gone"), "nothing was stored"),
+        (HubClosed("closed"), "ending"),
+    ],
+)
+def test_a_broker_that_is_away_is_a_503(
+    app: Application, visitor: Visitor, raised: Exception, why: str, monkeypatch: Any
+) -> None:
+    def publish(*_: Any, **__: Any) -> Event:
+        raise raised
+
+    monkeypatch.setattr(app.hub, "publish", publish)
+    answer = visitor.post("/publish", json=GOOD, headers=BEARER)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert why in error(answer)
+
+
+# The room.
+
+
+def say(visitor: Visitor, message: Any = MESSAGE, **request: Any) -> TestResponse:
+    options: dict[str, Any] = {"json": message, "headers": FROM_PAGE, "environ_overrides": HERE}
+    return visitor.post("/room", **{**options, **request})
+
+
+def test_the_room_takes_a_message_from_its_page(app: Application, visitor: Visitor) -> None:
+    with connect(app, "/events?channel=room") as stream:
+        assert next(stream).event == "stream-open"
+        answer = say(visitor, {**MESSAGE, "text": " <b>hi</b> ", "time": 0, "more": 1})
+        assert answer.status_code == 201
+        event = next(stream)
+        message = json.loads(event.data)
+        assert answer.json == {"id": event.id}
+        assert message.pop("time") > 1e12
+        assert message == {"name": "Ada", "text": "<b>hi</b>"}
+
+
+@pytest.mark.parametrize(
+    ("room", "host", "address", "headers", "admitted"),
+    [
+        ("off", "localhost", "127.0.0.1", FROM_PAGE, False),
+        ("local", "localhost:8000", "127.0.0.1", FROM_PAGE, True),
+        ("local", "127.0.0.1", "127.0.0.1", {"Origin": "http://127.0.0.1"}, True),
+        ("local", "[::1]:8000", "::1", {"Origin": "http://[::1]:8000"}, True),
+        # From another machine.
+        ("local", "localhost", "192.0.2.1", FROM_PAGE, False),
+        # Through a proxy on this machine, which tells whom it speaks for,
+        ("local", "localhost", "127.0.0.1", {**FROM_PAGE, "X-Forwarded-For": "::1"}, False),
+        ("local", "localhost", "127.0.0.1", {**FROM_PAGE, "Via": "1.1 proxy"}, False),
+        # or passes the public name on,
+        ("local", "www.example", "127.0.0.1", {"Origin": "http://www.example"}, False),
+        # or passes nothing on: the browser still says what it has in its address bar.
+        (
+            "local",
+            "127.0.0.1:8000",
+            "127.0.0.1",
+            {"Origin": "https://www.example", "Sec-Fetch-Site": "same-origin"},
+            False,
+        ),
+        ("open", "www.example", "192.0.2.1", {"Origin": "http://www.example"}, True),
+        # A proxy that ends TLS may leave us without the name and the scheme.
+        (
+            "open",
+            "127.0.0.1:8000",
+            "127.0.0.1",
+            {"Origin": "https://www.example", "Sec-Fetch-Site": "same-origin"},
+            True,
+        ),
+        # Never for another site, nor for what is no browser.
+        ("open", "localhost", "127.0.0.1", {"Origin": "http://evil.example"}, False),
+        ("open", "localhost", "127.0.0.1", {**FROM_PAGE, "Sec-Fetch-Site": "cross-site"}, False),
+        ("open", "localhost", "127.0.0.1", {**FROM_PAGE, "Sec-Fetch-Site": "same-site"}, False),
+        ("open", "localhost", "127.0.0.1", {"Origin": "null"}, False),
+        ("open", "localhost", "127.0.0.1", {}, False),
+        ("local", "localhost", "127.0.0.1", {}, False),
+    ],
+)
+def test_the_room_is_open_to_whom_its_operator_said(
+    room: str, host: str, address: str, headers: dict[str, str], admitted: bool
+) -> None:
+    visitor = Visitor(create(room=room))
+    overrides = {"REMOTE_ADDR": address, "HTTP_HOST": host}
+    answer = say(visitor, headers=headers, environ_overrides=overrides)
+    assert answer.status_code == (201 if admitted else 403)
+
+
+def test_the_room_is_closed_unless_said_otherwise() -> None:
+    visitor = Visitor(create())
+    assert say(visitor).status_code == 403
+    assert visitor.get("/status", environ_overrides=HERE).json["room"] is False  # type: ignore[index]
+    with pytest.raises(ValueError, match="off, local, open"):
+        create(room="yes")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ({"message": {"name": "Ada"}}, 422),
+        ({"message": {"name": "", "text": "x"}}, 422),
+        ({"message": {"name": "Ada", "text": "  "}}, 422),
+        ({"message": {"name": "Ada", "text": 5}}, 422),
+        ({"message": {"name": "x" * 33, "text": "x"}}, 422),
+        ({"message": {"name": "Ada", "text": "x" * 501}}, 422),
+        ({"message": {"name": "Ada", "text": "\ud800"}}, 422),
+        ({"message": {"name": "Ada", "text": "x" * 5000}}, 413),
+        ({"json": None, "data": MESSAGE}, 415),
+        ({"json": None, "data": b"{", "content_type": "application/json"}, 400),
+    ],
+)
+def test_the_room_refuses_what_is_no_message(
+    visitor: Visitor, request_: dict[str, Any], status: int
+) -> None:
+    answer = say(visitor, **request_)
+    assert answer.status_code == status
+    assert error(answer)
+
+
+def test_the_room_takes_a_few_messages_at_a_time(visitor: Visitor) -> None:
+    answers = [say(visitor) for _ in range(30)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:10] == [201] * 10
+    assert 429 in statuses
+    assert int(answers[statuses.index(429)].headers["Retry-After"]) >= 1
+
+
+def test_an_allowance_fills_up_again_and_is_each_address_own() -> None:
+    now = [0.0]
+    allowance = Allowance(2, 3, lambda: now[0])
+    assert [allowance.take("a") for _ in range(3)] == [0, 0, 0]
+    assert allowance.take("a") == pytest.approx(0.5)
+    assert allowance.take("b") == 0
+    now[0] += 0.5
+    assert allowance.take("a") == 0
+    assert allowance.take("a") > 0
+    now[0] += 60
+    assert [allowance.take("a") for _ in range(4)] == [0, 0, 0, pytest.approx(0.5)]
+
+
+# The server.
+
+
+def status_of(url: str) -> dict[str, Any]:
+    with urlopen(f"{url}/status", timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def test_the_status_counts_the_streams_of_all_workers(tmp_path: Path) -> None:
+    env = {"SSEKIT_URL": f"sqlite:///{tmp_path}/hub.db", "TMPDIR": str(tmp_path)}
+    with gunicorn("wsgi:app", "--workers", "2", env=env) as server:
+        paths = ["/clock", "/hello", "/scripts/count.py", "/events?channel=a"] * 3
+        accept = {"Accept": "text/event-stream"}
+        until(lambda: status_of(server.url)["workers"] == 2, what="both workers to be seen")
+        clients = [Client(server.url + path, headers=accept) for path in paths]
+        until(lambda: status_of(server.url)["streams"] == 12, what="12 streams")
+        for client in clients[:5]:
+            client.close()
+        until(lambda: status_of(server.url)["streams"] == 7, what="7 streams")
+        # One that is killed takes its streams with it, and its count.
+        os.kill(server.children()[0], signal.SIGKILL)
+        killed = [client for client in clients[5:] if gone(client)]
+        until(lambda: status_of(server.url)["streams"] == 7 - len(killed), what="the rest")
+        until(lambda: status_of(server.url)["workers"] == 2, what="a new worker")
+        for client in clients[5:]:
+            client.close()
+        until(lambda: status_of(server.url)["streams"] == 0, what="no stream")
+        assert status_of(server.url)["scripts"] == ["clock.py", "count.py"]
+
+
+def gone(client: Client) -> bool:
+    while client.read(0.3):
+        pass
+    return client.ended
+
+
+def test_the_settings_come_from_the_environment(tmp_path: Path) -> None:
+    env = {
+        "SSEKIT_URL": f"sqlite:///{tmp_path}/hub.db",
+        "SSEKIT_ORIGINS": "https://a.example https://b.example",
+        "SSEKIT_TOKEN": TOKEN,
+        "SSEKIT_ROOM": "off",
+    }
+    with gunicorn("wsgi:app", env=env) as server:
+        origin = {"Origin": "https://b.example"}
+        with Client(f"{server.url}/events?channel=a", headers=origin) as viewer:
+            assert viewer.headers["Access-Control-Allow-Origin"] == "https://b.example"
+            body = json.dumps(GOOD).encode()
+            headers = {**BEARER, "Content-Type": "application/json"}
+            with Client(
+                f"{server.url}/publish", method="POST", headers=headers, body=body
+            ) as publisher:
+                assert publisher.status == 201
+            assert viewer.wait(2)[1].data == "x"
+        assert status_of(server.url)["room"] is False
