@@ -16,7 +16,12 @@ from ssekit import Hub
 from tests.apps.sources import upper
 
 logging.basicConfig(level=logging.INFO)
-hub = Hub(os.environ.get("HUB", "memory:"), history=int(os.environ.get("HISTORY", "1000")))
+limit = os.environ.get("MAX_STREAMS")
+hub = Hub(
+    os.environ.get("HUB", "memory:"),
+    history=int(os.environ.get("HISTORY", "1000")),
+    max_streams=int(limit) if limit else None,
+)
 beat = float(os.environ.get("BEAT", "0.1"))
 flask = Flask(__name__)
 
@@ -34,7 +39,8 @@ def listening(environ: dict[str, Any], start_response: Any) -> Any:
 def publishing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     query = parse_qs(environ["QUERY_STRING"])
     channel = query.get("channel", ["news"])[0]
-    ids = [hub.publish(channel, data).id or "" for data in query["data"]]
+    padding = "y" * int(query.get("padding", ["0"])[0])
+    ids = [hub.publish(channel, data + padding).id or "" for data in query["data"]]
     start_response("200 OK", [("Content-Type", "text/plain")])
     return ["\n".join(ids).encode()]
 

@@ -1,0 +1,320 @@
+"""A hub's streams by both ways, taken over and iterated: order, lag, loss, limits and endings."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from ssekit import Hub
+from ssekit.testing import connect
+from tests.clients import Client
+from tests.servers import Server, gunicorn
+from tests.waiting import until
+
+APP = "tests.apps.news:app"
+
+
+@pytest.fixture(scope="module", params=["taken", "iterated"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    fanout = "on" if request.param == "taken" else "off"
+    env = {"SSEKIT_FANOUT": fanout, "HISTORY": "2000", "BEAT": "0.2"}
+    with gunicorn(APP, env=env) as running:
+        yield running
+
+
+def get(url: str) -> str:
+    with Client(url) as client:
+        assert client.status == 200
+        return client.until_end().decode()
+
+
+def publish(server: Server, *data: str, channel: str = "news", padding: int = 0) -> list[str]:
+    query = "&".join(f"data={text}" for text in data)
+    return get(f"{server.url}/publish?channel={channel}&padding={padding}&{query}").split()
+
+
+def inside(server: Server) -> tuple[int, int]:
+    """How many connections are taken over, and how many descriptors the worker has open."""
+    taken, descriptors = get(f"{server.url}/inside").split()
+    return int(taken), int(descriptors)
+
+
+def texts(client: Client) -> list[str]:
+    return [event.data for event in client.events if event.event == "message"]
+
+
+class Crowd(ExitStack):
+    """Clients that are closed together."""
+
+    def join(self, url: str, count: int, **options: str) -> list[Client]:
+        clients = [self.enter_context(Client(url, version="1.1", **options)) for _ in range(count)]
+        for client in clients:
+            client.until_body(b"stream-open")
+        return clients
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["/", "/flask/", "/passing"])
+def test_every_viewer_gets_every_event_once_and_in_order(
+    server: Server, path: str, version: str
+) -> None:
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(Client(server.url + path, version=version)) for _ in range(10)
+        ]
+        for client in clients:
+            assert client.wait(1)[0].event == "stream-open"
+        ids = []
+        for first in range(0, 100, 10):
+            ids += publish(server, *(str(number) for number in range(first, first + 10)))
+        for client in clients:
+            client.wait(101)
+            assert texts(client) == [str(number) for number in range(100)]
+            assert [event.id for event in client.events[1:]] == ids
+
+
+def test_flask_and_bare_streams_are_taken_over_and_wrapped_ones_are_not() -> None:
+    with gunicorn(APP) as server, Crowd() as crowd:
+        for path, taken in (("/", 2), ("/flask/", 4), ("/passing", 4)):
+            crowd.join(server.url + path, 2)
+            until(lambda expected=taken: inside(server)[0] == expected)  # type: ignore[misc]
+
+
+def test_middleware_that_changes_blocks_changes_all_of_them(server: Server) -> None:
+    with Client(f"{server.url}/upper") as client:
+        client.until_body(b"STREAM-OPEN")
+        publish(server, "quiet")
+        client.until_body(b"DATA: QUIET\n")
+        client.until_body(b"\n:\n:\n")
+        assert client.body == client.body.upper()
+
+
+def test_viewers_get_their_channels_and_no_others(server: Server) -> None:
+    with ExitStack() as stack:
+        url = f"{server.url}/?channel="
+        one, two, both = (
+            stack.enter_context(Client(url + channels))
+            for channels in ("one", "two", "one&channel=two")
+        )
+        for client in (one, two, both):
+            client.wait(1)
+        publish(server, "1", channel="one")
+        publish(server, "2", channel="two")
+        publish(server, "3", channel="three")
+        publish(server, "end", channel="one")
+        publish(server, "end", channel="two")
+        for client, expected in ((one, ["1", "end"]), (two, ["2", "end"])):
+            client.wait(3)
+            assert texts(client) == expected
+        both.wait(5)
+        assert texts(both) == ["1", "2", "end", "end"]
+
+
+def test_a_client_that_comes_back_gets_what_it_missed(server: Server) -> None:
+    with Client(server.url) as client:
+        client.wait(1)
+        publish(server, "seen")
+        last = client.wait(2)[1].id or ""
+    missed = [str(number) for number in range(500)]
+    for first in range(0, 500, 100):
+        publish(server, *missed[first : first + 100])
+        publish(server, *("x" for _ in range(100)), channel="busy")
+    with Client(server.url, headers={"Last-Event-ID": last}) as client:
+        client.wait(500)
+        publish(server, "live")
+        client.wait(501)
+        assert texts(client) == [*missed, "live"]
+
+
+def test_only_lost_history_is_told_as_lost(server: Server) -> None:
+    with Client(server.url) as client:
+        client.wait(1)
+        publish(server, "seen")
+        last = client.wait(2)[1].id or ""
+    epoch, _, _ = last.partition("-")
+    for wrong in ("junk", "0-1", f"{epoch}-99999999", "", "1-1\n", f"{epoch}-01"):
+        with Client(f"{server.url}/?last_event_id={wrong.strip()}") as client:
+            (event,) = client.wait(1)
+            assert (event.event, event.data) == ("stream-reset", '{"reason":"history-lost"}')
+    for _ in range(25):
+        publish(server, *("x" for _ in range(100)), channel="busy")
+    with Client(server.url, headers={"Last-Event-ID": last}) as client:
+        publish(server, "found")
+        assert client.wait(1)[0].data == "found"
+    for _ in range(25):
+        publish(server, *("x" for _ in range(100)))
+    with Client(server.url, headers={"Last-Event-ID": last}) as client:
+        assert client.wait(1)[0].event == "stream-reset"
+        publish(server, "afterwards")
+        assert client.wait(2)[1].data == "afterwards"
+
+
+def test_heartbeats_come_when_nothing_else_does_and_only_then(server: Server) -> None:
+    with Client(server.url) as client:
+        client.wait(1)
+        client.until_body(b"\n\n:\n:\n:\n")
+        began = time.monotonic()
+        length = len(client.body)
+        while time.monotonic() - began < 0.5:
+            publish(server, "busy")
+        client.until_body(b"busy\nid")
+        assert b"\n:\n:\n" not in client.body[length:]
+
+
+def slow(url: str, last_event_id: str = "") -> socket.socket:
+    """A connection with a small window, from which nobody reads."""
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader.connect((host, int(port)))
+    reader.sendall(f"GET / HTTP/1.0\r\nLast-Event-ID: {last_event_id}\r\n\r\n".encode())
+    return reader
+
+
+def test_a_reader_that_stops_gets_everything_once_when_it_reads_again(server: Server) -> None:
+    (last,) = publish(server, "before")
+    with slow(server.url, last) as reader, Client(server.url) as other:
+        other.wait(1)
+        for first in range(0, 1500, 10):
+            publish(server, *(f"{n}." for n in range(first, first + 10)), padding=1000)
+        other.wait(1501, 30)  # Nobody else has waited for the slow one.
+        publish(server, "end")
+        received = b""
+        reader.settimeout(10)
+        while b"data: end\n" not in received:
+            received += reader.recv(65536)
+    numbers = [
+        int(line.split(b".")[0].removeprefix(b"data: "))
+        for line in received.split(b"\n")
+        if line.endswith(b"yyy")
+    ]
+    assert numbers == list(range(1500))
+
+
+def test_a_reader_that_falls_off_the_ring_is_closed_and_resumes() -> None:
+    with gunicorn(APP, env={"HISTORY": "50", "BEAT": "60"}) as server:
+        (last,) = publish(server, "before")
+        with slow(server.url, last) as reader:
+            until(lambda: inside(server)[0] == 1)
+            for number in range(100):
+                publish(server, f"{number}.", padding=100_000)
+            received = b""
+            reader.settimeout(10)
+            while more := reader.recv(1 << 20):
+                received += more
+        assert b"data: 0." in received
+        assert b"data: 99." not in received
+        until(lambda: "ended='too slow'" in server.log)
+        assert inside(server)[0] == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/passing"])
+def test_descriptors_are_not_leaked(server: Server, path: str) -> None:
+    with Crowd() as crowd:
+        crowd.join(server.url, 1)
+    until(lambda: inside(server)[0] == 0)
+    _, before = inside(server)
+    for round_ in range(3):
+        with Crowd() as crowd:
+            clients = crowd.join(server.url + path, 50)
+            for client in clients[round_::3]:
+                client.close()
+            publish(server, "others")
+    until(lambda: inside(server)[1] <= before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("options", [(), ("--keep-alive", "0")])
+def test_a_stop_says_farewell_to_500_viewers_in_under_2_seconds(
+    number: int, options: tuple[str, ...]
+) -> None:
+    with gunicorn(APP, *options, env={"BEAT": "60"}) as server, Crowd() as crowd:
+        clients = crowd.join(server.url, 490) + crowd.join(f"{server.url}/passing", 10)
+        until(lambda: inside(server)[0] == 490)
+        began = time.monotonic()
+        server.stop(number)
+        assert time.monotonic() - began < 2
+        for client in clients:
+            client.until_end()
+            assert client.cleanly
+            assert client.body.split(b"\n")[-2].startswith(b"retry: ")
+
+
+def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> None:
+    with Client(f"{server.url}/logged") as client:
+        client.wait(1)
+        publish(server, "a", "b")
+        client.wait(3)
+    until(lambda: "path=/logged " in server.log)
+    (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
+    assert "events=3 " in line
+    assert line.endswith("ended='client left'")
+
+
+def refusals(url: str, accept: str) -> tuple[int, bytes, str | None]:
+    with Client(url, headers={"Accept": accept}) as client:
+        return client.status, client.until_end(), client.headers["Retry-After"]
+
+
+def test_past_the_cap_clients_are_told_when_to_come_back() -> None:
+    with gunicorn(APP, env={"MAX_STREAMS": "5", "BEAT": "60"}) as server:
+        with Crowd() as crowd:
+            crowd.join(server.url, 3)
+            crowd.join(f"{server.url}/passing", 2)
+            status, body, _ = refusals(server.url, "text/event-stream")
+            assert status == 200
+            assert 5000 <= int(body.removeprefix(b"retry: ")) <= 15000
+            status, _, retry_after = refusals(server.url, "*/*")
+            assert status == 503
+            assert 5 <= int(retry_after or 0) <= 15
+        until(lambda: inside(server)[0] == 0)
+        with Crowd() as crowd:
+            crowd.join(server.url, 5)
+
+
+def test_streams_that_hold_a_greenlet_leave_gunicorn_some() -> None:
+    with (
+        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
+        Crowd() as crowd,
+    ):
+        crowd.join(f"{server.url}/passing", 38)
+        assert refusals(f"{server.url}/passing", "*/*")[0] == 503
+        assert get(f"{server.url}/inside").startswith("0 ")
+    with (
+        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
+        Crowd() as crowd,
+    ):
+        crowd.join(server.url, 100)
+        assert get(f"{server.url}/inside").startswith("100 ")
+
+
+def test_an_address_has_its_own_cap() -> None:
+    hub = Hub(max_per_address=1)
+    app = hub.stream("news")
+
+    def from_address(address: str) -> object:
+        def application(environ: dict[str, object], start_response: object) -> object:
+            return app({**environ, "REMOTE_ADDR": address}, start_response)  # type: ignore[arg-type]
+
+        return application
+
+    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
+        assert next(one).event == "stream-open"
+        with connect(from_address("192.0.2.1")) as again:  # type: ignore[arg-type]
+            assert again.read_all().startswith(b"retry: ")
+        with connect(from_address("192.0.2.2")) as other:  # type: ignore[arg-type]
+            assert next(other).event == "stream-open"
+    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
+        assert next(one).event == "stream-open"
+    hub.close()
+
+
+@pytest.mark.parametrize("limits", [{"max_streams": 0}, {"max_per_address": -1}])
+def test_a_cap_is_a_number_of_streams(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="whole number from 1 up"):
+        Hub(**limits)  # type: ignore[arg-type]
