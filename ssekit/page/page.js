@@ -47,6 +47,7 @@ function run() {
 
 /** The seed's page: JSON of an id and a message, or the text "null" for nothing new. */
 function setUpClock(panel) {
+  panel.timed = false; // the message says it
   panel.read = (data) => {
     if (data === "null") return undefined;
     const { id, message } = JSON.parse(data);

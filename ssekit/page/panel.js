@@ -14,6 +14,7 @@ export class Panel {
     this.complete(document.getElementById("panel").content);
     this.count = 0;
     this.reconnects = 0;
+    this.timed = true; // each line of the log begins with the time
     this.wanted = false; // started by the visitor or the page, and not stopped by the visitor
     this.stream = new LiveStream({
       path: article.dataset.path,
@@ -114,11 +115,10 @@ export class Panel {
     const text = this.read(event.data);
     if (text === undefined) return;
     const line = document.createElement("p");
-    const time = document.createElement("time");
-    time.textContent = new Date().toLocaleTimeString([], { hour12: false });
     const said = document.createElement("span");
     said.textContent = text;
-    line.append(time, said);
+    if (this.timed) line.append(timeOf(new Date()));
+    line.append(said);
     appendTo(this.part("log"), line, KEPT);
   }
 
@@ -142,6 +142,14 @@ export class Panel {
     this.part("wire").append(mark);
     setTimeout(() => mark.remove(), WINDOW);
   }
+}
+
+/** A <time> that says the hour, minute and second. */
+export function timeOf(date) {
+  const time = document.createElement("time");
+  time.dateTime = date.toISOString();
+  time.textContent = date.toLocaleTimeString([], { hour12: false });
+  return time;
 }
 
 /** Appends to a log, forgets its oldest lines, and follows the end unless the reader has left it. */

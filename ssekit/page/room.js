@@ -1,7 +1,7 @@
 // The room: one hub channel. What is sent goes by POST; what is shown comes by the stream alone,
 // one's own messages too, so that the log is what the hub delivered and nothing else.
 
-import { appendTo } from "./panel.js";
+import { appendTo, timeOf } from "./panel.js";
 import { LiveStream } from "./stream.js";
 
 const KEPT = 500;
@@ -112,9 +112,7 @@ export class Room {
     name.textContent = message.name;
     const text = document.createElement("span");
     text.textContent = message.text;
-    const time = document.createElement("time");
-    time.textContent = clockTime(message.time);
-    line.append(name, text, time);
+    line.append(name, text, timeOf(message.time ? new Date(message.time) : new Date()));
     if (this.wasMissed(message)) line.classList.add("missed");
     this.append(line);
   }
@@ -147,7 +145,7 @@ export class Room {
     const { name, text } = this.form.elements;
     const problem = this.form.querySelector("#problem");
     problem.textContent = "";
-    localStorage.setItem("ssekit name", name.value);
+    remember(name.value);
     try {
       const answer = await fetch("room", {
         method: "POST",
@@ -172,19 +170,26 @@ const REASONS = {
 function parse(data) {
   try {
     const { name, text, time } = JSON.parse(data);
-    if (typeof name === "string" && typeof text === "string") return { name, text, time };
+    if (typeof name === "string" && typeof text === "string") {
+      return { name, text, time: Number.isSafeInteger(time) ? time : undefined };
+    }
   } catch {
     // Not JSON: shown as it is, below.
   }
   return { name: "", text: data };
 }
 
-function clockTime(time) {
-  const date = time ? new Date(time) : new Date();
-  return date.toLocaleTimeString([], { hour12: false });
-}
-
 function ownName() {
   const any = (words) => words[Math.floor(Math.random() * words.length)];
-  return localStorage.getItem("ssekit name") ?? `${any(COLOURS)} ${any(ANIMALS)}`;
+  return remember() ?? `${any(COLOURS)} ${any(ANIMALS)}`;
+}
+
+/** Keeps the name for the next visit, where the browser lets a page keep anything. */
+function remember(name) {
+  try {
+    if (name) localStorage.setItem("ssekit name", name);
+    return localStorage.getItem("ssekit name");
+  } catch {
+    return null;
+  }
 }
