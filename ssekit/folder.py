@@ -17,7 +17,6 @@ from typing import Any
 
 from ssekit import host, runs, servers
 from ssekit.errors import SSEError
-from ssekit.limits import Limit, turned_away
 from ssekit.negotiation import Answer, Offer, farewell
 from ssekit.wire import HEARTBEAT
 
@@ -38,7 +37,6 @@ class Script:
         self._path = Path(path).resolve()
         self._heartbeat = heartbeat
         self._offer = Offer(origins=origins)
-        self._limit = Limit()
         self._compiled: tuple[tuple[int, int], CodeType] | None = None
 
     def __call__(
@@ -46,15 +44,8 @@ class Script:
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
         answer = self._offer.answer(environ)
-        if answer.streams:
-            admission = self._limit.admit(environ)
-            if admission is None:
-                failed: Answer | None = turned_away(environ, self._offer.cors(environ))
-            else:
-                try:
-                    failed = self._stream(environ, start_response)
-                finally:
-                    admission.end()
+        if answer.body is None and answer.status.startswith("200"):
+            failed = self._stream(environ, start_response)
             if failed is None:
                 return []
             answer = failed

@@ -45,6 +45,7 @@ class Client:
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         while b"\r\n\r\n" not in self._buffer:
             if not self._receive():
+                self.socket.close()
                 raise ConnectionError(f"no answer's headers, only {self._buffer!r}")
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         status, _, fields = head.partition(b"\r\n")

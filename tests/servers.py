@@ -72,13 +72,20 @@ class Server:
 
 @contextmanager
 def running(
-    command: list[str], port: int, *, env: Mapping[str, str] = {}, cwd: Path = ROOT
+    command: list[str],
+    port: int,
+    *,
+    env: Mapping[str, str] = {},
+    cwd: Path = ROOT,
+    user: int | None = None,
 ) -> Iterator[Server]:
-    """Run a server's command in its own process until the block ends."""
+    """Run a server's command in its own process, as ``user`` if given, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="ssekit-test-") as folder:
         log = Path(folder, "log")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         with log.open("wb") as output:
+            if user is not None:
+                os.fchown(output.fileno(), user, -1)  # Some servers open /dev/stderr anew.
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
@@ -86,6 +93,9 @@ def running(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
         server = Server(process, port, log)
         try:

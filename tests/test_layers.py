@@ -16,7 +16,6 @@ LAYERS = [
     ["errors", "wire"],
     ["servers", "host"],
     ["timer", "negotiation"],
-    ["limits"],
     ["stream"],
     ["brokers"],
     ["tail"],

@@ -25,7 +25,9 @@ from ssekit.wire import HEARTBEAT
 
 PATIENCE = 2.0
 """Seconds after which a source that goes on after `Ended` gets it again."""
-_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+"""Not POLLRDHUP: under Apache's mod_cgid the output is a socket that Apache has half closed,
+because the request has no more body, and it still reads every byte."""
 
 
 Handler = Callable[[int, FrameType | None], None]
@@ -64,13 +66,14 @@ class ProcessClient(Client):
         self._asked_at = 0.0
         self._sent = 0
         self._serves = False  # whether the signals are ours
+        self._tick = 0.0
 
     def attach(self, connection: Connection | None = None) -> None:
         """Start the timer; there is no other connection than this process's output."""
         limit = min(self.heartbeat, self._life)
         if self._serves and math.isfinite(limit):
-            tick = min(1.0, limit / 2)
-            signal.setitimer(signal.ITIMER_REAL, tick, tick)
+            self._tick = min(1.0, limit / 4)
+            signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -146,6 +149,10 @@ class ProcessClient(Client):
         self._code = 128 + number
         self._on_term(number, frame)
 
+    def _beats_now(self) -> bool:
+        # At the tick that is nearest: one that comes a moment early would else cost a whole tick.
+        return self.beat_due() <= self._tick / 2
+
     def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT | _GONE & ~select.POLLNVAL)
@@ -156,7 +163,7 @@ class ProcessClient(Client):
             self.end(EXPIRED)
         elif self.ended is not None:
             self.end(self.ended)
-        elif self._inside and self._sent == self.given and self.beat_due() <= 0:
+        elif self._inside and self._sent == self.given and self._beats_now():
             if state & select.POLLOUT:
                 self._write(HEARTBEAT)
             self.wrote_at = time.monotonic()

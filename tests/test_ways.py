@@ -1,0 +1,350 @@
+"""Every way from a source to a client, with the real servers of it.
+
+One way is one chain of servers, started once for this module's tests.  What is claimed of each in
+``docs/hosts.md`` is shown here: events come one by one, a client that leaves ends its source,
+``Last-Event-ID`` arrives, and a reload of the server loses nothing for a client that comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssekit.config import Site, apache, lighttpd, nginx
+from tests import proxies
+from tests.apps.ways import HEARTBEAT
+from tests.clients import Client
+from tests.curl import Curl
+from tests.servers import ROOT, Server, free_port, gunicorn
+from tests.waiting import until
+
+APP = "tests.apps.ways:app"
+numbers = count()
+
+
+@dataclass
+class Place:
+    """One way, started."""
+
+    url: str
+    folder: Path
+    server: Server | None = None
+    reload: signal.Signals | None = None
+    connect: Callable[..., Any] = Client
+    prefix: str = ""
+    last_id_by_query: bool = False
+    """The server passes no Last-Event-ID, so that only the query can carry it."""
+    silence_ends: bool = True
+    """Whether a source that is silent for good is ended when its client leaves."""
+    passes_authorization: bool = True
+    guards: bool = False
+    """Headers that gunicorn would believe do not come through from outside."""
+
+    def open(self, query: str = "", **options: Any) -> Any:
+        return self.connect(f"{self.url}?{query}", **options)
+
+
+@dataclass
+class Backends:
+    """gunicorn as the proxies see it: at a port and at a unix socket."""
+
+    folder: Path
+    port: int
+    address: str
+    socket: str
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[Backends]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(proxies.open_folder())
+        socket = f"unix:{folder}/gunicorn.sock"
+        server = stack.enter_context(
+            gunicorn(APP, "--bind", socket, env={"SSEKIT_TEST_FOLDER": str(folder)})
+        )
+        yield Backends(folder, server.port, f"127.0.0.1:{server.port}", socket)
+
+
+# The ways.  Each enters what it starts into the stack and returns the place.
+
+
+def gunicorn_alone(stack: ExitStack, backends: Backends) -> Place:
+    return Place(f"http://{backends.address}/stream", backends.folder)
+
+
+def gthread_alone(stack: ExitStack, backends: Backends) -> Place:
+    environment = {"SSEKIT_TEST_FOLDER": str(backends.folder)}
+    server = stack.enter_context(gunicorn(APP, "--threads", "8", worker="gthread", env=environment))
+    return Place(f"{server.url}/stream", backends.folder)
+
+
+def waitress_alone(stack: ExitStack, backends: Backends) -> Place:
+    server = stack.enter_context(proxies.waitress(APP, SSEKIT_TEST_FOLDER=str(backends.folder)))
+    return Place(f"{server.url}/stream", backends.folder)
+
+
+def uwsgi_alone(stack: ExitStack, backends: Backends) -> Place:
+    server = stack.enter_context(proxies.uwsgi(APP, SSEKIT_TEST_FOLDER=str(backends.folder)))
+    return Place(f"{server.url}/stream", backends.folder, server, signal.SIGHUP, silence_ends=False)
+
+
+def at(site: Site) -> str:
+    return f"{'https' if site.tls else 'http'}://127.0.0.1:{site.port}{site.prefix}"
+
+
+def behind_nginx(
+    stack: ExitStack, backends: Backends, site: str, port: int, http: str = ""
+) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    server = stack.enter_context(proxies.nginx(site, port, folder, http=http))
+    url = f"http://127.0.0.1:{port}/stream"
+    return Place(url, backends.folder, server, signal.SIGHUP, guards=True)
+
+
+def shipped(backends: Backends, port: int) -> str:
+    """``nginx/ssekit.conf`` with the two things changed that every user changes."""
+    text = (ROOT / "nginx" / "ssekit.conf").read_text()
+    assert "listen 80;" in text
+    assert "server 127.0.0.1:8000;" in text
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    return text.replace("server 127.0.0.1:8000;", f"server {backends.address};")
+
+
+def nginx_as_shipped(stack: ExitStack, backends: Backends) -> Place:
+    port = free_port()
+    return behind_nginx(stack, backends, shipped(backends, port), port)
+
+
+def nginx_with_http_1_0_upstream(stack: ExitStack, backends: Backends) -> Place:
+    port = free_port()
+    site = shipped(backends, port)
+    assert "proxy_http_version 1.1;" in site
+    return behind_nginx(stack, backends, site.replace("proxy_http_version 1.1;", ""), port)
+
+
+def nginx_with_gzip(stack: ExitStack, backends: Backends) -> Place:
+    port = free_port()
+    gzip = "gzip on; gzip_min_length 1; gzip_types text/event-stream; gzip_proxied any;"
+    return behind_nginx(stack, backends, shipped(backends, port), port, http=gzip)
+
+
+def nginx_to_a_unix_socket_below_a_prefix(stack: ExitStack, backends: Backends) -> Place:
+    port = free_port()
+    site = Site(listen=f"127.0.0.1:{port}", upstream=backends.socket, prefix="/live/")
+    place = behind_nginx(stack, backends, nginx(site), port)
+    place.url, place.prefix = f"{at(site)}stream", "/live"
+    return place
+
+
+def nginx_with_tls_and_http_2(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}",
+        upstream=backends.address,
+        name="localhost",
+        **proxies.certificate_files(folder),
+    )
+    server = stack.enter_context(proxies.nginx(nginx(site), site.port, folder))
+    return Place(f"{at(site)}stream", backends.folder, server, signal.SIGHUP, Curl, guards=True)
+
+
+def nginx_and_fcgiwrap(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}",
+        cgi=str(proxies.scripts(folder)),
+        fcgiwrap=stack.enter_context(proxies.fcgiwrap(folder)),
+    )
+    server = stack.enter_context(proxies.nginx(nginx(site), site.port, folder))
+    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGHUP, guards=True)
+
+
+def apache_running_cgi(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(listen=f"127.0.0.1:{free_port()}", cgi=str(proxies.scripts(folder)))
+    server = stack.enter_context(
+        proxies.apache(apache(site), site.port, folder, "cgid", "alias", "deflate")
+    )
+    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGUSR1, guards=True)
+
+
+def apache_before_gunicorn(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(listen=f"127.0.0.1:{free_port()}", upstream=backends.address, name="localhost")
+    server = stack.enter_context(
+        proxies.apache(apache(site), site.port, folder, "proxy", "proxy_http", "deflate")
+    )
+    return Place(f"{at(site)}stream", backends.folder, server, signal.SIGUSR1, guards=True)
+
+
+def apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix(
+    stack: ExitStack, backends: Backends
+) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}",
+        upstream=backends.socket,
+        prefix="/live/",
+        **proxies.certificate_files(folder),
+    )
+    modules = ["proxy", "proxy_http", "socache_shmcb", "ssl", "http2"]
+    server = stack.enter_context(proxies.apache(apache(site), site.port, folder, *modules))
+    url = f"{at(site)}stream"
+    return Place(url, backends.folder, server, signal.SIGUSR1, Curl, prefix="/live", guards=True)
+
+
+def lighttpd_running_cgi(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(listen=f"127.0.0.1:{free_port()}", cgi=str(proxies.scripts(folder)))
+    server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
+    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGUSR1, guards=True)
+
+
+def lighttpd_before_gunicorn_below_a_prefix(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}",
+        upstream=backends.address,
+        prefix="/live/",
+        cgi=str(proxies.scripts(folder)),
+    )
+    server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
+    url = f"{at(site)}stream"
+    return Place(url, backends.folder, server, signal.SIGUSR1, prefix="/live", guards=True)
+
+
+def haproxy_before_gunicorn(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    port = free_port()
+    no_delay = "    option http-no-delay\n    option abortonclose\n"
+    server = stack.enter_context(proxies.haproxy(backends.address, port, folder, defaults=no_delay))
+    return Place(
+        f"http://127.0.0.1:{port}/stream", backends.folder, server, signal.SIGUSR2, guards=True
+    )
+
+
+def pythons_own_cgi_server(stack: ExitStack, backends: Backends) -> Place:
+    if sys.version_info >= (3, 15):
+        pytest.skip("http.server --cgi was taken out of Python 3.15")
+    folder = stack.enter_context(proxies.open_folder())
+    proxies.scripts(folder)
+    server = stack.enter_context(proxies.python_cgi_server(folder))
+    url = f"{server.url}/cgi-bin/stream"
+    return Place(url, folder, last_id_by_query=True, passes_authorization=False)
+
+
+WAYS = [
+    gunicorn_alone,
+    gthread_alone,
+    waitress_alone,
+    uwsgi_alone,
+    nginx_as_shipped,
+    nginx_with_http_1_0_upstream,
+    nginx_with_gzip,
+    nginx_to_a_unix_socket_below_a_prefix,
+    nginx_with_tls_and_http_2,
+    nginx_and_fcgiwrap,
+    apache_running_cgi,
+    apache_before_gunicorn,
+    apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix,
+    lighttpd_running_cgi,
+    lighttpd_before_gunicorn_below_a_prefix,
+    haproxy_before_gunicorn,
+    pythons_own_cgi_server,
+]
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.__name__)
+def place(request: pytest.FixtureRequest, backends: Backends) -> Iterator[Place]:
+    with ExitStack() as stack:
+        yield request.param(stack, backends)
+
+
+def test_events_arrive_one_by_one_and_soon(place: Place) -> None:
+    late = []
+    with place.open("interval=0.1") as client:
+        for number in range(1, 7):
+            *_, event = client.wait(number)
+            late.append(time.monotonic() - json.loads(event.data)["sent"])
+    print(f"late by {statistics.median(late) * 1000:.1f} ms, {max(late) * 1000:.1f} ms at most")
+    # Of a machine that is busy with other things some events may be late, but not most.
+    assert statistics.median(late) < 0.1
+
+
+def test_the_client_leaving_ends_the_source(place: Place) -> None:
+    name = f"leave-{next(numbers)}"
+    quiet = "silent=1" if place.silence_ends else "interval=0.2"
+    with place.open(f"{quiet}&name={name}") as client:
+        client.wait(1)
+        left = time.monotonic()
+    closed = place.folder / f"{name}.closed"
+    until(closed.exists, 10, "the source to end")
+    print(f"ended {(float(closed.read_text()) - left) * 1000:.0f} ms after the client left")
+    assert float(closed.read_text()) - left < 2 * HEARTBEAT + 0.5
+
+
+def test_what_the_client_says_arrives(place: Place) -> None:
+    last = str(int(time.monotonic() / 0.05) - 3)
+    headers = {"Authorization": "Bearer token"}
+    if place.guards:
+        headers |= {"SCRIPT_NAME": "/evil", "PATH_INFO": "/evil"}
+    query = "interval=0.05"
+    if place.last_id_by_query:
+        query += f"&last_event_id={last}"
+    else:
+        headers["Last-Event-ID"] = last
+    with place.open(query, headers=headers) as client:
+        first = client.wait(1)[0]
+    about = json.loads(first.data)
+    assert first.id == str(int(last) + 1)
+    assert about["last"] == last
+    assert about["authorization"] == ("Bearer token" if place.passes_authorization else None)
+    assert about["script_name"] in (place.prefix, f"{place.prefix}/cgi-bin/stream")
+    assert about["path"] in ("/stream", "")
+    assert about["scheme"] == place.url.partition(":")[0]
+
+
+def test_a_reload_of_the_server_loses_nothing_for_a_client_that_comes_back(place: Place) -> None:
+    if place.server is None or place.reload is None:
+        pytest.skip("nothing to reload on this way")
+    with place.open("interval=0.05") as client:
+        client.wait(3)
+        place.server.process.send_signal(place.reload)
+        # The old stream is cut, or it is let live on; then the client leaves by itself.
+        patience = time.monotonic() + 1
+        while not client.ended and time.monotonic() < patience:
+            client.read(0.2)
+        print("cut" if client.ended else "lives on")
+        seen = [int(event.id) for event in client.events]
+    # A browser, too, tries until the server is back.
+    client = until(lambda: connected(place, seen[-1]), 10, "the server to answer again")
+    with client:
+        seen += [int(event.id) for event in client.wait(5)]
+    assert seen == list(range(seen[0], seen[0] + len(seen)))
+
+
+def connected(place: Place, last: int) -> Any:
+    """Come back, or None if that failed."""
+    try:
+        client = place.open("interval=0.05", headers={"Last-Event-ID": str(last)})
+    except OSError:
+        return None
+    with ExitStack() as stack:
+        stack.push(client)
+        try:
+            client.wait(1)
+        except AssertionError:
+            return None
+        stack.pop_all()
+    return client
