@@ -18,10 +18,11 @@ middleware around the stream, TLS in the server, another server) is served by it
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -43,6 +44,7 @@ UNSENT = 16 * 1024
 Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's ring has it anyway.
 """
 SLOW = "too slow"
+GONE = -1
 
 
 class Group:
@@ -186,27 +188,17 @@ class Fanout:
 
     def _send(self, group: Group, block: bytes) -> None:
         data = group.framed(block)
-        size = len(data)
-        write = os.write
-        short: list[tuple[int, int]] = []
-        gone: list[int] = []
-        # This loop is the project's speed: nothing but the write and a comparison for each viewer.
-        for descriptor in group.head:
-            try:
-                written = write(descriptor, data)
-            except BlockingIOError:
-                short.append((descriptor, 0))
-            except OSError:
-                gone.append(descriptor)
-            else:
-                if written != size:
-                    short.append((descriptor, written))
+        written = write_to_each(group.head, data)
         group.bytes += len(block)
         group.sent_at = time.monotonic()
-        for descriptor, written in short:
-            self._lag(group.head[descriptor], self._ring.end, memoryview(data)[written:])
-        for descriptor in gone:
-            self.end(group.head[descriptor], host.LEFT)
+        if written.count(len(data)) == len(written):
+            return
+        for descriptor, count in list(zip(group.head, written, strict=True)):
+            viewer = group.head[descriptor]
+            if count == GONE:
+                self.end(viewer, host.LEFT)
+            elif count != len(data):
+                self._lag(viewer, self._ring.end, memoryview(data)[count:])
 
     def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> None:
         """Make the viewer a cursor at ``position`` that has yet to be sent ``rest``."""
@@ -337,6 +329,25 @@ class Fanout:
             groups.remove(group)
             if not groups:
                 del self._listening[channel]
+
+
+def write_to_each(descriptors: Iterable[int], data: bytes) -> list[int]:
+    """Write ``data`` to each descriptor, and return how many bytes each has taken; or `GONE`.
+
+    This is the project's speed.  ``extend`` and ``map`` run the loop in C: an interpreted one would
+    add a quarter to what Python spends on a delivery.  What ``extend`` had appended when a write
+    failed stays in the list, and the iterator goes on behind the one that failed.
+    """
+    written: list[int] = []
+    rest = iter(descriptors)
+    while True:
+        try:
+            written.extend(map(os.write, rest, itertools.repeat(data)))
+            return written
+        except BlockingIOError:
+            written.append(0)
+        except OSError:
+            written.append(GONE)
 
 
 def _tune(connected: Any, heartbeat: float) -> None:

@@ -58,6 +58,26 @@ class Crowd(ExitStack):
         return clients
 
 
+def test_writing_to_each_tells_of_each_what_it_took() -> None:
+    pytest.importorskip("gevent")
+    from ssekit.fanout import GONE, write_to_each
+
+    with ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(6)]
+        for pair in pairs:
+            for end in pair:
+                stack.enter_context(end)
+                end.setblocking(False)
+        data = b"x" * 1000
+        with pytest.raises(BlockingIOError):
+            while True:
+                pairs[1][0].send(data)
+        pairs[3][1].close()
+        written = write_to_each([ours.fileno() for ours, _ in pairs], data)
+        assert written == [1000, 0, 1000, GONE, 1000, 1000]
+        assert [pair[1].recv(2000) for pair in (pairs[0], pairs[2], pairs[5])] == [data] * 3
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", ["/", "/flask/", "/passing"])
 def test_every_viewer_gets_every_event_once_and_in_order(
