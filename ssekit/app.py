@@ -20,7 +20,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import redirect
 
-from ssekit import host
+from ssekit import limits
 from ssekit.census import Census
 from ssekit.hub import Hub
 from ssekit.posting import Publishing, Room
@@ -106,7 +106,7 @@ class Application:
         self._folder = Folder(scripts, **self._stream.keywords) if scripts is not None else None
         self._publishing = Publishing(hub, token)
         self._room = Room(hub, room)
-        self._census = Census(host.open_streams)
+        self._census = Census(limits.open_streams)
         self._files = {
             path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES
         }

@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,9 +33,9 @@ from ssekit.brokers import Entry
 from ssekit.host.greenlets import loop_of_process
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
-from ssekit.stream import log_ended
+from ssekit.stream import Body, log_ended
 from ssekit.tail import Ring
-from ssekit.wire import HEARTBEAT
+from ssekit.wire import HEARTBEAT, Event
 
 PIECE = 64 * 1024
 """Bytes that a lagging viewer is given at once: enough for few calls, too few to starve others."""
@@ -94,6 +95,7 @@ class Viewer:
     """
 
     __slots__ = (
+        "admission",
         "began",
         "bytes",
         "descriptor",
@@ -105,16 +107,17 @@ class Viewer:
         "retry",
     )
 
-    def __init__(self, fanout: Fanout, group: Group, descriptor: int) -> None:
+    def __init__(self, fanout: Fanout, group: Group, descriptor: int, body: Body) -> None:
         self.fanout = fanout
         self.group = group
         self.descriptor = descriptor
         self.lag: Lag | None = None
-        self.path = ""
-        self.retry: int | None = None
-        self.began = 0.0
-        self.events = 0
-        self.bytes = 0
+        self.admission = body.admission
+        self.path = sys.intern(body.path)
+        self.retry = body.retry
+        self.began = body.began
+        self.events = body.events
+        self.bytes = body.client.given
 
     def left(self) -> None:
         """The client has gone."""
@@ -144,27 +147,24 @@ class Fanout:
     def take(
         self,
         connection: Connection,
+        body: Body,
         channels: frozenset[str],
         position: int,
-        pending: bytes,
-        *,
-        heartbeat: float,
-        retry: int | None,
-        path: str,
-        began: float,
-        given: int,
-        events: int,
+        pending: Sequence[Event],
     ) -> None:
-        """Take a connection over.
+        """Take the connection over from a stream's body.
 
-        The viewer is sent ``pending`` first, and then the entries of its channels behind
-        ``position``.  ``given`` and ``events`` are what it has had before, for the access log.
+        The viewer is sent the ``pending`` events first, and then the entries of its channels
+        behind ``position``.
         """
+        block = b"".join(event.encode() for event in pending)
+        heartbeat = body.client.heartbeat
         group = self._group(channels, connection.chunked, heartbeat)
         _tune(connection.socket, heartbeat)
-        viewer = Viewer(self, group, os.dup(connection.socket.fileno()))
-        viewer.path, viewer.retry, viewer.began = path, retry, began
-        viewer.events, viewer.bytes = events, given + len(pending)
+        viewer = Viewer(self, group, os.dup(connection.socket.fileno()), body)
+        viewer.events += len(pending)
+        viewer.bytes += len(block)
+        body.admission.let_go()
         connection.abandon()
         group.members += 1
         if not self._count:
@@ -172,7 +172,7 @@ class Fanout:
         self._count += 1
         self._loop.serves(connection)
         self._loop.departures.watch(viewer.descriptor, viewer)
-        rest = memoryview(group.framed(pending) if pending else b"")
+        rest = memoryview(group.framed(block) if block else b"")
         self._lag(viewer, position, rest)
         self._resume(viewer)
 
@@ -288,6 +288,7 @@ class Fanout:
         if not group.members:
             self._forget(group)
         self._count -= 1
+        viewer.admission.end()
         log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
         if not self._count:
             self._loop.part(self)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ssekit import host, runs, servers
 from ssekit.errors import SSEError
+from ssekit.limits import Limit, turned_away
 from ssekit.negotiation import Answer, Offer, farewell
 from ssekit.wire import HEARTBEAT
 
@@ -37,6 +38,7 @@ class Script:
         self._path = Path(path).resolve()
         self._heartbeat = heartbeat
         self._offer = Offer(origins=origins)
+        self._limit = Limit()
         self._compiled: tuple[tuple[int, int], CodeType] | None = None
 
     def __call__(
@@ -44,8 +46,15 @@ class Script:
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
         answer = self._offer.answer(environ)
-        if answer.body is None and answer.status.startswith("200"):
-            failed = self._stream(environ, start_response)
+        if answer.streams:
+            admission = self._limit.admit(environ)
+            if admission is None:
+                failed: Answer | None = turned_away(environ, self._offer.cors(environ))
+            else:
+                try:
+                    failed = self._stream(environ, start_response)
+                finally:
+                    admission.end()
             if failed is None:
                 return []
             answer = failed

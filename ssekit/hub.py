@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssekit import brokers, host
 from ssekit.errors import HubClosed, InvalidEvent
+from ssekit.limits import Limit
 from ssekit.negotiation import last_event_id as last_event_id_of
 from ssekit.servers import Connection
 from ssekit.stream import Body, Stream
@@ -53,12 +54,22 @@ class Hub:
     ``memory:`` is one process; ``sqlite:///relative.db`` and ``sqlite:////absolute.db`` are every
     process of one machine; ``redis://host:port/db?stream=name``, ``rediss://`` and ``unix://`` are
     many machines.  ``history`` counts the events that the log keeps, of all channels together.
+    ``max_streams`` caps the streams of this hub in one process, ``max_per_address`` those of one
+    client address (see `ssekit.limits.Limit`); whoever comes too many is told to come back later.
 
     Nothing is opened before the first use, and anything may be used from any process and thread.
     Raises ValueError for another URL.
     """
 
-    def __init__(self, url: str = "memory:", *, history: int = 1000) -> None:
+    def __init__(
+        self,
+        url: str = "memory:",
+        *,
+        history: int = 1000,
+        max_streams: int | None = None,
+        max_per_address: int | None = None,
+    ) -> None:
+        self.limit = Limit(max_streams, max_per_address)
         self._broker = brokers.connect(url, history)
         self._history = history
         self._memory = url.startswith("memory:")
@@ -162,19 +173,7 @@ class _View(Subscription):
             return False
         if not self.settle():
             return False
-        events = self.pending()
-        fanout.take(
-            connection,
-            self.channels,
-            self.position,
-            b"".join(event.encode() for event in events),
-            heartbeat=body.client.heartbeat,
-            retry=body.retry,
-            path=body.path,
-            began=body.began,
-            given=body.client.given,
-            events=body.events + len(events),
-        )
+        fanout.take(connection, body, self.channels, self.position, self.pending())
         return True
 
 
@@ -183,6 +182,7 @@ class _HubStream(Stream):
 
     def __init__(self, hub: Hub, channels: frozenset[str], **options: Any) -> None:
         super().__init__([], **options)
+        self._limit = hub.limit
         self._hub = hub
         self._channels = channels
 

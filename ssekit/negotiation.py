@@ -42,7 +42,12 @@ class Answer(NamedTuple):
 
     status: str
     headers: Headers
-    body: bytes | None = None
+    body: bytes | None = b""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the stream follows."""
+        return self.body is None
 
 
 class Offer:
@@ -65,7 +70,7 @@ class Offer:
 
     def answer(self, environ: Mapping[str, Any]) -> Answer:
         """Return the answer to a request."""
-        cors = self._cors(environ)
+        cors = self.cors(environ)
         method = environ.get("REQUEST_METHOD", "GET")
         if method == "OPTIONS":
             return Answer("204 No Content", [("Allow", self._allow), *cors, *self._preflight(cors)])
@@ -79,9 +84,10 @@ class Offer:
 
     def no_content(self, environ: Mapping[str, Any]) -> Answer:
         """Return the answer that tells an EventSource not to come back (HTML standard, 9.2.3)."""
-        return Answer("204 No Content", self._cors(environ), b"")
+        return Answer("204 No Content", self.cors(environ))
 
-    def _cors(self, environ: Mapping[str, Any]) -> Headers:
+    def cors(self, environ: Mapping[str, Any]) -> Headers:
+        """Return the headers that let a page of another origin read the answer, or keep it out."""
         if self._any_origin:
             return [("Access-Control-Allow-Origin", "*")]
         if not self._origins:

@@ -80,8 +80,8 @@ class ProcessRun(Run):
         if self._cgi:
             answer = Offer(headers=headers).answer(self.environ)
             self._output.send_head(cgi.head(answer.status, answer.headers))
-            if answer.body is not None or answer.status.startswith("204"):
-                self._output.send(answer.body or b"")
+            if answer.body is not None:
+                self._output.send(answer.body)
                 sys.exit(0)
             self.client.wrote(HEARTBEAT)
             self._output.send(HEARTBEAT)

@@ -35,6 +35,8 @@ class Connection:
     """Whether only wrappers that pass blocks on unchanged stand between the server and us."""
     can_abandon = False
     """Whether the server can be told that the answer is complete while the connection goes on."""
+    capacity: int | None = None
+    """How many requests the server answers at once, if it says."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         raise NotImplementedError
@@ -103,6 +105,7 @@ class Gunicorn(Connection):
         self.server = local["resp"]
         self.answer = local.get("respiter")
         self.worker = local["self"]
+        self.capacity = getattr(self.worker, "worker_connections", None)
 
     @property
     def socket(self) -> Any:

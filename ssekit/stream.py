@@ -17,7 +17,8 @@ from typing import Any
 
 from ssekit import host, servers
 from ssekit.errors import InvalidEvent, SSEError
-from ssekit.negotiation import Offer, farewell, last_event_id
+from ssekit.limits import Admission, Limit, turned_away
+from ssekit.negotiation import Answer, Offer, farewell, last_event_id
 from ssekit.timer import every
 from ssekit.wire import HEARTBEAT, Event
 
@@ -72,30 +73,54 @@ class Stream:
         self._source = source
         self._wants_request = callable(source) and _takes_request(source)
         self._heartbeat = heartbeat
-        self.retry = retry
+        self._retry = retry
         self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
+        self._limit = Limit()
         if callable(source):
             functools.update_wrapper(self, source)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
         answer = self._offer.answer(environ)
-        if answer.body is None and answer.status.startswith("200"):
-            try:
-                items = self._open(environ)
-            except Stop:
-                answer = self._offer.no_content(environ)
-            except Exception as error:
-                if not _is_http_exception(error):
-                    raise
-                return error(environ, start_response)  # type: ignore[no-any-return,operator]
-            else:
-                client = host.client_of(environ, self._heartbeat)
-                start_response(answer.status, answer.headers)
-                return Body(items, client, environ, self._opening, self.retry)
+        if answer.streams:
+            admission = self._limit.admit(environ)
+            if admission is not None:
+                return self._stream(environ, start_response, answer, admission)
+            answer = turned_away(environ, self._offer.cors(environ))
         start_response(answer.status, answer.headers)
         return [answer.body] if answer.body else []
+
+    def _stream(
+        self,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        answer: Answer,
+        admission: Admission,
+    ) -> Iterable[bytes]:
+        body = None
+        try:
+            body = Body(
+                self._open(environ),
+                host.client_of(environ, self._heartbeat),
+                admission,
+                path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
+                opening=self._opening,
+                retry=self._retry,
+            )
+            start_response(answer.status, answer.headers)
+            return body
+        except Stop:
+            answer = self._offer.no_content(environ)
+            start_response(answer.status, answer.headers)
+            return []
+        except Exception as error:
+            if not _is_http_exception(error):
+                raise
+            return error(environ, start_response)  # type: ignore[no-any-return,operator]
+        finally:
+            if body is None:
+                admission.end()
 
     def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
         """Return the source's items for one client."""
@@ -116,13 +141,16 @@ class Body:
         self,
         items: Iterator[Any],
         client: host.Client,
-        environ: Mapping[str, Any],
+        admission: Admission,
+        *,
+        path: str,
         opening: bytes,
         retry: int | None,
     ) -> None:
         self._items = items
         self.client = client
-        self.path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+        self.admission = admission
+        self.path = path
         self._opening = opening
         self.retry = retry
         self.connection: servers.Connection | None = None
@@ -214,6 +242,7 @@ class Body:
             log.exception("the source of %s failed when it was closed", self.path)
         finally:
             self.client.detach()
+            self.admission.end()
             log_ended(self.path, self.began, self.events, self.client.given, self._why)
 
 

@@ -16,6 +16,7 @@ LAYERS = [
     ["errors", "wire"],
     ["servers", "host"],
     ["timer", "negotiation"],
+    ["limits"],
     ["stream"],
     ["brokers"],
     ["tail"],

@@ -64,12 +64,10 @@ class Client:
     def attach(self, connection: Connection | None) -> None:
         """Take the connection that the server uses; None where the server is not known."""
         self.connection = connection
-        _open.add(self)
 
     def detach(self) -> None:
         """Forget the connection: the stream is over."""
         self.connection = None
-        _open.discard(self)
 
     def enter(self) -> None:
         """Let the source's code run from here on.  Raises `Ended` if it must not."""
@@ -128,14 +126,6 @@ class Client:
         if self._awake is None:
             self._awake = threading.Event()
         self._awake.set()
-
-
-_open: set[Client] = set()
-
-
-def open_streams() -> int:
-    """Return how many streams of sources and scripts this process has open."""
-    return len(_open)
 
 
 _current: ContextVar[Client | None] = ContextVar("ssekit_client", default=None)
