@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ssekit import brokers, host
+from ssekit.brokers.waking import NativeLock
 from ssekit.errors import HubClosed, InvalidEvent
 from ssekit.limits import Limit
 from ssekit.negotiation import last_event_id as last_event_id_of
@@ -31,6 +34,8 @@ __all__ = ["Hub", "default_url"]
 
 log = logging.getLogger("ssekit.hub")
 
+_NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and no text
+
 
 def default_url() -> str:
     """Return the hub of this user: ``SSEKIT_URL``, or one sqlite file in the state folder.
@@ -45,7 +50,7 @@ def default_url() -> str:
     base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     folder = base / "ssekit"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"sqlite:///{folder}/hub.db"
+    return f"sqlite:///{quote(os.fsencode(folder))}/hub.db"
 
 
 class Hub:
@@ -76,7 +81,7 @@ class Hub:
         self._warned = False
         self._closed = False
         self._tail: Tail | None = None
-        self._lock = threading.Lock()
+        self._lock = NativeLock()  # held for moments, by any thread
 
     def publish(
         self, channel: str, data: Any, event: str | None = None, retry: int | None = None
@@ -94,7 +99,23 @@ class Hub:
             raise InvalidEvent(f"the event name {event!r} is the hub's own")
         if data is None:
             raise InvalidEvent("an event without data reaches nobody; publish an empty str")
-        return self._broker.append(channel, Event(data, event, None, retry))
+        stored = self._broker.append(channel, Event(data, event, None, retry))
+        self._let_read(stored)
+        return stored
+
+    def _let_read(self, stored: Event) -> None:
+        """Wait for this process's own reading, should it be half of what the log keeps behind.
+
+        Under gevent nothing else runs while somebody publishes in a loop, and its viewers would
+        lose what is trimmed meanwhile.
+        """
+        tail = self._tail
+        if tail is None or tail.away:
+            return
+        epoch, seq = brokers.parse_id(stored.id or "")
+        deadline = time.monotonic() + 1.0
+        while tail.lags(epoch, seq - self._history // 2) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def subscribe(self, *channels: str, last_event_id: str | None = None) -> Subscription:
         """Return an iterator of the events of some channels, from ``last_event_id`` on or from now.
@@ -148,7 +169,9 @@ class Hub:
             # A thread does not survive a fork.
             if self._tail is None or self._tail.process != os.getpid():
                 self._tail = Tail(self._broker, self._history)
-            return self._tail
+            tail = self._tail
+        tail.start()
+        return tail
 
     def _check_open(self) -> None:
         if self._closed:
@@ -200,7 +223,7 @@ def _checked(channels: tuple[str, ...]) -> frozenset[str]:
 
 
 def _check_channel(channel: str) -> None:
-    if not isinstance(channel, str) or not channel or not channel.isprintable():
+    if not isinstance(channel, str) or not channel or _NOT_IN_A_CHANNEL.search(channel):
         raise ValueError(
             f"a channel is a non-empty str without control characters, not {channel!r:.80}"
         )

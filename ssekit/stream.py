@@ -27,6 +27,9 @@ __all__ = ["Stop", "Stream", "every", "last_event_id"]
 Source = Callable[..., Iterable[Any]] | list[Any] | tuple[Any, ...]
 StartResponse = Callable[..., Any]
 
+LONGEST_SILENCE = 86_400.0
+"""Seconds: as good as never, and no clock refuses to wait for it."""
+
 log = logging.getLogger("ssekit.stream")
 access = logging.getLogger("ssekit.access")
 
@@ -72,7 +75,7 @@ class Stream:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
         self._source = source
         self._wants_request = callable(source) and _takes_request(source)
-        self._heartbeat = heartbeat
+        self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
         self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
         self._offer = Offer(headers=headers, methods=methods, origins=origins)

@@ -7,13 +7,15 @@ the broker.  There is no queue, so nothing can overflow and nothing can fall bet
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ssekit import host
 from ssekit.brokers import Broker, HistoryLost, id_of, parse_id
-from ssekit.errors import BrokerUnavailable
+from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.tail import Tail
 from ssekit.wire import Event
 
@@ -50,18 +52,21 @@ class Subscription:
         self.position = -1
         self._tail = tail
         self._broker = broker
-        self._idles = idles  # yields None where nothing has come for a heartbeat
+        self._idles = idles  # yields None after each wait, so that its stream can have a look
         self._ready: deque[Event] = deque()
         self._opening: str | None = OPEN  # what to say first, at the log's end
         self._away = False
         self._closed = False
         self._client: host.Client | None = None
-        if last_event_id is not None:
+        # HTML standard, 9.2.4: an empty last event ID is as good as none.
+        if last_event_id:
             try:
                 self.epoch, self.position = parse_id(last_event_id)
                 self._opening = None
             except HistoryLost:
                 self._opening = RESET
+        else:
+            self._open(OPEN)  # at once: whoever publishes next means this viewer too
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -70,8 +75,10 @@ class Subscription:
         while not self._ready:
             if self._closed or self._tail.closed:
                 raise StopIteration
-            if not self._read() and not self._wait() and self._idles:
-                return None  # type: ignore[return-value]
+            if not self._read():
+                self._wait()
+                if self._idles:
+                    return None  # type: ignore[return-value]
         return self._ready.popleft()
 
     def close(self) -> None:
@@ -110,7 +117,13 @@ class Subscription:
         return bool(entries)
 
     def _open(self, name: str) -> bool:
-        tip = self._tail.tip()
+        """Begin at the log's end; false if it cannot be reached just now."""
+        tip = None
+        if not self._tail.away:
+            # The tail's own end may be a moment behind.
+            with suppress(BrokerUnavailable, HubClosed):
+                tip = self._broker.tip()
+        tip = tip or self._tail.tip()
         if tip is None:
             return False
         self.epoch, self.position = parse_id(tip)
@@ -130,21 +143,22 @@ class Subscription:
             # The tail has logged it, or will; nothing is lost by trying again.
             self._away = True
             return False
+        except HubClosed:
+            return False
         self._away = False
         self.epoch, self.position = parse_id(cursor)
         self._ready += (entry.event for entry in entries)
         return cursor != here
 
-    def _wait(self) -> bool:
-        """Wait until there may be something to read; false if that took longer than a heartbeat."""
+    def _wait(self) -> None:
+        """Wait until there may be something to read, or a heartbeat is due."""
         if self._client is None:
             self._client = host.current()
-        if not self._tail.park(self, self.epoch):
-            return True
-        try:
-            if self._away:
-                self._client.wait(random.uniform(RETRY / 2, RETRY))  # noqa: S311
-                return True
-            return self._client.wait(self._client.heartbeat if self._idles else None)
-        finally:
-            self._tail.unpark(self)
+        limit = self._client.beat_due() if self._idles else math.inf
+        if self._away:
+            limit = min(limit, random.uniform(RETRY / 2, RETRY))  # noqa: S311
+        if self._tail.park(self, self.epoch):
+            try:
+                self._client.wait(max(limit, 0) if limit < math.inf else None)
+            finally:
+                self._tail.unpark(self)

@@ -17,14 +17,15 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
+from ssekit.brokers.waking import NativeLock
 from ssekit.errors import BrokerUnavailable, HubClosed
 
 log = logging.getLogger("ssekit.hub")
 
-LONGEST = 30.0
-"""Seconds after which the tail asks the broker anew, and the most between two tries to reach it."""
-SOONEST = 0.1
-"""Seconds until the first try after an outage began."""
+FOLLOW = 30.0
+"""Seconds after which the tail asks the broker anew."""
+SOONEST, LONGEST = 0.1, 5.0
+"""Seconds until the first try after an outage began, and the most between two tries."""
 
 
 class Ring:
@@ -88,7 +89,7 @@ class Listener(Protocol):
 
 
 class Tail:
-    """Follows a broker for one process; started by the first who waits."""
+    """Follows a broker for one process, once it was started."""
 
     def __init__(self, broker: Broker, size: int) -> None:
         self.process = os.getpid()
@@ -96,14 +97,23 @@ class Tail:
         self.ready = False
         """Whether the ring stands at the log's end, or did when the broker was last reached."""
         self.closed = False
+        self.away = False
+        """Whether the broker could not be reached just now."""
         self.listener: Listener | None = None
         self._broker = broker
-        self._lock = threading.Lock()
+        self._lock = NativeLock()  # held for moments, by any thread
         self._parked: dict[str, set[Parked]] = {}  # by channel
         self._waiting: set[Parked] = set()  # those who wait for the tail to be ready
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ssekit-tail", daemon=True)
-        self._thread.start()
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to follow, if nobody has said so before."""
+        with self._lock:
+            started, self._started = self._started, True
+        if not started:
+            # Not under the lock: a thread that starts lets others run.
+            threading.Thread(target=self._run, name="ssekit-tail", daemon=True).start()
 
     def tip(self) -> str | None:
         """Return the cursor at the end of the ring, or None before the broker was first reached."""
@@ -114,6 +124,16 @@ class Tail:
         """Tell whether a position is in the ring, so that what comes behind it is."""
         ring = self.ring
         return epoch == ring.epoch and ring.start <= position <= ring.end
+
+    def lags(self, epoch: int, position: int) -> bool:
+        """Tell whether a position of the log that it follows is still to be read."""
+        return (
+            self.ready
+            and not self.closed
+            and self.process == os.getpid()
+            and self.ring.epoch == epoch
+            and self.ring.end < position
+        )
 
     def read(self, epoch: int, position: int, most: int) -> Sequence[Entry] | None:
         """Return up to ``most`` entries behind a position, or None if the ring has not got them."""
@@ -181,14 +201,16 @@ class Tail:
             try:
                 if not self.ready:
                     self._restart(self._broker.tip())
-                entries, _ = self._broker.follow(self.ring.tip, LONGEST)
+                entries, _ = self._broker.follow(self.ring.tip, FOLLOW)
             except HistoryLost:
                 self.ready = False
+                time.sleep(0)
                 continue
             except BrokerUnavailable as error:
                 if not tries:
                     log.warning("the hub's broker is away, its streams stay open: %s", error)
                 tries += 1
+                self.away = True
                 longest = min(LONGEST, SOONEST * 2.0 ** min(tries, 16))
                 self._stop.wait(random.uniform(longest / 2, longest))  # noqa: S311
                 continue
@@ -201,6 +223,7 @@ class Tail:
             if tries:
                 log.info("the hub's broker is back")
                 tries = 0
+                self.away = False
             if entries:
                 self._take(entries)
                 # One turn of the event loop between two batches: others want to run as well.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,30 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from ssekit import Decoder, Event, HubClosed, InvalidEvent
 from ssekit import brokers as contract
 from ssekit.brokers import Broker, Entry, HistoryLost, connect, parse_id
-from tests.redis_server import RedisServer
+from tests.conftest import url_of
 from tests.servers import ROOT
 from tests.test_wire import EVENTS, NAN
 
-SHARED = ("sqlite", "redis")
-
 Open = Callable[..., Broker]
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["memory", *SHARED])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
-        return "memory:"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/log.db"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return f"{server.url}?stream={uuid4()}"
 
 
 @pytest.fixture
@@ -345,12 +325,9 @@ class TestABroker:
 
 
 class TestASharedBroker:
-    @pytest.fixture(params=SHARED)
+    @pytest.fixture(params=["sqlite", "redis"])
     def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        if request.param == "sqlite":
-            return f"sqlite:///{tmp_path}/log.db"
-        server: RedisServer = request.getfixturevalue("redis_server")
-        return f"{server.url}?stream={uuid4()}"
+        return url_of(request, tmp_path)
 
     def test_another_process_reads_what_was_appended(self, opened: Open) -> None:
         one, two = opened(), opened()

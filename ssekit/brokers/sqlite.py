@@ -20,7 +20,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection
 from typing import Literal, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from ssekit.brokers import (
     BATCH,
@@ -65,7 +65,7 @@ class SQLiteBroker(Broker):
 
     @classmethod
     def from_url(cls, url: str, history: int) -> SQLiteBroker:
-        path = unquote(url.removeprefix("sqlite:///"))
+        path = os.fsdecode(unquote_to_bytes(url.removeprefix("sqlite:///")))
         if not url.startswith("sqlite:///") or not path or path == ":memory:" or "\0" in path:
             raise ValueError(f"{url!r}: write sqlite:///relative.db or sqlite:////absolute.db")
         return cls(path, history)

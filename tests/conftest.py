@@ -1,0 +1,34 @@
+"""What several test files share: one redis-server for all, and an address of each kind of log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for tests that leave it as they found it; others start their own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a new log of each kind."""
+    return url_of(request, tmp_path)
+
+
+def url_of(request: pytest.FixtureRequest, folder: Path) -> str:
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/log.db"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return f"{server.url}?stream={uuid4()}"
