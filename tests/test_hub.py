@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -147,14 +148,13 @@ class TestAHub:
         events.close()
 
     def test_a_publisher_does_not_outrun_the_viewers_of_its_own_process(self, opened: Open) -> None:
-        hub = opened(10)
-        with ThreadPoolExecutor() as pool:
-            events = hub.subscribe("news")
+        hub = opened(200)
+        events = hub.subscribe("news")
+        with ThreadPoolExecutor() as pool, closing(events):
             reading = pool.submit(lambda: [event.data for event in islice(events, 301)])
             for n in range(300):
                 hub.publish("news", n)
             assert reading.result(20)[1:] == [str(n) for n in range(300)]
-        events.close()
 
     def test_many_subscriptions_of_many_publishers_lose_nothing(self, hub: Hub) -> None:
         channels = ["one", "two", "three"]
@@ -409,6 +409,7 @@ def test_the_default_hub_is_one_file_of_this_user(
 
 FORKED = """
 import os, sys
+from contextlib import closing
 from itertools import islice
 from ssekit import Hub
 
@@ -436,6 +437,7 @@ LOOPING = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import sys
+from contextlib import closing
 from itertools import islice
 import gevent
 from ssekit import Hub
