@@ -146,9 +146,9 @@ class Tail:
         """Wake the subscription when there is something for it; false if there is already."""
         with self._lock:
             ring = self.ring
-            if self.closed or (self.ready and epoch < 0):
+            if self.closed or (epoch < 0 and self.ready):
                 return False
-            if epoch != ring.epoch or subscription.position > ring.end:
+            if epoch < 0 or epoch != ring.epoch or subscription.position > ring.end:
                 # It is before the tail's first reading, or ahead of it: it looks again then.
                 self._waiting.add(subscription)
                 return True
