@@ -87,7 +87,8 @@ function fields(panel) {
 }
 
 function explain() {
-  if (!limited) return `This page came over ${protocol}: all its streams share one connection.`;
+  const name = { h2: "HTTP/2", h3: "HTTP/3" }[protocol] ?? protocol;
+  if (!limited) return `This page came over ${name}: all its streams share one connection.`;
   const limit =
     "Over HTTP/1.1 a browser opens six connections per host, in all its tabs together, and the " +
     "seventh request stalls. ";
