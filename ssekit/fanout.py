@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ import gevent
 from ssekit import host
 from ssekit.brokers import Entry
 from ssekit.host.greenlets import loop_of_process
+from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
 from ssekit.stream import Body, log_ended
@@ -46,6 +46,8 @@ Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's rin
 """
 SLOW = "too slow"
 GONE = -1
+LOOK = 1.0
+"""Seconds between two looks at whether the hosts of lagging viewers still answer."""
 
 
 class Group:
@@ -132,6 +134,7 @@ class Fanout:
         self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
         self._listening: dict[str, list[Group]] = {}  # by channel
         self._lagging: set[Viewer] = set()
+        self._looked_at = 0.0
         self._count = 0
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
@@ -160,7 +163,6 @@ class Fanout:
         block = b"".join(event.encode() for event in pending)
         heartbeat = body.client.heartbeat
         group = self._group(channels, connection.chunked, heartbeat)
-        _tune(connection.socket, heartbeat)
         viewer = Viewer(self, group, os.dup(connection.socket.fileno()), body)
         viewer.events += len(pending)
         viewer.bytes += len(block)
@@ -172,6 +174,8 @@ class Fanout:
         self._count += 1
         self._loop.serves(connection)
         self._loop.departures.watch(viewer.descriptor, viewer)
+        with Tcp(viewer.descriptor) as tcp:
+            tcp.bound_unsent(UNSENT)
         rest = memoryview(group.framed(block) if block else b"")
         self._lag(viewer, position, rest)
         self._resume(viewer)
@@ -202,7 +206,9 @@ class Fanout:
 
     def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> None:
         """Make the viewer a cursor at ``position`` that has yet to be sent ``rest``."""
-        self._leave_head(viewer)
+        if self._leave_head(viewer):
+            with Tcp(viewer.descriptor) as tcp:
+                tcp.wait_for_answers(0)
         watcher = self._events.io(viewer.descriptor, 2)
         viewer.lag = Lag(position, rest, watcher)
         self._lagging.add(viewer)
@@ -256,12 +262,16 @@ class Fanout:
         viewer.events -= group.events
         viewer.bytes -= group.bytes
         group.head[viewer.descriptor] = viewer
+        with Tcp(viewer.descriptor) as tcp:
+            tcp.wait_for_answers(group.heartbeat)
 
-    def _leave_head(self, viewer: Viewer) -> None:
+    def _leave_head(self, viewer: Viewer) -> bool:
         group = viewer.group
-        if group.head.pop(viewer.descriptor, None) is not None:
-            viewer.events += group.events
-            viewer.bytes += group.bytes
+        if group.head.pop(viewer.descriptor, None) is None:
+            return False
+        viewer.events += group.events
+        viewer.bytes += group.bytes
+        return True
 
     def _stop_lagging(self, viewer: Viewer) -> None:
         if viewer.lag is not None:
@@ -313,6 +323,13 @@ class Fanout:
         for group in list(self._groups.values()):
             if group.head and now - group.sent_at >= group.heartbeat:
                 self._send(group, HEARTBEAT)
+        if now - self._looked_at >= LOOK:
+            self._looked_at = now
+            for viewer in list(self._lagging):
+                with Tcp(viewer.descriptor) as tcp:
+                    silent_for = tcp.silent_for()
+                if silent_for > viewer.group.heartbeat:
+                    self.end(viewer, host.LEFT)
 
     def _group(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> Group:
         key = (channels, chunked, heartbeat)
@@ -349,16 +366,3 @@ def write_to_each(descriptors: Iterable[int], data: bytes) -> list[int]:
             written.append(0)
         except OSError:
             written.append(GONE)
-
-
-def _tune(connected: Any, heartbeat: float) -> None:
-    """Bound what the kernel keeps for a viewer, and how long it believes in one that is silent."""
-    if connected.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A host that vanished never answers a heartbeat: it is dropped that long after the first.
-        connected.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(heartbeat * 1000))
-        )

@@ -202,6 +202,7 @@ def test_a_reader_that_stops_gets_everything_once_when_it_reads_again(server: Se
         for first in range(0, 1500, 10):
             publish(server, *(f"{n}." for n in range(first, first + 10)), padding=1000)
         other.wait(1501, 30)  # Nobody else has waited for the slow one.
+        other.until_body(b":\n" * 10)  # It stops for longer than a vanished host may be silent.
         publish(server, "end")
         received = b""
         reader.settimeout(10)

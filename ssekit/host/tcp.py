@@ -1,0 +1,52 @@
+"""What we tell the kernel about a client's connection, and ask it; for others than TCP, nothing.
+
+A host that vanished without a word never acknowledges what it is sent, a heartbeat at the latest.
+TCP_USER_TIMEOUT drops such a connection, but also one whose client has only stopped reading for as
+long.  Where that must live on, `Tcp.silent_for` tells the two apart: a host that is there
+acknowledges what it is sent, and the kernel's probes of its closed window.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket
+import struct
+
+
+class Tcp:
+    """The connection under a descriptor, for as long as the block lasts."""
+
+    def __init__(self, descriptor: int) -> None:
+        # A view of the descriptor; it is detached again before anybody could close it.
+        self._socket = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+
+    def __enter__(self) -> Tcp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.detach()
+
+    def bound_unsent(self, size: int) -> None:
+        """Let the kernel take no more than ``size`` bytes beyond what is on its way."""
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            self._set(socket.TCP_NOTSENT_LOWAT, size)
+
+    def wait_for_answers(self, seconds: float) -> None:
+        """Drop the connection once bytes are unacknowledged for that long; 0 for the default."""
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            self._set(socket.TCP_USER_TIMEOUT, min(round(seconds * 1000), 2**31 - 1))
+
+    def silent_for(self) -> float:
+        """Seconds since the last acknowledgement, or 0 if none is due."""
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+        except OSError:
+            return 0.0
+        # struct tcp_info of linux/tcp.h: tcpi_unacked and tcpi_last_ack_recv, in milliseconds.
+        unacknowledged, last = struct.unpack_from("=I28xI", info, 24)
+        return last / 1000 if unacknowledged else 0.0
+
+    def _set(self, option: int, value: int) -> None:
+        with contextlib.suppress(OSError):  # Not TCP.
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
