@@ -112,7 +112,8 @@ class Subscription:
         entries = self._tail.read(self.epoch, self.position, MOST)
         if entries is None:
             return self._read_older()
-        self.position += len(entries)
+        if entries:
+            self.epoch, self.position = parse_id(entries[-1].id)
         self._ready += (entry.event for entry in entries if entry.channel in self.channels)
         return bool(entries)
 
@@ -157,7 +158,7 @@ class Subscription:
         limit = self._client.beat_due() if self._idles else math.inf
         if self._away:
             limit = min(limit, random.uniform(RETRY / 2, RETRY))  # noqa: S311
-        if self._tail.park(self, self.epoch):
+        if self._tail.park(self):
             try:
                 self._client.wait(max(limit, 0) if limit < math.inf else None)
             finally:

@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
@@ -38,6 +38,7 @@ class Ring:
         self._size = size
         self._entries: list[Entry] = []
         self._offset = 0  # the seq of the entry before the first of the list
+        self._epochs = [(0, -1)]  # with the seq from which on each holds
 
     @property
     def tip(self) -> str:
@@ -49,16 +50,36 @@ class Ring:
         self.epoch, self.end = parse_id(cursor)
         self.start = self._offset = self.end
         self._entries = []
+        self._epochs = [(self.end, self.epoch)]
 
-    def extend(self, entries: Iterable[Entry]) -> None:
+    def extend(self, entries: Sequence[Entry]) -> None:
         """Take the entries that follow the end."""
         self._entries += entries
         self.end = self._offset + len(self._entries)
+        if parse_id(entries[-1].id)[0] != self.epoch:
+            self._note_epochs(entries)
         self.start = max(self.start, self.end - self._size)
         if self.start - self._offset > self._size:
             # Dropping from the front of a list costs its length, so it is done once in a while.
             del self._entries[: self.start - self._offset]
             self._offset = self.start
+
+    def _note_epochs(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            epoch, seq = parse_id(entry.id)
+            if epoch != self.epoch:
+                self.epoch = epoch
+                self._epochs.append((seq, epoch))
+        while len(self._epochs) > 1 and self._epochs[1][0] <= self.start:
+            del self._epochs[0]
+
+    def epoch_at(self, position: int) -> int:
+        """Return the epoch of the entry at a position of the ring."""
+        return next((epoch for since, epoch in reversed(self._epochs) if since <= position), -1)
+
+    def holds(self, epoch: int, position: int) -> bool:
+        """Tell whether a position is in the ring, so that what comes behind it is."""
+        return self.start <= position <= self.end and self.epoch_at(position) == epoch
 
     def between(self, start: int, end: int) -> Sequence[Entry]:
         """Return the entries with ``start < seq <= end``."""
@@ -69,6 +90,7 @@ class Parked(Protocol):
     """A subscription, as the tail sees it."""
 
     channels: frozenset[str]
+    epoch: int
     position: int
 
     def wake(self) -> None:
@@ -122,8 +144,7 @@ class Tail:
 
     def holds(self, epoch: int, position: int) -> bool:
         """Tell whether a position is in the ring, so that what comes behind it is."""
-        ring = self.ring
-        return epoch == ring.epoch and ring.start <= position <= ring.end
+        return self.ring.holds(epoch, position)
 
     def lags(self, epoch: int, position: int) -> bool:
         """Tell whether a position of the log that it follows is still to be read."""
@@ -142,17 +163,16 @@ class Tail:
                 return None
             return self.ring.between(position, min(position + most, self.ring.end))
 
-    def park(self, subscription: Parked, epoch: int) -> bool:
+    def park(self, subscription: Parked) -> bool:
         """Wake the subscription when there is something for it; false if there is already."""
         with self._lock:
-            ring = self.ring
-            if self.closed or (epoch < 0 and self.ready):
+            if self.closed or (self.ready and subscription.epoch < 0):
                 return False
-            if epoch < 0 or epoch != ring.epoch or subscription.position > ring.end:
+            if not self.holds(subscription.epoch, subscription.position):
                 # It is before the tail's first reading, or ahead of it: it looks again then.
                 self._waiting.add(subscription)
                 return True
-            if subscription.position < ring.end:
+            if subscription.position < self.ring.end:
                 return False
             for channel in subscription.channels:
                 self._parked.setdefault(channel, set()).add(subscription)
@@ -163,7 +183,7 @@ class Tail:
         with self._lock:
             self._waiting.discard(subscription)
             if self._remove(subscription):
-                subscription.position = self.ring.end
+                self._stand(subscription, self.ring.end)
 
     def close(self) -> None:
         """Wake everybody; they find the tail closed."""
@@ -175,6 +195,10 @@ class Tail:
             self.listener.end_all()
         for subscription in everybody:
             subscription.wake()
+
+    def _stand(self, subscription: Parked, position: int) -> None:
+        subscription.epoch = self.ring.epoch_at(position)
+        subscription.position = position
 
     def _remove(self, subscription: Parked) -> bool:
         found = False
@@ -190,7 +214,7 @@ class Tail:
     def _everybody(self) -> set[Parked]:
         everybody = set(self._waiting).union(*self._parked.values())
         for subscription in everybody - self._waiting:
-            subscription.position = self.ring.end
+            self._stand(subscription, self.ring.end)
         self._parked.clear()
         self._waiting.clear()
         return everybody
@@ -248,7 +272,7 @@ class Tail:
             for entry in entries:
                 for subscription in list(self._parked.get(entry.channel, ())):
                     self._remove(subscription)
-                    subscription.position = before
+                    self._stand(subscription, before)
                     woken.add(subscription)
         if self.listener is not None:
             self.listener.deliver(entries)

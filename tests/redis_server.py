@@ -17,7 +17,9 @@ class RedisServer:
         self.path = folder / "redis.sock"
         self.url = f"unix://{self.path}"
         self._command = [need("redis-server"), "--port", "0", "--unixsocket", str(self.path)]
-        self._command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", *options]
+        self._command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
+        # The default, everysec, writes late while the disk is busy: a kill then loses answers.
+        self._command += ["--appendfsync", "always", *options]
         self._log = folder / "redis.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()

@@ -44,6 +44,11 @@ def broker(opened: Open) -> Broker:
     return opened()
 
 
+def module_of(broker: Broker) -> str:
+    """The module whose bounds hold for a broker."""
+    return type(broker).__module__.replace(".sqlite", ".sqlitelog")
+
+
 def events(entries: list[Entry]) -> list[Event]:
     return [entry.event for entry in entries]
 
@@ -164,7 +169,7 @@ class TestABroker:
         self, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broker = opened()
-        monkeypatch.setattr(f"{type(broker).__module__}._SCAN", 4)
+        monkeypatch.setattr(f"{module_of(broker)}._SCAN", 4)
         start = broker.tip()
         sent = [broker.append("rare" if n in (5, 8, 17) else "busy", Event(n)) for n in range(20)]
         assert everything(broker, start, "rare", limit=1) == [sent[5], sent[8], sent[17]]
@@ -227,9 +232,9 @@ class TestABroker:
         self, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broker = opened(2)
-        monkeypatch.setattr(f"{type(broker).__module__}.CHANNELS_REMEMBERED", 4)
-        if "sqlite" in type(broker).__module__:
-            monkeypatch.setattr("ssekit.brokers.sqlite._TIDY", 1)
+        monkeypatch.setattr(f"{module_of(broker)}.CHANNELS_REMEMBERED", 4)
+        if module_of(broker).endswith("sqlitelog"):
+            monkeypatch.setattr("ssekit.brokers.sqlitelog._TIDY", 1)
         sent = [broker.append(f"channel {n}", Event(n)) for n in range(20)]
         # Whatever was trimmed is lost history, remembered or not ...
         for n in range(18):
@@ -252,7 +257,7 @@ class TestABroker:
         self, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broker = opened()
-        monkeypatch.setattr(f"{type(broker).__module__}.BATCH", 2)
+        monkeypatch.setattr(f"{module_of(broker)}.BATCH", 2)
         start = broker.tip()
         sent = [broker.append("news", Event(n)) for n in range(5)]
         entries, _ = broker.follow(start, 5)

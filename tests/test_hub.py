@@ -344,6 +344,29 @@ def test_a_redis_that_goes_and_comes_back_ends_no_stream(
     server.stop()
 
 
+def test_a_new_epoch_of_the_same_log_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(f"sqlite:///{tmp_path}/hub.db")
+    runs = iter(range(100))
+    monkeypatch.setattr("ssekit.brokers.sqlitelog.boot_of_machine", lambda: str(next(runs)))
+    streams = [hub.stream("news"), hub.stream("quiet"), hub.stream("news", "quiet")]
+    with connect(streams[0]) as one, connect(streams[1]) as two, connect(streams[2]) as both:
+        assert [seen(viewer, 1) for viewer in (one, two, both)] == [[OPEN]] * 3
+        sent = []
+        for n in range(5):
+            sent.append(hub.publish("news", n))
+            assert seen(one, 1) == news(n)
+        sent.append(hub.publish("quiet", "at last"))
+        assert len({str(event.id).split("-")[0] for event in sent}) == 6
+        assert seen(two, 1) == news("at last")
+        assert seen(both, 6) == news(*range(5), "at last")
+    for n, event in enumerate(sent[:4]):
+        with connect(hub.stream("news"), last_event_id=event.id) as viewer:
+            assert seen(viewer, 4 - n) == news(*range(n + 1, 5))
+    hub.close()
+
+
 def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     hub = Hub(server.url)

@@ -385,3 +385,41 @@ def test_three_slashes_are_a_path_from_here(
     broker.tip()
     broker.close()
     assert (tmp_path / "here.db").exists()
+
+
+def test_ids_that_a_power_cut_may_have_undone_are_not_given_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = broker.tip()
+    before = [broker.append("news", Event(n)) for n in range(3)]
+    epoch, _ = parse_id(start)
+    with monkeypatch.context() as another_boot:
+        another_boot.setattr("ssekit.brokers.sqlitelog.boot_of_machine", lambda: "another")
+        assert broker.tip() == before[-1].id
+        after = [broker.append("news", Event(n)) for n in range(2)]
+    new, seq = parse_id(str(after[0].id))
+    assert new > epoch
+    assert seq == 4
+    assert everything(broker, start, "news", limit=2) == before + after
+    assert events(broker.follow(str(before[1].id), 1)[0]) == [before[2], *after]
+    assert events(broker.follow(str(before[2].id), 1)[0]) == after
+    for undone in (f"{epoch}-4", f"{epoch}-5"):
+        with pytest.raises(HistoryLost):
+            broker.read(["news"], undone, 10)
+        with pytest.raises(HistoryLost):
+            broker.follow(undone, 1)
+    # The machine's next run is this one again, as far as the log can tell.
+    last = broker.append("news", Event("last"))
+    assert parse_id(str(last.id)) > (new, 5)
+    assert everything(broker, str(before[0].id), "news") == [*before[1:], *after, last]
+
+
+def test_a_file_of_another_version_is_left_alone(broker: Broker, path: Path) -> None:
+    broker.tip()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    other = connect(f"sqlite:///{path}")
+    with pytest.raises(BrokerUnavailable, match="another version"):
+        other.append("news", Event("x"))
+    other.close()

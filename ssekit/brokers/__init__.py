@@ -4,10 +4,12 @@ The hub is the only caller.  A broker knows channels, events and ids; it knows n
 and no framework, and the three of them do not know each other.  It keeps the last ``history``
 events of all its channels together.  Every broker here passes the same tests.
 
-A *cursor* is the id of the last event that somebody has seen: ASCII, ``epoch-seq``.  The epoch
-(milliseconds) is new whenever a log is created; seq counts from 1 without gaps, and 0 stands for
-the time before the first event.  Live delivery, resuming and catching up are the same read behind
-a cursor, so nothing can fall between them.
+A *cursor* is the id of the last event that somebody has seen: ASCII, ``epoch-seq``.  The seq counts
+from 1 without gaps, and 0 stands for the time before the first event.  The epoch (milliseconds) is
+new whenever a log is created.  It is also new, and the seq counts on, when an event is appended
+after the log may have forgotten its newest entries, as a crash can make it: an id that was given
+out and forgotten is then never given to another event.  Live delivery, resuming and catching up
+are the same read behind a cursor, so nothing can fall between them.
 
 Calls may come from any thread and any greenlet.  Waiting is done with primitives of the standard
 library that gevent makes cooperative (`ssekit.brokers.waking`); nothing here imports gevent.
@@ -19,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ssekit.errors import SSEError
@@ -27,6 +29,9 @@ from ssekit.wire import Decoder, Event
 
 CHANNELS_REMEMBERED = 100_000
 """For so many channels a broker remembers up to where each was trimmed; for others, a floor."""
+
+EPOCHS_REMEMBERED = 100
+"""So many earlier epochs of a log stay valid."""
 
 BATCH = 1000
 """The most entries that one `Broker.follow` returns."""
@@ -136,13 +141,18 @@ def parse_id(cursor: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def seq_in(cursor: str, epoch: int, tip: int) -> int:
-    """Return the cursor's seq in a log of this epoch whose last seq is ``tip``."""
+def seq_in(cursor: str, epoch: int, tip: int, past: Mapping[int, int] = {}) -> int:
+    """Return the seq of a cursor in the log of this epoch whose last seq is ``tip``.
+
+    ``past`` has the log's earlier epochs, each with its last seq.  Raises `HistoryLost` if the
+    cursor never was in the log, or no longer is.
+    """
     theirs, seq = parse_id(cursor)
-    if theirs != epoch:
+    last = tip if theirs == epoch else past.get(theirs)
+    if last is None:
         raise HistoryLost(f"{cursor} belongs to another log than {epoch}")
-    if seq > tip:
-        raise HistoryLost(f"{cursor} is not yet in the log, which ends at {tip}")
+    if seq > last:
+        raise HistoryLost(f"{cursor} is not in the log, which then ended at {last}")
     return seq
 
 

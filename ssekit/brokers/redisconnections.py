@@ -10,6 +10,7 @@ sent a second time.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -30,6 +31,9 @@ except ImportError as error:
 
 _MOST = 8  # connections for commands
 _TIMEOUT = 5.0  # seconds to connect, and for an answer
+
+RUN = object()
+"""Stands in a command for what names the run of the server that the command is sent to."""
 
 _forgotten: list[object] = []
 """Connections of a parent process, which a child must not speak on, nor say goodbye to."""
@@ -137,6 +141,7 @@ class _Line:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._run: str | None = None
         self.usable = True
         try:
             connection.connect()
@@ -154,6 +159,8 @@ class _Line:
         """Send a command and return its answer; `HubClosed` if the bell rings before that."""
         self.usable = False
         try:
+            if RUN in command:
+                command = tuple(self._run_of_server() if word is RUN else word for word in command)
             self._connection.send_command(*command)
         except (RedisError, OSError) as error:
             # What did not leave whole is not carried out.
@@ -170,6 +177,17 @@ class _Line:
             raise BrokerUnavailable(text, maybe_stored=writes) from error
         self.usable = True
         return answer
+
+    def _run_of_server(self) -> str:
+        """Return the server's run_id, which is new whenever it starts."""
+        if self._run is None:
+            self._connection.send_command("INFO", "server")
+            try:
+                found = re.search(rb"run_id:(\w+)", self._connection.read_response())
+            except ResponseError:
+                found = None  # not allowed to this user: then a restart goes unnoticed
+            self._run = found[1].decode() if found else ""
+        return self._run
 
     def _wait(self, timeout: float, bell: Bell) -> None:
         # Between commands the parser holds nothing, so an answer shows at the socket; redis-py

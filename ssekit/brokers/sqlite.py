@@ -2,9 +2,9 @@
 
 Workers, CGI scripts, cron jobs and the command line share it: the file is in WAL mode, so readers
 never wait for a writer, and whoever appends rings the others' bells (`ssekit.brokers.neighbours`).
-This module is the SQL, and the rule for a file that another process has locked: try again after a
-short sleep, which gevent makes cooperative, and never in SQLite's own busy timeout, which would
-stop every greenlet of the process.
+What is in it is `ssekit.brokers.sqlitelog`'s to know.  This module has the rule for a file that
+another process has locked: try again after a short sleep, which gevent makes cooperative, and never
+in SQLite's own busy timeout, which would stop every greenlet of the process.
 
 One connection per process serves all of its threads, each call being one short transaction under
 a lock.  Before each the path is looked at, so that a deleted or replaced file is noticed: a new
@@ -13,7 +13,6 @@ one is another log, with another epoch.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sqlite3
@@ -22,18 +21,7 @@ from collections.abc import Callable, Collection
 from typing import Literal, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from ssekit.brokers import (
-    BATCH,
-    CHANNELS_REMEMBERED,
-    Broker,
-    Entry,
-    HistoryLost,
-    as_stored,
-    id_of,
-    pack,
-    seq_in,
-    unpack,
-)
+from ssekit.brokers import Broker, Entry, as_stored, pack, sqlitelog, unpack
 from ssekit.brokers.neighbours import DoorBell, Neighbours
 from ssekit.brokers.sqlitefile import Locked, OpenFile
 from ssekit.brokers.waking import Bells, NativeLock, on_fork
@@ -45,8 +33,6 @@ T = TypeVar("T")
 _PATIENCE = 10.0  # seconds that a call tries while others hold the lock
 _LOOK = 1.0  # seconds after which a follower looks at the file though no bell rang
 _LOOK_UNRUNG = 0.1  # the same where there is no bell for the others to ring
-_SCAN = 5000  # entries that one read looks at, so that it stays short in a long log
-_TIDY = 500  # appends after which one tidies up
 
 _forgotten: list[object] = []
 """Connections of a parent process: SQLite forbids to use or close them in the child."""
@@ -80,75 +66,35 @@ class SQLiteBroker(Broker):
     def append(self, channel: str, event: Event) -> Event:
         event = as_stored(event)
         packed = pack(event)
-        entry_id = self._transact("IMMEDIATE", lambda file: self._insert(file, channel, packed))
+        entry_id = self._transact(
+            "IMMEDIATE", lambda db: sqlitelog.append(db, channel, packed, self._history)
+        )
         self._bells.ring()
         self._neighbours.ring()
         return unpack(channel, entry_id, packed).event
 
-    def _insert(self, file: OpenFile, channel: str, packed: str) -> str:
-        db = file.connection
-        seq = _tip(db) + 1
-        db.execute("INSERT INTO entry VALUES (?, ?, ?)", (seq, channel, packed))
-        gone = seq - self._history
-        db.execute(
-            "INSERT INTO trimmed SELECT channel, max(seq) FROM entry WHERE seq <= ?"
-            " GROUP BY channel ON CONFLICT (channel) DO UPDATE SET seq = excluded.seq",
-            (gone,),
-        )
-        db.execute("DELETE FROM entry WHERE seq <= ?", (gone,))
-        if seq % _TIDY == 0:
-            _tidy(db)
-        return id_of(file.epoch, seq)
-
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
-        def select(file: OpenFile) -> tuple[list[Entry], str]:
-            db, tip = file.connection, _tip(file.connection)
-            seq = seq_in(after, file.epoch, tip)
-            names = json.dumps(list(channels))
-            if _trimmed(db, names) > seq:
-                raise HistoryLost(f"the log was trimmed behind {after}")
-            (first,) = db.execute("SELECT ifnull(min(seq), 1) FROM entry").fetchone()
-            end = min(tip, max(seq, first - 1) + _SCAN)
-            rows = db.execute(
-                "SELECT channel, seq, packed FROM entry WHERE seq > ? AND seq <= ?"
-                " AND channel IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
-                (seq, end, names, limit),
-            ).fetchall()
-            if len(rows) == limit:
-                end = rows[-1][1]
-            return _entries(file, rows), id_of(file.epoch, end)
-
-        return self._transact("DEFERRED", select)
+        return self._transact("DEFERRED", lambda db: sqlitelog.read(db, channels, after, limit))
 
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         deadline = time.monotonic() + timeout
         if self._file is None:
             self.tip()  # there is a file then, and a place beside it for a bell
+
+        def newer(db: sqlite3.Connection) -> list[Entry]:
+            return sqlitelog.newer(db, after)
+
         with self._bells.waiting() as bell:
             look = _LOOK if isinstance(bell, DoorBell) else _LOOK_UNRUNG
-            while not (entries := self._newer(after)):
+            while not (entries := self._transact("DEFERRED", newer)):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return [], after
                 bell.wait(min(left, look))
         return entries, entries[-1].id
 
-    def _newer(self, after: str) -> list[Entry]:
-        def select(file: OpenFile) -> list[Entry]:
-            db = file.connection
-            seq = seq_in(after, file.epoch, _tip(db))
-            rows = db.execute(
-                "SELECT channel, seq, packed FROM entry WHERE seq > ? ORDER BY seq LIMIT ?",
-                (seq, BATCH),
-            ).fetchall()
-            if rows and rows[0][1] != seq + 1:
-                raise HistoryLost(f"the log was trimmed behind {after}")
-            return _entries(file, rows)
-
-        return self._transact("DEFERRED", select)
-
     def tip(self) -> str:
-        return self._transact("DEFERRED", lambda file: id_of(file.epoch, _tip(file.connection)))
+        return self._transact("DEFERRED", sqlitelog.tip)
 
     def close(self) -> None:
         self._closed = True
@@ -163,7 +109,9 @@ class SQLiteBroker(Broker):
                 self._file.close()
                 self._file = None
 
-    def _transact(self, kind: Literal["DEFERRED", "IMMEDIATE"], work: Callable[[OpenFile], T]) -> T:
+    def _transact(
+        self, kind: Literal["DEFERRED", "IMMEDIATE"], work: Callable[[sqlite3.Connection], T]
+    ) -> T:
         """Do the work in one transaction, and try again while another process holds the lock."""
         deadline = time.monotonic() + _PATIENCE
         pause = 0.001
@@ -183,7 +131,7 @@ class SQLiteBroker(Broker):
             time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads those who wait
             pause = min(pause * 2, 0.02)
 
-    def _try(self, kind: str, work: Callable[[OpenFile], T]) -> T:
+    def _try(self, kind: str, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
             raise HubClosed("the hub is closed")
         if self._file is not None and not self._file.is_current():
@@ -194,7 +142,7 @@ class SQLiteBroker(Broker):
         db = file.connection
         try:
             db.execute(f"BEGIN {kind}")
-            result = work(file)
+            result = work(db)
             db.execute("COMMIT")
         except BaseException as error:
             if db.in_transaction:
@@ -203,45 +151,6 @@ class SQLiteBroker(Broker):
                 raise Locked from error  # nobody will read that file again
             raise
         return result
-
-
-def _tip(db: sqlite3.Connection) -> int:
-    seq: int
-    (seq,) = db.execute("SELECT ifnull(max(seq), 0) FROM entry").fetchone()
-    return seq
-
-
-def _trimmed(db: sqlite3.Connection, names: str) -> int:
-    """Return the highest seq up to which one of the channels was trimmed."""
-    seq: int
-    (seq,) = db.execute(
-        "SELECT max(ifnull(trimmed.seq, log.floor)) FROM log, json_each(?) AS named"
-        " LEFT JOIN trimmed ON trimmed.channel = named.value",
-        (names,),
-    ).fetchone()
-    return seq
-
-
-def _entries(file: OpenFile, rows: list[tuple[str, int, str]]) -> list[Entry]:
-    return [unpack(channel, id_of(file.epoch, seq), packed) for channel, seq, packed in rows]
-
-
-def _tidy(db: sqlite3.Connection) -> None:
-    """Forget channels that were trimmed long ago, and give back room after large events."""
-    (channels,) = db.execute("SELECT count(*) FROM trimmed").fetchone()
-    if channels > CHANNELS_REMEMBERED:
-        # Half of them, so that the sorting is rare.
-        (floor,) = db.execute(
-            "SELECT seq FROM trimmed ORDER BY seq DESC LIMIT 1 OFFSET ?",
-            (CHANNELS_REMEMBERED // 2,),
-        ).fetchone()
-        db.execute("DELETE FROM trimmed WHERE seq <= ?", (floor,))
-        db.execute("UPDATE log SET floor = ?", (floor,))
-    (free,) = db.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = db.execute("PRAGMA page_count").fetchone()
-    if free > 256 and free > pages // 2:
-        for _ in range(min(free, 1000)):
-            db.execute("PRAGMA incremental_vacuum(1)")  # a page for each execute()
 
 
 def _is_locked(error: Exception) -> bool:

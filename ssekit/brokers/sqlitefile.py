@@ -17,14 +17,19 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 
 from ssekit.errors import BrokerUnavailable
 
 _APPLICATION = 0x55E717  # "application_id" of the file's header, which file(1) shows
+_VERSION = 2  # of the schema
 _SCHEMA = (
-    # One row: which log this is, and the floor of what `trimmed` forgot.
-    "CREATE TABLE log (epoch INTEGER NOT NULL, floor INTEGER NOT NULL)",
-    "CREATE TABLE entry (seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, packed TEXT NOT NULL)",
+    # One row: the epoch, in which run of the machine it began, and the floor of `trimmed`.
+    "CREATE TABLE log (epoch INTEGER NOT NULL, boot TEXT NOT NULL, floor INTEGER NOT NULL)",
+    "CREATE TABLE past (epoch INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
+    "CREATE TABLE entry (seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, channel TEXT NOT NULL,"
+    " packed TEXT NOT NULL)",
     # Up to which seq the entries of a channel were trimmed.
     "CREATE TABLE trimmed (channel TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
 )
@@ -48,7 +53,7 @@ class OpenFile:
                 path, timeout=0, isolation_level=None, check_same_thread=False
             )
             try:
-                self.epoch = _prepare(self.connection, path)
+                _prepare(self.connection, path)
                 self._wal = _identity(path + "-wal")
                 if not self.is_current():
                     raise Locked
@@ -108,8 +113,22 @@ def _unlink_beside(path: str) -> None:
             os.unlink(left)
 
 
-def _prepare(db: sqlite3.Connection, path: str) -> int:
-    """Return the epoch of the log in the file; an empty file becomes a log."""
+def now() -> int:
+    """Return the time as an epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@cache
+def boot_of_machine() -> str:
+    """Return what names this run of the machine, where the system says it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""  # a power cut may then go unnoticed
+
+
+def _prepare(db: sqlite3.Connection, path: str) -> None:
+    """Make an empty file a log."""
     # A commit is then safe from the death of any process, though not from a power cut.
     db.execute("PRAGMA synchronous = NORMAL")
     if not _is_log(db, path):
@@ -119,19 +138,20 @@ def _prepare(db: sqlite3.Connection, path: str) -> int:
         if not _is_log(db, path):
             for statement in _SCHEMA:
                 db.execute(statement)
-            db.execute("INSERT INTO log VALUES (?, 0)", (time.time_ns() // 1_000_000,))
+            db.execute("INSERT INTO log VALUES (?, ?, 0)", (now(), boot_of_machine()))
             db.execute(f"PRAGMA application_id = {_APPLICATION}")
+        db.execute(f"PRAGMA user_version = {_VERSION}")
         db.execute("COMMIT")
     db.execute("PRAGMA journal_size_limit = 4000000")
-    epoch: int
-    (epoch,) = db.execute("SELECT epoch FROM log").fetchone()
-    return epoch
 
 
 def _is_log(db: sqlite3.Connection, path: str) -> bool:
     (application,) = db.execute("PRAGMA application_id").fetchone()
-    if application == _APPLICATION:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application == _APPLICATION and version == _VERSION:
         return True
+    if application == _APPLICATION:
+        raise BrokerUnavailable(f"{path} was written by another version of ssekit: delete it")
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables:
         raise BrokerUnavailable(f"{path} is a database of something else: name another file")
