@@ -128,7 +128,7 @@ class Tail:
             ring = self.ring
             if self.closed or (self.ready and epoch < 0):
                 return False
-            if epoch != ring.epoch or subscription.position > ring.end:
+            if not self.ready or epoch != ring.epoch or subscription.position > ring.end:
                 # It is before the tail's first reading, or ahead of it: it looks again then.
                 self._waiting.add(subscription)
                 return True
