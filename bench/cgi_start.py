@@ -1,0 +1,64 @@
+"""A CGI script's first event, beside that of a bare Python script that prints the same bytes.
+
+Both are started as a CGI host starts them, in turn, and timed until the event can be read.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from bench.processes import ROOT, BenchError
+from bench.results import Results
+from bench.settings import Settings
+
+NAME = "cgi-start"
+STARTS = 40
+SCRIPTS = {"bare Python": "cgi_bare.py", "ssekit": "cgi_script.py"}
+ENVIRON = {
+    "GATEWAY_INTERFACE": "CGI/1.1",
+    "REQUEST_METHOD": "GET",
+    "SERVER_NAME": "127.0.0.1",
+    "SERVER_PORT": "80",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "SCRIPT_NAME": "/events",
+    "PATH_INFO": "",
+    "QUERY_STRING": "",
+    "HTTP_ACCEPT": "text/event-stream",
+}
+
+
+def run(settings: Settings, results: Results) -> None:
+    """Start both, in turn."""
+    starts = settings.scaled(STARTS, 5)
+    results.title(
+        NAME, f"milliseconds from the start of a CGI script to its event, {starts} starts"
+    )
+    later: list[float] = []
+    for number in range(starts):
+        taken = {row: _start(script) * 1000 for row, script in SCRIPTS.items()}
+        if number == 0:
+            continue  # The files were not in the system's cache, or not compiled.
+        for row, milliseconds in taken.items():
+            results.put(NAME, row, {"ms": milliseconds})
+        later.append(taken["ssekit"] - taken["bare Python"])
+        results.put(NAME, "ssekit", {"later by": later[-1]})
+    results.at_most(NAME, "ms later than a bare script", statistics.median(later), 60)
+
+
+def _start(script: str) -> float:
+    command = [sys.executable, str(ROOT / "bench" / "apps" / script)]
+    began = time.perf_counter()
+    environ = {"PATH": os.environ.get("PATH", ""), **ENVIRON}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
+        assert process.stdout
+        seen = b""
+        while b"data: hello\n\n" not in seen:
+            piece = os.read(process.stdout.fileno(), 65536)
+            if not piece:
+                raise BenchError(f"{script} sent only {seen!r}")
+            seen += piece
+        return time.perf_counter() - began
