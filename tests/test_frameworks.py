@@ -25,6 +25,13 @@ EXAMPLES = {
 def folder(tmp_path: Path) -> Path:
     for name, code in EXAMPLES.items():
         (tmp_path / name).write_text(code)
+    (tmp_path / "settings.py").write_text(
+        "SECRET_KEY = 'test'\n"
+        "ALLOWED_HOSTS = ['*']\n"
+        "ROOT_URLCONF = ()\n"
+        "INSTALLED_APPS = ['django.contrib.sessions']\n"
+        "SESSION_ENGINE = 'django.contrib.sessions.backends.signed_cookies'\n"
+    )
     return tmp_path
 
 
@@ -55,12 +62,6 @@ def test_flask_decides_before_it_hands_over(folder: Path) -> None:
 
 
 def test_django_sessions_decide_who_may_read(folder: Path) -> None:
-    (folder / "settings.py").write_text(
-        "SECRET_KEY = 'test'\n"
-        "ROOT_URLCONF = ()\n"
-        "INSTALLED_APPS = ['django.contrib.sessions']\n"
-        "SESSION_ENGINE = 'django.contrib.sessions.backends.signed_cookies'\n"
-    )
     code = (
         "from importlib import import_module; from django.conf import settings;"
         "store = import_module(settings.SESSION_ENGINE).SessionStore();"
@@ -75,8 +76,7 @@ def test_django_sessions_decide_who_may_read(folder: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    options = ["--chdir", str(folder), "--env", "DJANGO_SETTINGS_MODULE=settings"]
-    with gunicorn("django_users:events", *options) as server:
+    with gunicorn("django_users:events", "--chdir", str(folder)) as server:
         with Client(server.url) as client:
             assert client.status == 403
         with Client(server.url, headers={"Cookie": f"sessionid={cookie}"}) as client:
