@@ -59,10 +59,11 @@ def scripts(folder: Path) -> Path:
     # With the compiled files, which "nobody" could not write.
     shutil.copytree(ROOT / "ssekit", place / "ssekit")
     subprocess.run([python(), "-m", "compileall", "-q", place], check=True)
-    (place / "stream").write_text(
-        f"#!{python()}\nfrom ways import app\nfrom ssekit.cgi import run\nrun(app)\n"
-    )
-    (place / "stream").chmod(0o755)
+    for name, source in (("stream", "ways import app"), ("probe", "ways import probe as app")):
+        (place / name).write_text(
+            f"#!{python()}\nfrom {source}\nfrom ssekit.cgi import run\nrun(app)\n"
+        )
+        (place / name).chmod(0o755)
     return place
 
 

@@ -144,10 +144,13 @@ def cacheable(seen: Seen) -> Finding | None:
 
 
 def from_a_cache(seen: Seen) -> Finding | None:
-    answer = seen.answer
-    age, cache = answer.get("Age"), answer.get("X-Cache")
-    hit = "hit" in cache.lower() or "hit" in answer.get("CF-Cache-Status").lower()
-    if not answer.is_stream or not (hit or (age.isdigit() and int(age[:9]) > 0)):
+    # The first of them may have been what the cache was filled with.
+    for answer in filter(None, [seen.look, seen.plain, seen.long]):
+        age, cache = answer.get("Age"), answer.get("X-Cache")
+        hit = "hit" in cache.lower() or "hit" in answer.get("CF-Cache-Status").lower()
+        if answer.is_stream and (hit or (age.isdigit() and int(age[:9]) > 0)):
+            break
+    else:
         return None
     return Finding(
         "cached",

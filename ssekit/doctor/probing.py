@@ -60,8 +60,8 @@ class _Examination:
         self._progress = progress
         self._deadline = time.monotonic() + plan.seconds
         # Parts of the whole, so that whatever hangs, some of the time is left to listen.
-        self._look = min(plan.seconds / 6, 4.0)
-        self._quick = min(plan.seconds / 8, 3.0)
+        self._look = min(plan.seconds / 8, 4.0)
+        self._quick = min(plan.seconds / 12, 3.0)
 
     def run(self) -> Seen:
         plan = self._plan
@@ -73,6 +73,10 @@ class _Examination:
             return seen
         seen = self._uncompressed(seen, headers)
         seen = self._other_methods(seen, headers)
+        if not any(exchange.answered for exchange in seen.exchanges):
+            # Servers answer this one themselves and do not pass it on, so that they show their name.
+            trace = ask(seen.url, self._left(self._quick), self._manner, method="TRACE")
+            seen = replace(seen, trace=trace)
         seen = self._resume(seen, headers)
         seen = replace(seen, probe=self._probe(plan.probe or urljoin(url, "probe")))
         if plan.upstream:
@@ -112,6 +116,12 @@ class _Examination:
             headers=[PLAIN, *headers],
             enough=_three,
         )
+        if plain.events and not seen.look.answered:
+            # It may have been the first that was slow, and not the compressed one.
+            again = ask(
+                seen.url, self._left(self._look), self._manner, headers=headers, enough=_three
+            )
+            seen = replace(seen, look=again)
         return replace(seen, plain=plain)
 
     def _other_methods(self, seen: Seen, headers: list[tuple[str, str]]) -> Seen:
@@ -194,6 +204,9 @@ class _Examination:
             sent, process = said.get("sent"), str(said.get("process"))
             if isinstance(sent, int | float):
                 delays.append(stream.sent + at + offset - sent)
+        for number in range(len(delays), PROBE_EVENTS):
+            # It has left, and not arrived: it is at least so late.
+            delays.append(max(stream.left_at - number * PROBE_INTERVAL, 0))
         measured = Measured(url, trip, tuple(delays), PROBE_HEARTBEAT)
         if process:
             measured = self._watch_closing(measured, name, process, left)

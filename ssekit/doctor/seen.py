@@ -59,6 +59,8 @@ class Seen:
     head: Exchange | None = None
     post: Exchange | None = None
     preflight: Exchange | None = None
+    trace: Exchange | None = None
+    """What a server answers by itself, asked where nothing else had an answer."""
     stranger: Exchange | None = None
     """The stream as another origin's page asks for it."""
     resumed: Exchange | None = None
@@ -91,5 +93,5 @@ class Seen:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         every = [self.look, self.plain, self.long, self.head, self.post, self.preflight]
-        every += [self.stranger, self.resumed, *self.redirects]
+        every += [self.stranger, self.resumed, self.trace, *self.redirects]
         return tuple(one for one in every if one is not None)
