@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from ssekit import host
+from ssekit import limits
 from ssekit.negotiation import last_event_id
 from ssekit.stream import Stream
 from ssekit.timer import every
@@ -83,7 +83,7 @@ class Probe:
             "time": time.time(),
             "process": self._id(),
             "open": self._open[name] > 0,
-            "streams": host.open_streams(),
+            "streams": limits.open_streams(),
         }
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         start_response("200 OK", headers)

@@ -6,9 +6,12 @@ at its own.  ``tests/test_doctor_checks.py`` has what needs no server.
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,15 +145,42 @@ def nginx_that_ignores_x_accel_buffering(behind: Behind) -> Plan:
 
 
 @case("idle-cut", "nginx", "proxy_read_timeout")
-def nginx_that_cuts_after_a_second(behind: Behind) -> Plan:
-    lines = "proxy_buffering off; proxy_read_timeout 1s;"
+def nginx_that_cuts_after_two_seconds(behind: Behind) -> Plan:
+    lines = "proxy_buffering off; proxy_read_timeout 2s;"
     return Plan(behind.nginx(behind.broken, lines) + "/silent", heartbeat=1.0)
 
 
-@case("lingers", "nginx", "proxy_ignore_client_abort off;")
-def nginx_that_ignores_who_leaves(behind: Behind) -> Plan:
-    lines = "proxy_ignore_client_abort on;"
-    return Plan(behind.nginx(behind.ssekit.address, lines) + "/stream")
+@case("lingers")
+def a_relay_that_ignores_who_leaves(behind: Behind) -> Plan:
+    port = behind.stack.enter_context(relay(behind.ssekit.port))
+    return Plan(f"http://127.0.0.1:{port}/stream")
+
+
+@contextmanager
+def relay(port: int) -> Iterator[int]:
+    """A hop that reads on when its client has left, as caches that want a whole answer do."""
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            request = self.request.recv(65536)
+            with (
+                suppress(ConnectionError),
+                socket.create_connection(("127.0.0.1", port), timeout=20) as upstream,
+            ):
+                upstream.sendall(request)
+                while data := upstream.recv(65536):
+                    with suppress(OSError):
+                        self.request.sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Relay) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 @case("resuming")

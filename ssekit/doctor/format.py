@@ -152,9 +152,11 @@ def _differs(resumed: Exchange, after: str, expected: list[str]) -> str:
         return "the event with this id came again"
     if not got:
         return f"nothing came in {resumed.left_at:.1f} s, though events had followed"
+    if len(set(got)) < len(got):
+        return f"an event came twice: {', '.join(got)[:120]}"
     if missing:
         return f"{got[0][:60]!r} came first, and {missing[0][:60]!r} was lost"
-    return f"an event came twice: {', '.join(got)[:120]}" if len(set(got)) < len(got) else ""
+    return ""
 
 
 def _resuming(what: str) -> Finding:

@@ -74,7 +74,7 @@ class _Examination:
         seen = self._uncompressed(seen, headers)
         seen = self._other_methods(seen, headers)
         if not any(exchange.answered for exchange in seen.exchanges):
-            # Servers answer this one themselves and do not pass it on, so that they show their name.
+            # Most servers answer this one themselves, and so show their name.
             trace = ask(seen.url, self._left(self._quick), self._manner, method="TRACE")
             seen = replace(seen, trace=trace)
         seen = self._resume(seen, headers)
@@ -94,11 +94,11 @@ class _Examination:
         manner = self._manner
         while True:
             look = ask(url, self._left(self._look), manner, headers=headers, enough=_three)
-            target = urljoin(url, look.get("Location"))
             if look.status not in (301, 302, 303, 307, 308) or not look.get("Location"):
                 return url, tuple(redirects), look
             redirects.append(look)
-            if len(redirects) > MOST_REDIRECTS or not _may_go(target):
+            target = _target(url, look.get("Location"))
+            if len(redirects) > MOST_REDIRECTS or not target:
                 return url, tuple(redirects), look
             if urlsplit(target).netloc != urlsplit(url).netloc:
                 # What was meant for one host is not told to another.
@@ -262,12 +262,14 @@ def _head(answer: Exchange) -> bool:
     return answer.answered
 
 
-def _may_go(url: str) -> bool:
+def _target(url: str, location: str) -> str:
+    """Where a redirect leads; "" if nowhere that can be asked."""
     try:
-        check_url(url)
+        target = urljoin(url, location)
+        check_url(target)
     except ValueError:
-        return False
-    return True
+        return ""
+    return target
 
 
 def _object(data: object) -> dict[str, object]:
