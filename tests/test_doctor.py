@@ -27,7 +27,7 @@ from tests.test_ways import Backends, at
 
 SECONDS = 8.0
 ORIGIN = "https://page.example"
-AT_ONCE = 16
+AT_ONCE = 20
 IMPATIENT = ("--graceful-timeout", "1")  # these streams do not end when they are told to
 
 

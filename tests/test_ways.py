@@ -271,7 +271,7 @@ def place(request: pytest.FixtureRequest, backends: Backends) -> Iterator[Place]
 
 def test_events_arrive_one_by_one_and_soon(place: Place) -> None:
     late = []
-    with place.open("interval=0.1") as client:
+    with place.open("interval=0.05") as client:
         for number in range(1, 7):
             *_, event = client.wait(number)
             late.append(time.monotonic() - json.loads(event.data)["sent"])
