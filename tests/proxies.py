@@ -134,7 +134,6 @@ def apache_files(site: str, folder: Path, *modules: str, main: str = "") -> None
     (folder / "apache.conf").write_text(
         f"{loads}ServerName localhost\nServerRoot {folder}\nPidFile {folder}/apache.pid\n"
         f"ErrorLog /dev/stderr\nDefaultRuntimeDir {folder}\nDocumentRoot {folder}\n"
-        f"GracefulShutdownTimeout 1\n"
         + (f"ScriptSock {folder}/cgid.sock\n" if "cgid" in modules else "")
         + f"{main}\nInclude {folder}/site.conf\n"
     )

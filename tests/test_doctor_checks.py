@@ -3,8 +3,10 @@ and the command."""
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
+import re
 import socket
 import socketserver
 import threading
@@ -20,6 +22,7 @@ from ssekit.doctor import Plan, Seen, examine, judge
 from ssekit.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Piece
 from ssekit.doctor.http import Manner, ask
 from ssekit.doctor.seen import Measured
+from tests.servers import ROOT
 
 URL = "http://127.0.0.1/events"
 HEADERS = (
@@ -124,6 +127,18 @@ def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
     assert "'2' was lost" in judge(resumed(3, 4, 5))[0].seen
     assert "came twice" in judge(resumed(2, 3, 2, 3))[0].seen
     assert "nothing came" in judge(resumed())[0].seen
+
+
+def test_the_documentation_has_every_finding_and_no_other() -> None:
+    named = set()
+    for path in (ROOT / "ssekit" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+                assert isinstance(node.args[0], ast.Constant)
+                named.add(node.args[0].value)
+    table = (ROOT / "docs" / "doctor.md").read_text().partition("## Findings")[2]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert named == {name for row in rows for name in re.findall("`([^`]+)`", row)}
 
 
 # Strangers
