@@ -24,6 +24,7 @@ from ssekit import limits
 from ssekit.census import Census
 from ssekit.hub import Hub
 from ssekit.posting import Publishing, Room
+from ssekit.probe import Probe
 from ssekit.script import Folder
 from ssekit.stream import Stream
 from ssekit.timer import every
@@ -101,6 +102,7 @@ class Application:
     ) -> None:
         self.hub = hub
         self._stream = partial(Stream, origins=origins if origins == "*" else tuple(origins))
+        self._probe = Probe(**self._stream.keywords)
         self._hello = self._stream(hello, headers=[("Vary", "Accept")])
         self._scripts = Path(scripts) if scripts is not None else None
         self._folder = Folder(scripts, **self._stream.keywords) if scripts is not None else None
@@ -119,6 +121,7 @@ class Application:
                 Rule("/hello", endpoint=self._answer_hello),
                 Rule("/scripts/<path:name>", endpoint=self._answer_script),
                 Rule("/events", endpoint=self._answer_events),
+                Rule("/probe", endpoint=lambda _: self._probe),
                 Rule("/publish", endpoint=self._publish, methods=["POST"]),
                 Rule("/room", endpoint=self._say, methods=["POST"]),
             ],

@@ -22,6 +22,8 @@ COMMANDS = {
     "serve": ("ssekit.commands.serve", "serve a script, a folder of scripts or an application"),
     "publish": ("ssekit.commands.publish", "publish an event, or a line at a time, on a channel"),
     "listen": ("ssekit.commands.listen", "print the events of a URL or of channels as they come"),
+    "doctor": ("ssekit.doctor", "examine a stream: who buffers, cuts, or says the wrong thing"),
+    "config": ("ssekit.config", "print the configuration of a server for streams"),
 }
 OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
 """Packages that a command may need and an installation may lack."""

@@ -225,6 +225,31 @@ def plain(connected: Any) -> bool:
     return not hasattr(connected, "getpeercert")
 
 
+class Uwsgi(Connection):
+    """uWSGI: nothing but the descriptor, from the module that it puts into the interpreter.
+
+    So it is seen who has left; heartbeats go out where a source yields, as blocks.
+    """
+
+    def __init__(self, local: Mapping[str, Any]) -> None:
+        self._socket = _Descriptor(local["connection_fd"]())
+
+    @property
+    def socket(self) -> Any:
+        return self._socket
+
+    def direct(self, given: int) -> bool:
+        return False
+
+
+class _Descriptor:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+
 def _text(header: str | bytes) -> str:
     return header if isinstance(header, str) else header.decode("latin-1")
 
@@ -264,4 +289,6 @@ def find(body: object = None, write: object = None) -> Connection | None:
             return connection
         transparent = transparent and (module in _TRANSPARENT or module.startswith("ssekit."))
         frame = frame.f_back
-    return None
+    # uWSGI calls from C, so that there is no frame of its own to find.
+    uwsgi = sys.modules.get("uwsgi")
+    return None if uwsgi is None else Uwsgi(vars(uwsgi))

@@ -59,10 +59,11 @@ def scripts(folder: Path) -> Path:
     # With the compiled files, which "nobody" could not write.
     shutil.copytree(ROOT / "ssekit", place / "ssekit")
     subprocess.run([python(), "-m", "compileall", "-q", place], check=True)
-    (place / "stream").write_text(
-        f"#!{python()}\nfrom ways import app\nfrom ssekit.cgi import run\nrun(app)\n"
-    )
-    (place / "stream").chmod(0o755)
+    for name, source in (("stream", "ways import app"), ("probe", "ways import probe as app")):
+        (place / name).write_text(
+            f"#!{python()}\nfrom {source}\nfrom ssekit.cgi import run\nrun(app)\n"
+        )
+        (place / name).chmod(0o755)
     return place
 
 
@@ -133,7 +134,6 @@ def apache_files(site: str, folder: Path, *modules: str, main: str = "") -> None
     (folder / "apache.conf").write_text(
         f"{loads}ServerName localhost\nServerRoot {folder}\nPidFile {folder}/apache.pid\n"
         f"ErrorLog /dev/stderr\nDefaultRuntimeDir {folder}\nDocumentRoot {folder}\n"
-        f"GracefulShutdownTimeout 1\n"
         + (f"ScriptSock {folder}/cgid.sock\n" if "cgid" in modules else "")
         + f"{main}\nInclude {folder}/site.conf\n"
     )

@@ -5,7 +5,6 @@ How streams do behind the printed configurations is shown in ``tests/test_ways.p
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ssekit import config
+from ssekit.cli import main
 from ssekit.config import Refused, Site, Unit, apache, lighttpd, nginx, systemd
 from tests import proxies
 from tests.apps.ways import HEARTBEAT
@@ -29,9 +28,7 @@ UPSTREAM = "127.0.0.1:8000"
 
 
 def printed(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
-    parser = argparse.ArgumentParser()
-    config.options(parser)
-    assert config.run(parser.parse_args(arguments.split())) == 0
+    assert main(["config", *arguments.split()]) == 0
     return capsys.readouterr().out
 
 
@@ -96,12 +93,12 @@ def test_every_option_reaches_the_text(capsys: pytest.CaptureFixture[str]) -> No
 def test_an_option_that_a_server_would_misread_is_refused(
     arguments: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = argparse.ArgumentParser()
-    config.options(parser)
-    assert config.run(parser.parse_args(arguments.split())) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["config", *arguments.split()])
+    assert ended.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("ssekit config: ")
+    assert "ssekit config: error: " in output.err
 
 
 @pytest.mark.parametrize(

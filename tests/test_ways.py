@@ -45,8 +45,6 @@ class Place:
     prefix: str = ""
     last_id_by_query: bool = False
     """The server passes no Last-Event-ID, so that only the query can carry it."""
-    silence_ends: bool = True
-    """Whether a source that is silent for good is ended when its client leaves."""
     passes_authorization: bool = True
     guards: bool = False
     """Headers that gunicorn would believe do not come through from outside."""
@@ -96,7 +94,7 @@ def waitress_alone(stack: ExitStack, backends: Backends) -> Place:
 
 def uwsgi_alone(stack: ExitStack, backends: Backends) -> Place:
     server = stack.enter_context(proxies.uwsgi(APP, SSEKIT_TEST_FOLDER=str(backends.folder)))
-    return Place(f"{server.url}/stream", backends.folder, server, signal.SIGHUP, silence_ends=False)
+    return Place(f"{server.url}/stream", backends.folder, server, signal.SIGHUP)
 
 
 def at(site: Site) -> str:
@@ -273,7 +271,7 @@ def place(request: pytest.FixtureRequest, backends: Backends) -> Iterator[Place]
 
 def test_events_arrive_one_by_one_and_soon(place: Place) -> None:
     late = []
-    with place.open("interval=0.1") as client:
+    with place.open("interval=0.05") as client:
         for number in range(1, 7):
             *_, event = client.wait(number)
             late.append(time.monotonic() - json.loads(event.data)["sent"])
@@ -284,8 +282,7 @@ def test_events_arrive_one_by_one_and_soon(place: Place) -> None:
 
 def test_the_client_leaving_ends_the_source(place: Place) -> None:
     name = f"leave-{next(numbers)}"
-    quiet = "silent=1" if place.silence_ends else "interval=0.2"
-    with place.open(f"{quiet}&name={name}") as client:
+    with place.open(f"silent=1&name={name}") as client:
         client.wait(1)
         left = time.monotonic()
     closed = place.folder / f"{name}.closed"

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ssekit.commands import Usage
 from ssekit.config.apache import apache
 from ssekit.config.lighttpd import lighttpd
 from ssekit.config.nginx import nginx
@@ -66,7 +67,7 @@ def _unit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the configuration; returns 2 for options that a server would misread."""
+    """Print the configuration.  Raises `Usage` for options that a server would misread."""
     text, default, _ = SERVERS[arguments.server]
     kind = Unit if arguments.server == "systemd" else Site
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
@@ -75,6 +76,5 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         sys.stdout.write(text(kind(**given)))
     except Refused as error:
-        print(f"ssekit config: {error}", file=sys.stderr)
-        return 2
+        raise Usage(str(error)) from error
     return 0

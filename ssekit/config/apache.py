@@ -16,7 +16,8 @@ _TOP = """\
 #
 # An open stream holds one of Apache's threads, and Debian's MaxRequestWorkers is 150. For more, in
 # /etc/apache2/mods-available/mpm_event.conf: ServerLimit 64, MaxRequestWorkers 1600.
-# In /etc/apache2/apache2.conf: GracefulShutdownTimeout 10, or a reload keeps old streams for ever.
+# A reload lets old streams live on in the old processes, which take the place of new ones until the
+# streams have ended.
 """
 
 _TLS = """\

@@ -5,6 +5,7 @@ from the moment N * interval of the machine's monotonic clock.  A stream begins 
 ``Last-Event-ID``, so that a client that comes back can be shown to miss nothing.  The standard
 library and ssekit are enough, because it also runs as a CGI script.
 
+``/probe`` is ssekit's probe; everything else is the log.
 ``?interval=`` seconds between events; ``?name=`` writes NAME.open and NAME.closed into the folder
 SSEKIT_TEST_FOLDER; ``?silent=1`` sends one event and then waits.
 """
@@ -19,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ssekit import Event, Stream, every
+from ssekit.probe import Probe
 from ssekit.stream import last_event_id
 
 HEARTBEAT = 0.5
@@ -60,7 +62,12 @@ def noted(environ: dict[str, Any], query: dict[str, str]) -> Iterator[Event]:
             (FOLDER / f"{name}.part").rename(FOLDER / f"{name}.closed")
 
 
+probe = Probe()
+
+
 def app(environ: dict[str, Any], start_response: Any) -> Any:
+    if environ["PATH_INFO"] == "/probe":
+        return probe(environ, start_response)
     query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
     stream = Stream(lambda: noted(environ, query), heartbeat=HEARTBEAT, retry=50)
     return stream(environ, start_response)

@@ -1,0 +1,284 @@
+"""Checks of the answer's head: status, type, what caches and browsers make of it, other methods."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from ssekit.doctor.exchange import Exchange
+from ssekit.doctor.finding import Finding
+from ssekit.doctor.seen import STRANGER, Seen
+
+_UNCACHED = re.compile(r"\b(no-cache|no-store|private|max-age\s*=\s*0)\b", re.IGNORECASE)
+
+FAILS_FOR_GOOD = (
+    "an EventSource then fails for good: it does not connect again (HTML standard, 9.2.3)"
+)
+
+
+def unreachable(seen: Seen) -> Finding | None:
+    if not seen.look.failure:
+        return None
+    return Finding(
+        "unreachable",
+        100,
+        seen.look.failure,
+        "there is no stream to examine",
+        "start the server, or correct the address; --insecure takes any certificate",
+    )
+
+
+def status(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    if not answer.answered or answer.status == 200 or _redirected(answer):
+        return None
+    if answer.status == 204:
+        why = "204 tells an EventSource to stay away for good (HTML standard, 9.2.3)"
+    else:
+        why = FAILS_FOR_GOOD
+    change = "answer 200; at overload too: 200, a retry: line and a close, not 503"
+    if answer.status in (401, 403):
+        change = "an EventSource sends cookies but no header of yours: for the doctor, --header"
+    elif answer.status == 406:
+        change = "accept text/event-stream, which is all that an EventSource accepts"
+    return Finding("status", 97, f"the status is {answer.status}", why, change)
+
+
+def _redirected(answer: Exchange) -> bool:
+    return answer.status in (301, 302, 303, 307, 308) and bool(answer.get("Location"))
+
+
+def endless_redirects(seen: Seen) -> Finding | None:
+    if not _redirected(seen.look):
+        return None
+    steps = " to ".join([one.url for one in seen.redirects][:6])
+    return Finding(
+        "redirect",
+        98,
+        f"redirects do not end: {steps} to {seen.look.get('Location')[:200]}",
+        FAILS_FOR_GOOD,
+        "serve the stream at an address of its own",
+    )
+
+
+def media_type(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    if answer.status != 200 or answer.media_type == "text/event-stream":
+        return None
+    return Finding(
+        "type",
+        96,
+        f"the type is {answer.get('Content-Type')[:80] or 'missing'}",
+        FAILS_FOR_GOOD,
+        "send Content-Type: text/event-stream",
+    )
+
+
+def charset(seen: Seen) -> Finding | None:
+    found = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", seen.answer.get("Content-Type"), re.I)
+    if not seen.answer.is_stream or found is None or found[1].lower() in ("utf-8", "utf8"):
+        return None
+    return Finding(
+        "charset",
+        42,
+        f"the charset is {found[1][:40]}",
+        "event streams are always decoded as UTF-8 (HTML standard, 9.2.5); another label is wrong",
+        "send Content-Type: text/event-stream; charset=utf-8, and UTF-8",
+    )
+
+
+def redirect(seen: Seen) -> Finding | None:
+    if not seen.redirects or _redirected(seen.look):
+        return None
+    first = seen.redirects[0]
+    return Finding(
+        "redirect",
+        36,
+        f"{first.status} from {first.url} to {seen.url}",
+        "browsers follow it again with every reconnect, other clients may not follow it at all; "
+        "across origins it asks for CORS",
+        f"give clients the address {seen.url}",
+    )
+
+
+def content_length(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    if not answer.is_stream or not answer.get("Content-Length"):
+        return None
+    return Finding(
+        "content-length",
+        50,
+        f"Content-Length: {answer.get('Content-Length')[:20]}",
+        "a stream has no length; who knows it has collected the whole answer first",
+        "send no Content-Length, and turn off what collects answers",
+    )
+
+
+def connection_header(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    values = answer.all("Connection")
+    if not answer.is_stream or len(values) < 2:
+        return None
+    return Finding(
+        "connection",
+        40,
+        f"Connection is there {len(values)} times: {', '.join(values)[:80]}",
+        "it is the server's to send, not the application's: the two contradict each other, some "
+        "WSGI servers refuse it, and HTTP/2 forbids it",
+        "remove the Connection header from the application's answer",
+    )
+
+
+def cacheable(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    if not answer.is_stream or _UNCACHED.search(", ".join(answer.all("Cache-Control"))):
+        return None
+    shown = answer.get("Cache-Control")[:80]
+    return Finding(
+        "cacheable",
+        46,
+        f"Cache-Control: {shown}" if shown else "no Cache-Control",
+        "a cache on the way may keep the stream, and wait for its end or serve it to others",
+        "send Cache-Control: no-cache, no-transform",
+    )
+
+
+def from_a_cache(seen: Seen) -> Finding | None:
+    # The first of them may have been what the cache was filled with.
+    for answer in filter(None, [seen.look, seen.plain, seen.long]):
+        age, cache = answer.get("Age"), answer.get("X-Cache")
+        hit = "hit" in cache.lower() or "hit" in answer.get("CF-Cache-Status").lower()
+        if answer.is_stream and (hit or (age.isdigit() and int(age[:9]) > 0)):
+            break
+    else:
+        return None
+    return Finding(
+        "cached",
+        88,
+        f"Age: {age[:20] or 'none'}, X-Cache: {cache[:40] or 'none'}",
+        "this stream came out of a cache: everybody gets the same old events",
+        "bypass the cache for the stream's address, and send Cache-Control: no-cache",
+    )
+
+
+def no_http2(seen: Seen) -> Finding | None:
+    if seen.http2 is not False:
+        return None
+    return Finding(
+        "http1",
+        55,
+        "TLS does not offer HTTP/2",
+        "over HTTP/1.1 browsers open six connections to a host, for all tabs together: the seventh "
+        "stream waits without a word, and so does every other request",
+        "in nginx: listen 443 ssl http2; in Apache: Protocols h2 http/1.1",
+    )
+
+
+def head_hangs(seen: Seen) -> Finding | None:
+    head = seen.head
+    if head is None or head.answered or not seen.look.answered:
+        return None
+    return Finding(
+        "head",
+        52,
+        head.failure or f"HEAD has no answer after {head.left_at:.1f} s",
+        "monitors and link checkers send HEAD; a stream behind it never notices that nobody "
+        "reads, and holds a worker for good",
+        "answer HEAD with the headers alone; ssekit.Stream does",
+    )
+
+
+def post(seen: Seen) -> Finding | None:
+    answer = seen.post
+    if answer is None or not answer.is_stream:
+        return None
+    return Finding(
+        "post",
+        30,
+        "POST opens a stream",
+        "no EventSource sends POST; forms of other sites do, and retries of it are not safe",
+        "answer 405 with Allow: GET, HEAD, OPTIONS; ssekit.Stream does",
+    )
+
+
+def cors(seen: Seen) -> Finding | None:
+    """What no browser accepts for the page's origin (Fetch standard, "CORS protocol")."""
+    answer = seen.answer
+    if not seen.origin or not answer.is_stream or _same_origin(seen):
+        return None
+    values = answer.all("Access-Control-Allow-Origin")
+    credentials = answer.get("Access-Control-Allow-Credentials")
+    if not values:
+        wrong = "no Access-Control-Allow-Origin"
+    elif len(values) > 1 or "," in values[0]:
+        wrong = f"more than one Access-Control-Allow-Origin: {', '.join(values)[:120]}"
+    elif values[0] not in ("*", seen.origin):
+        wrong = f"Access-Control-Allow-Origin: {values[0][:120]}"
+    elif credentials and credentials != "true":
+        wrong = f"Access-Control-Allow-Credentials: {credentials[:40]}, which is not true"
+    elif credentials and values[0] == "*":
+        wrong = "Access-Control-Allow-Origin: * with credentials"
+    else:
+        return None
+    return Finding(
+        "cors",
+        86,
+        wrong,
+        f"no browser lets a page of {seen.origin} read this stream",
+        f"Access-Control-Allow-Origin: {seen.origin}, Access-Control-Allow-Credentials: true, "
+        f'Vary: Origin; in ssekit: Stream(source, origins=("{seen.origin}",))',
+    )
+
+
+def _same_origin(seen: Seen) -> bool:
+    own = urlsplit(seen.url)
+    return seen.origin == f"{own.scheme}://{own.netloc}"
+
+
+def cors_for_all(seen: Seen) -> Finding | None:
+    answer = seen.stranger
+    if answer is None or not answer.answered:
+        return None
+    allowed = answer.get("Access-Control-Allow-Origin")
+    if allowed != STRANGER or answer.get("Access-Control-Allow-Credentials") != "true":
+        return None
+    return Finding(
+        "cors-reflects",
+        84,
+        f"any origin is allowed, with credentials: {STRANGER} was",
+        "every site that a user visits can read the stream as that user",
+        "allow a list of origins, never whatever the request says",
+    )
+
+
+def cors_vary(seen: Seen) -> Finding | None:
+    answer = seen.answer
+    allowed = answer.get("Access-Control-Allow-Origin")
+    vary = ", ".join(answer.all("Vary")).lower()
+    if not seen.origin or not answer.is_stream or allowed in ("", "*") or "origin" in vary:
+        return None
+    return Finding(
+        "cors-vary",
+        34,
+        "the answer depends on the origin, and there is no Vary: Origin",
+        "a cache may give one origin's answer to another",
+        "send Vary: Origin",
+    )
+
+
+def preflight(seen: Seen) -> Finding | None:
+    answer = seen.preflight
+    if answer is None or _same_origin(seen) or cors(seen) is not None:
+        return None
+    headers = answer.get("Access-Control-Allow-Headers").lower()
+    fine = 200 <= answer.status < 300 and answer.get("Access-Control-Allow-Origin")
+    if fine and ("last-event-id" in headers or headers == "*"):
+        return None
+    return Finding(
+        "preflight",
+        32,
+        f"OPTIONS answers {answer.status or 'nothing'} and allows the headers: {headers or 'none'}",
+        "clients that use fetch ask first, because of Last-Event-ID, and some try for ever",
+        "answer OPTIONS with 204 and Access-Control-Allow-Headers: Last-Event-ID, Cache-Control, "
+        "Authorization, Content-Type",
+    )

@@ -1,0 +1,112 @@
+"""The table of checks, and the judgement: pure functions of what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ssekit.doctor import answer, delivery, format, hops  # noqa: A004 - of the stream's bytes
+from ssekit.doctor.finding import Finding
+from ssekit.doctor.seen import Seen
+
+CHECKS: tuple[Callable[[Seen], Finding | None], ...] = (
+    answer.unreachable,
+    answer.endless_redirects,
+    answer.status,
+    answer.media_type,
+    delivery.compressed,
+    delivery.buffered,
+    answer.from_a_cache,
+    answer.cors,
+    answer.cors_for_all,
+    delivery.idle_cut,
+    delivery.cut,
+    format.resuming,
+    format.breaks_the_format,
+    delivery.lingers,
+    delivery.delayed,
+    delivery.no_heartbeat,
+    format.same_ids,
+    delivery.headers_late,
+    answer.no_http2,
+    answer.head_hangs,
+    answer.content_length,
+    delivery.short,
+    answer.cacheable,
+    delivery.too_much,
+    answer.charset,
+    answer.connection_header,
+    answer.redirect,
+    answer.cors_vary,
+    answer.preflight,
+    answer.post,
+    format.no_ids,
+    format.no_retry,
+)
+
+EXPLAINS = {
+    "compressed": {"headers-late", "short", "cut", "no-heartbeat", "idle-cut", "resuming"},
+    "buffered": {
+        "headers-late",
+        "short",
+        "cut",
+        "no-heartbeat",
+        "idle-cut",
+        "resuming",
+        "lingers",
+        "delayed",
+    },
+    "idle-cut": {"no-heartbeat", "short"},
+}
+"""What may be no more than a consequence of a finding, and is not said beside it."""
+
+
+def judge(seen: Seen) -> list[Finding]:
+    """Return the findings, the most harmful first."""
+    found = [finding for check in CHECKS if (finding := check(seen)) is not None]
+    explained = {name for finding in found for name in EXPLAINS.get(finding.name, ())}
+    found = [finding for finding in found if finding.name not in explained]
+    return sorted(found, key=lambda finding: -finding.harm)
+
+
+def untested(seen: Seen) -> list[str]:
+    """Say what could not be judged, and what would make it possible."""
+    if not any(one.is_stream for one in (seen.look, seen.watched)):
+        return []
+    notes = []
+    watched = seen.watched
+    listened = watched.left_at - (watched.head_at or 0)
+    if not watched.over and listened < seen.heartbeat:
+        notes.append(
+            f"listened for {listened:.0f} s: that a heartbeat comes within {seen.heartbeat:.0f} s "
+            f"needs --seconds {seen.heartbeat + 20:.0f} or more"
+        )
+    if not watched.over and listened < 100 and seen.heartbeat >= 30:
+        notes.append(
+            "whether silence is cut after 60 s, or after 100 s, needs --seconds 90, or 140"
+        )
+    if seen.resumed is None:
+        notes.append("resuming, because too few events with ids came in the first seconds")
+    if seen.probe is None:
+        notes.append(
+            "delays and connections that stay open, because there is no probe of ssekit beside "
+            "the stream (ssekit.probe.Probe; --probe URL)"
+        )
+    if not seen.origin:
+        notes.append("CORS, which needs --origin of the page")
+    return notes
+
+
+def path(seen: Seen) -> list[hops.Hop]:
+    """Return the programs on the way that showed themselves, the outermost first."""
+    return list(hops.hops(seen))
+
+
+def blame(seen: Seen) -> dict[str, str]:
+    """Where a finding comes from, by its name, if the upstream was asked as well."""
+    if seen.upstream is None:
+        return {}
+    behind = {finding.name for finding in judge(seen.upstream)}
+    return {
+        finding.name: "upstream" if finding.name in behind else "in front of upstream"
+        for finding in judge(seen)
+    }

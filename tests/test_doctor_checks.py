@@ -1,0 +1,342 @@
+"""What the doctor does without a real server: judging what was seen, strangers that mean no good,
+and the command."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import re
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from ssekit.cli import main
+from ssekit.doctor import Plan, Seen, examine, judge
+from ssekit.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Piece
+from ssekit.doctor.http import Manner, ask
+from ssekit.doctor.seen import Measured
+from tests.servers import ROOT
+
+URL = "http://127.0.0.1/events"
+HEADERS = (
+    ("Server", "nginx/1.22.1"),
+    ("Content-Type", "text/event-stream"),
+    ("Cache-Control", "no-cache"),
+)
+
+
+def event(number: int, at: float) -> Piece:
+    return Piece(at, f"data: x\nid: {number}\n\n".encode())
+
+
+def answer(*pieces: Piece, left_at: float = 40.0, **fields: object) -> Exchange:
+    exchange = Exchange(URL, status=200, headers=HEADERS, head_at=0.01, left_at=left_at)
+    return replace(exchange, pieces=(Piece(0.01, b"retry: 3000\n"), *pieces), **fields)  # type: ignore[arg-type]
+
+
+FINE = answer(*(event(number, number * 1.5) for number in range(1, 25)))
+HEALTHY = Seen(URL, look=FINE, long=FINE)
+
+
+def found(seen: Seen) -> list[str]:
+    return [finding.name for finding in judge(seen)]
+
+
+def test_a_healthy_stream_has_no_finding() -> None:
+    assert judge(HEALTHY) == []
+
+
+def test_findings_are_ordered_by_harm_and_every_one_says_what_to_change() -> None:
+    awful = answer(Piece(0.5, b"oops\n\n"), headers=HEADERS[:2], left_at=40)
+    findings = judge(replace(HEALTHY, look=awful, long=awful, http2=False))
+    names = [one.name for one in findings]
+    assert names == ["format", "no-heartbeat", "http1", "cacheable"]
+    assert [one.harm for one in findings] == sorted((one.harm for one in findings), reverse=True)
+    assert all(one.seen and one.why and one.change for one in findings)
+
+
+@pytest.mark.parametrize(("silence", "who"), [(60.1, "nginx"), (100.2, "Cloudflare"), (45, "")])
+def test_a_cut_after_silence_names_whose_limit_it_is(silence: float, who: str) -> None:
+    cut = answer(event(1, 0.5), left=CUT, left_at=0.5 + silence)
+    (finding, *_) = judge(replace(HEALTHY, long=cut))
+    assert finding.name == "idle-cut"
+    assert who in finding.seen
+    assert ("limit of" in finding.seen) == bool(who)
+
+
+def test_a_stream_of_a_cgi_host_that_ends_by_itself_after_a_minute_is_fine() -> None:
+    pieces = [Piece(at, b":\n") for at in range(15, 60, 15)]
+    for end in (ENDED, CLOSED):
+        long = answer(*pieces, Piece(60, b"retry: 2500\n"), left=end, left_at=60.0)
+        assert judge(replace(HEALTHY, long=long)) == []
+
+
+def test_a_stream_that_is_cut_says_how_long_it_lived() -> None:
+    cut = answer(event(1, 29.9), event(2, 30.0), left=CUT, left_at=30.2)
+    finding = judge(replace(HEALTHY, long=cut, look=cut))[0]
+    assert finding.name == "cut"
+    assert "30.2 s" in finding.seen
+    assert "gunicorn -k gevent" in finding.change
+
+
+def test_a_heartbeat_in_time_is_enough_and_one_too_late_is_not() -> None:
+    beats = [Piece(at, b":\n") for at in (15, 30, 45)]
+    assert judge(replace(HEALTHY, long=answer(*beats, left_at=59))) == []
+    assert "no-heartbeat" in found(replace(HEALTHY, long=answer(Piece(31, b":\n"), left_at=40)))
+
+
+def test_too_much_is_told() -> None:
+    assert "flood" in found(replace(HEALTHY, long=replace(FINE, left=FULL)))
+
+
+def test_a_measured_delay_is_believed_and_lumps_are_not_guessed_beside_it() -> None:
+    lumps = answer(*(event(n, 1.0 * (n // 4)) for n in range(4, 160)))
+    seen = replace(HEALTHY, look=lumps, long=lumps)
+    assert found(seen) == ["buffered"]
+    assert found(replace(seen, probe=Measured(URL, 0.001, (0.001,) * 10))) == []
+    assert found(replace(seen, probe=Measured(URL, 0.001, (0.1,) * 10))) == ["delayed"]
+    assert found(replace(seen, probe=Measured(URL, 0.001, (2.0,) * 10))) == ["buffered"]
+
+
+def test_what_upstream_does_as_well_is_not_blamed_on_the_hop_in_front() -> None:
+    silent = Exchange(URL, left_at=6.0)
+    head = Exchange(URL, "HEAD", status=200, headers=HEADERS, head_at=0.01)
+    seen = replace(HEALTHY, look=silent, long=silent, head=head)
+    assert judge(seen)[0].hop == "nginx"
+    direct = replace(seen, upstream=seen)
+    assert judge(direct)[0].hop == ""
+
+
+def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
+    def resumed(*ids: int) -> Seen:
+        pieces = [event(number, 0.1) for number in ids]
+        return replace(
+            HEALTHY, resumed=answer(*pieces), resumed_after="1", expected=("2", "3", "4")
+        )
+
+    assert found(resumed(2, 3, 4, 5)) == []
+    assert found(resumed(2, 3)) == []
+    assert "came again" in judge(resumed(1, 2, 3))[0].seen
+    assert "'2' was lost" in judge(resumed(3, 4, 5))[0].seen
+    assert "came twice" in judge(resumed(2, 3, 2, 3))[0].seen
+    assert "nothing came" in judge(resumed())[0].seen
+
+
+def test_the_documentation_has_every_finding_and_no_other() -> None:
+    named = set()
+    for path in (ROOT / "ssekit" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+                assert isinstance(node.args[0], ast.Constant)
+                named.add(node.args[0].value)
+    table = (ROOT / "docs" / "doctor.md").read_text().partition("## Findings")[2]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert named == {name for row in rows for name in re.findall("`([^`]+)`", row)}
+
+
+# Strangers
+
+
+@contextmanager
+def stranger(answers: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server of sockets that answers each request as a test says."""
+
+    class Answering(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.recv(65536)
+                answers(self.request)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+def for_ever(block: bytes) -> Callable[[socket.socket], None]:
+    def answers(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(block)
+
+    return answers
+
+
+BOMB = gzip.compress(bytes(50_000_000), 1)
+
+
+def bomb(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"Content-Encoding: gzip\r\n\r\n")
+    connection.sendall(BOMB)
+
+
+STRANGERS: dict[str, Callable[[socket.socket], None]] = {
+    "nothing": lambda connection: None,
+    "garbage": lambda connection: connection.sendall(b"\x00\xff" * 5000),
+    "another protocol": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+    "headers without end": for_ever(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 8000),
+    "a status without end": for_ever(b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "a chunk of no length": lambda connection: connection.sendall(
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nhello\r\n"
+    ),
+    "a chunk of too much": lambda connection: connection.sendall(
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\nx"
+    ),
+    "a length of no number": lambda connection: connection.sendall(
+        HEAD + b"Content-Length: 1e9\r\n\r\ndata: x\n\n"
+    ),
+    "broken gzip": lambda connection: connection.sendall(
+        HEAD + b"Content-Encoding: gzip\r\n\r\nno gzip at all"
+    ),
+    "a line without end": for_ever(HEAD + b"\r\ndata: " + b"x" * 100_000),
+    "a place that is no address": lambda connection: connection.sendall(
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\nContent-Length: 0\r\n\r\n"
+    ),
+    "another place for ever": lambda connection: connection.sendall(
+        b"HTTP/1.1 302 Found\r\nLocation: x/x\r\nContent-Length: 0\r\n\r\n"
+    ),
+    "a file": lambda connection: connection.sendall(
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"
+    ),
+    "a bomb": bomb,
+    "a terminal's commands": lambda connection: connection.sendall(
+        b"HTTP/1.1 200 \x1b]0;title\x07\r\nContent-Type: \x1b[2J\xff\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_a_stranger_is_a_finding_in_bounded_time_and_no_exception(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stranger(STRANGERS[what]) as url:
+        began = time.monotonic()
+        assert main(["doctor", url, "--seconds", "2"]) == 1
+        assert time.monotonic() - began < 8
+    output = capsys.readouterr()
+    assert "1. " in output.out
+    assert not set(output.out + output.err) & set(map(chr, [*range(9), *range(11, 32), 127]))
+
+
+def test_a_drip_of_bytes_does_not_make_it_wait_longer() -> None:
+    def drip(connection: socket.socket) -> None:
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    with stranger(drip) as url:
+        began = time.monotonic()
+        exchange = ask(url, 0.5, Manner())
+        assert time.monotonic() - began < 2
+        assert not exchange.answered
+
+
+def test_what_was_meant_for_one_host_is_not_told_to_another() -> None:
+    asked = []
+
+    def tells(connection: socket.socket) -> None:
+        connection.sendall(HEAD + b"\r\n")
+
+    def sends_away(url: str) -> Callable[[socket.socket], None]:
+        place = f"HTTP/1.1 307 Away\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode()
+        return lambda connection: connection.sendall(place)
+
+    class Listening(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(65536))
+            tells(self.request)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Listening) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        other = f"http://127.0.0.1:{server.server_address[1]}/"
+        manner = Manner(headers=(("Authorization", "Bearer secret"),))
+        with stranger(sends_away(other)) as url:
+            examine(Plan(url, seconds=1.0), manner, lambda _: None)
+        server.shutdown()
+        thread.join()
+    assert asked
+    assert not any(b"secret" in request for request in asked)
+
+
+# The command
+
+
+def streaming(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"Cache-Control: no-cache\r\n\r\nretry: 1000\n")
+    for number in range(100):
+        connection.sendall(f"data: x\nid: {number}\n\n".encode())
+        time.sleep(0.1)
+
+
+def test_the_report_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with stranger(streaming) as url:
+        assert main(["doctor", url, "--seconds", "2", "--json", "--origin", "https://a.org"]) == 1
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert report["url"] == url
+    assert report["healthy"] is False
+    names = [finding["name"] for finding in report["findings"]]
+    assert names[0] == "cors"
+    assert set(report["findings"][0]) >= {"name", "harm", "seen", "why", "change", "hop", "where"}
+    assert "listening" in output.err
+
+
+def test_findings_can_be_left_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with stranger(streaming) as url:
+        ignored = "resuming,post,cacheable"
+        assert main(["doctor", url, "--seconds", "2", "--ignore", ignored]) == 0
+    assert "nothing wrong" in capsys.readouterr().out
+
+
+def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    def hangs(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    with stranger(hangs) as url:
+        began = time.monotonic()
+        also = ["--upstream", url, "--origin", "https://a.org", "--seconds", "2"]
+        assert main(["doctor", url, *also]) == 1
+        assert time.monotonic() - began < 2 + 2
+    assert "not one byte came" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ftp://example.org/"],
+        ["http://"],
+        ["http://a b/"],
+        ["http://a:b/"],
+        ["http://a/", "--seconds", "0"],
+        ["http://a/", "--seconds", "nan"],
+        ["http://a/", "--heartbeat", "inf"],
+        ["http://a/", "--header", "no colon"],
+        ["http://a/", "--header", "A: b\r\nC: d"],
+        ["http://a/", "--upstream", "a/"],
+        ["http://a/", "--origin", "a b"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", *arguments])
+    assert ended.value.code == 2
+    assert "ssekit doctor: error: " in capsys.readouterr().err
