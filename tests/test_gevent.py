@@ -15,7 +15,7 @@ import pytest
 from ssekit import Event
 from tests.clients import Client
 from tests.servers import Server, gunicorn
-from tests.waiting import until
+from tests.waiting import at_best, until
 
 APP = "tests.apps.sources:app"
 
@@ -72,8 +72,7 @@ def slowest_of_200_leaves(server: Server) -> float:
 
 
 def test_200_sleeping_sources_end_within_100_ms_of_their_clients_leaving(server: Server) -> None:
-    # The machine may be busy with something else once, or twice.
-    assert any(slowest_of_200_leaves(server) < 0.1 for _ in range(3))
+    assert any(slowest < 0.1 for slowest in at_best(lambda: slowest_of_200_leaves(server)))
 
 
 def test_a_source_that_catches_everything_is_ended_again_and_logged(server: Server) -> None:
@@ -207,28 +206,42 @@ class Crowd(ExitStack):
         return clients
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number: int) -> None:
-    with gunicorn(APP, env={"ENDED_FOLDER": str(tmp_path)}) as server, Crowd() as crowd:
+def seconds_to_stop_500(folder: Path, number: int) -> float:
+    folder.mkdir()
+    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Crowd() as crowd:
         clients = crowd.join(server, ["/quiet", "/ticking", "/upper"], 499)
         clients += crowd.join(server, ["/folder/echo.py"], 1)
         until(lambda: counts(server)["opened"] == 499)
         began = time.monotonic()
         server.stop(number)
-        assert time.monotonic() - began < 2
+        took = time.monotonic() - began
         assert sum(map(farewell_was_said, clients)) == 500
-        assert len(list(tmp_path.iterdir())) == 499
+        assert len(list(folder.iterdir())) == 499
+        return took
 
 
-def test_a_reload_ends_the_old_streams_and_new_workers_serve(tmp_path: Path) -> None:
-    with gunicorn(APP, env={"ENDED_FOLDER": str(tmp_path)}) as server, Crowd() as crowd:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number: int) -> None:
+    folders = map(tmp_path.joinpath, "12345")
+    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(next(folders), number)))
+
+
+def seconds_to_reload(folder: Path) -> float:
+    folder.mkdir()
+    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Crowd() as crowd:
         (old,) = until(server.children)
         clients = crowd.join(server, ["/quiet", "/ticking"], 100)
         until(lambda: counts(server)["opened"] == 100)
         began = time.monotonic()
         server.process.send_signal(signal.SIGHUP)
         until(lambda: old not in server.children(), what="the old worker to go")
-        assert time.monotonic() - began < 3
-        assert all(map(farewell_was_said, clients))
-        assert len(list(tmp_path.iterdir())) == 100
         assert counts(server)["opened"] == 0
+        took = time.monotonic() - began
+        assert all(map(farewell_was_said, clients))
+        assert len(list(folder.iterdir())) == 100
+        return took
+
+
+def test_a_reload_ends_the_old_streams_and_new_workers_serve(tmp_path: Path) -> None:
+    folders = map(tmp_path.joinpath, "12345")
+    assert any(took < 2 for took in at_best(lambda: seconds_to_reload(next(folders))))

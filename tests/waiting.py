@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,3 +18,13 @@ def until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> 
             raise AssertionError(f"waited {seconds} s for {name}; last value: {value!r}")
         time.sleep(0.005)
     return value
+
+
+def at_best(attempt: Callable[[], float], tries: int = 5) -> Iterator[float]:
+    """Yield what each try took.
+
+    ``any(took < 2 for took in at_best(attempt))``: the machine may be busy with something else, so
+    that a bound holds if it held once; what an attempt asserts has to hold each time.
+    """
+    for _ in range(tries):
+        yield attempt()
