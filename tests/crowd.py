@@ -36,7 +36,11 @@ class _Connection(Client):
 
 
 class Viewer(threading.Thread):
-    """One viewer of some channels; ``patience`` is how many events it stays for, on average."""
+    """One viewer of some channels.
+
+    ``patience`` is how many events it stays for, on average; ``naps`` are seconds for which it
+    reads nothing, after each fifty events.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Viewer(threading.Thread):
         *,
         patience: float | None = None,
         by_query: bool = False,
+        naps: float = 0.0,
     ) -> None:
         super().__init__(daemon=True)
         self.channels = frozenset(channels)
@@ -56,6 +61,8 @@ class Viewer(threading.Thread):
         self._address = address
         self._patience = patience
         self._by_query = by_query
+        self._naps = naps
+        self._rested = 0
         self._last = ""
         self._over = False
         self.start()
@@ -86,6 +93,9 @@ class Viewer(threading.Thread):
             while not self._over and len(self.seen) < until and not connection.ended:
                 connection.read(0.2)
                 self._take(connection)
+                if self._naps and len(self.seen) - self._rested > 50:
+                    self._rested = len(self.seen)
+                    time.sleep(self._naps)
 
     def _take(self, connection: _Connection) -> None:
         events, connection.events = connection.events, []
@@ -192,9 +202,11 @@ class Publishers:
     def busy(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
-    def process(self, channel: str, name: str, count: int, pause: float = 0.0) -> None:
+    def process(
+        self, channel: str, name: str, count: int, pause: float = 0.0, size: int = 0
+    ) -> None:
         """A Python program that publishes in a loop, and goes on when a publish raises."""
-        self._begin(self._process, channel, name, count, pause)
+        self._begin(self._process, channel, name + "." * size, count, pause)
 
     def _process(self, channel: str, name: str, count: int, pause: float) -> None:
         with subprocess.Popen(
