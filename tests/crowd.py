@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from ssekit import Event
@@ -36,7 +38,11 @@ class _Connection(Client):
 
 
 class Viewer(threading.Thread):
-    """One viewer of some channels; ``patience`` is how many events it stays for, on average."""
+    """One viewer of some channels.
+
+    ``patience`` is how many events it stays for, on average; ``naps`` are seconds for which it
+    reads nothing, after each fifty events.
+    """
 
     def __init__(
         self,
@@ -45,6 +51,7 @@ class Viewer(threading.Thread):
         *,
         patience: float | None = None,
         by_query: bool = False,
+        naps: float = 0.0,
     ) -> None:
         super().__init__(daemon=True)
         self.channels = frozenset(channels)
@@ -56,6 +63,8 @@ class Viewer(threading.Thread):
         self._address = address
         self._patience = patience
         self._by_query = by_query
+        self._naps = naps
+        self._rested = 0
         self._last = ""
         self._over = False
         self.start()
@@ -86,6 +95,9 @@ class Viewer(threading.Thread):
             while not self._over and len(self.seen) < until and not connection.ended:
                 connection.read(0.2)
                 self._take(connection)
+                if self._naps and len(self.seen) - self._rested > 50:
+                    self._rested = len(self.seen)
+                    time.sleep(self._naps)
 
     def _take(self, connection: _Connection) -> None:
         events, connection.events = connection.events, []
@@ -110,22 +122,34 @@ class Viewer(threading.Thread):
         ids = sorted((one for one in stored if parse_id(one) > since), key=parse_id)
         return [(one, stored[one][1]) for one in ids if stored[one][0] in self.channels]
 
-    def lacks(self, stored: Stored) -> int:
-        """How many events of those that are due have not come."""
-        return len({one for one, _ in self.due(stored)} - {event.id for event in self.seen})
-
-    def check(self, stored: Stored, uncertain: Collection[tuple[str, str]]) -> None:
-        assert not self.problems, self.problems
-        assert not self.resets, f"false alarms: {self.resets}"
-        ids = [parse_id(str(event.id)) for event in self.seen]
-        assert ids == sorted(set(ids)), "repeated, or out of order"
+    def faults(self, stored: Stored, uncertain: Collection[tuple[str, str]]) -> Faults:
         due = self.due(stored)
         known = {one for one, _ in due}
-        assert [(e.id, e.data) for e in self.seen if e.id in known] == due, "lost"
+        ids = [str(event.id) for event in self.seen]
         # A publish that raised and may have been stored arrives at most once; nothing else does.
         others = [str(event.data) for event in self.seen if event.id not in known]
-        assert len(others) == len(set(others)), f"stored twice: {others}"
-        assert set(others) <= {data for channel, data in uncertain if channel in self.channels}
+        may_be = {data for channel, data in uncertain if channel in self.channels}
+        return Faults(
+            lost=len(known - set(ids)),
+            repeated=len(ids) - len(set(ids)) + len(others) - len(set(others)),
+            disordered=sum(parse_id(a) > parse_id(b) for a, b in pairwise(ids)),
+            foreign=len(set(others) - may_be),
+            wrong=sum(stored[str(e.id)][1] != e.data for e in self.seen if e.id in known),
+            false_alarms=len(self.resets),
+            problems=len(self.problems),
+        )
+
+
+class Faults(NamedTuple):
+    """What a viewer must have had none of."""
+
+    lost: int = 0
+    repeated: int = 0
+    disordered: int = 0
+    foreign: int = 0
+    wrong: int = 0
+    false_alarms: int = 0
+    problems: int = 0
 
 
 class Crowd:
@@ -148,15 +172,20 @@ class Crowd:
     def arrived(self) -> int:
         return sum(len(viewer.seen) for viewer in self.viewers)
 
-    def check(self, publishers: Publishers, seconds: float = 60) -> None:
+    def faults(self, publishers: Publishers, seconds: float = 60) -> Faults:
         """Wait until everything has come, and a little longer for what must not come."""
         stored = publishers.stored
+        due = [(viewer, len(viewer.due(stored))) for viewer in self.viewers]
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and any(one.lacks(stored) for one in self.viewers):
+        while time.monotonic() < deadline and any(len(one.seen) < count for one, count in due):
             time.sleep(0.05)
-        time.sleep(0.2)
-        for viewer in self.viewers:
-            viewer.check(stored, publishers.uncertain)
+        time.sleep(0.3)
+        found = [viewer.faults(stored, publishers.uncertain) for viewer in self.viewers]
+        return Faults(*map(sum, zip(*found, strict=True)))
+
+    def check(self, publishers: Publishers) -> None:
+        assert self.faults(publishers) == Faults()
+        assert not [viewer.problems for viewer in self.viewers if viewer.problems]
 
 
 class Publishers:
@@ -192,9 +221,11 @@ class Publishers:
     def busy(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
-    def process(self, channel: str, name: str, count: int, pause: float = 0.0) -> None:
+    def process(
+        self, channel: str, name: str, count: int, pause: float = 0.0, size: int = 0
+    ) -> None:
         """A Python program that publishes in a loop, and goes on when a publish raises."""
-        self._begin(self._process, channel, name, count, pause)
+        self._begin(self._process, channel, name + "." * size, count, pause)
 
     def _process(self, channel: str, name: str, count: int, pause: float) -> None:
         with subprocess.Popen(

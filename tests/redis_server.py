@@ -6,17 +6,20 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.components import need
 from tests.waiting import until
 
 
 class RedisServer:
     """Keeps an append-only file, so that what it acknowledged survives its death."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
         self.path = folder / "redis.sock"
         self.url = f"unix://{self.path}"
-        self._command = [need("redis-server"), "--port", "0", "--unixsocket", str(self.path)]
+        if program is None:
+            from tests.components import need  # pytest's, which a bench does not have
+
+            program = need("redis-server")
+        self._command = [program, "--port", "0", "--unixsocket", str(self.path)]
         self._command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
         # The default, everysec, writes late while the disk is busy: a kill then loses answers.
         self._command += ["--appendfsync", "always", *options]

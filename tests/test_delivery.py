@@ -93,6 +93,19 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
     redis.stop()
 
 
+@pytest.mark.parametrize("fanout", ["on", "off"])
+def test_viewers_that_stop_reading_for_a_while(tmp_path: Path, fanout: str) -> None:
+    url = f"sqlite:///{tmp_path}/hub.db"
+    env = {"HUB": url, "HISTORY": "100000", "SSEKIT_FANOUT": fanout}
+    with gunicorn(APP, env=env) as server:
+        watching = [Viewer(server.url, ["news"], naps=[0.0, 0.15][n % 2]) for n in range(4)]
+        with Crowd(watching) as crowd:
+            publishers = Publishers(url)
+            publishers.process("news", "program", 300, size=8000)
+            publishers.join()
+            crowd.check(publishers)
+
+
 @contextmanager
 def waitress(target: str, env: dict[str, str]) -> Iterator[Server]:
     port = free_port()
