@@ -19,6 +19,7 @@ middleware around the stream, TLS in the server, another server) is served by it
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 import time
@@ -34,8 +35,9 @@ from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
 from ssekit.stream import Body, log_ended
+from ssekit.subscription import Subscription
 from ssekit.tail import Ring
-from ssekit.wire import HEARTBEAT, Event
+from ssekit.wire import HEARTBEAT
 
 PIECE = 64 * 1024
 """Bytes that a lagging viewer is given at once: enough for few calls, too few to starve others."""
@@ -134,6 +136,8 @@ class Fanout:
         self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
         self._listening: dict[str, list[Group]] = {}  # by channel
         self._lagging: set[Viewer] = set()
+        self._shortest = math.inf  # of the heartbeats
+        self._sweep_at = 0.0
         self._looked_at = 0.0
         self._count = 0
         self._loop = loop_of_process()
@@ -151,19 +155,18 @@ class Fanout:
         self,
         connection: Connection,
         body: Body,
-        channels: frozenset[str],
-        position: int,
-        pending: Sequence[Event],
+        subscription: Subscription,
     ) -> None:
         """Take the connection over from a stream's body.
 
-        The viewer is sent the ``pending`` events first, and then the entries of its channels
-        behind ``position``.
+        The viewer is sent first what the subscription has read, and then what comes behind its
+        position.  Raises OSError, with nothing changed, if the process has no descriptor left.
         """
+        descriptor = os.dup(connection.socket.fileno())
+        pending = subscription.pending()
         block = b"".join(event.encode() for event in pending)
-        heartbeat = body.client.heartbeat
-        group = self._group(channels, connection.chunked, heartbeat)
-        viewer = Viewer(self, group, os.dup(connection.socket.fileno()), body)
+        group = self._group(subscription.channels, connection.chunked, body.client.heartbeat)
+        viewer = Viewer(self, group, descriptor, body)
         viewer.events += len(pending)
         viewer.bytes += len(block)
         body.admission.let_go()
@@ -177,7 +180,7 @@ class Fanout:
         with Tcp(viewer.descriptor) as tcp:
             tcp.bound_unsent(UNSENT)
         rest = memoryview(group.framed(block) if block else b"")
-        self._lag(viewer, position, rest)
+        self._lag(viewer, subscription.position, rest)
         self._resume(viewer)
 
     def deliver(self, entries: Sequence[Entry]) -> None:
@@ -320,9 +323,12 @@ class Fanout:
 
     def tick(self, now: float) -> None:
         """Send the heartbeats that are due; to whole groups, as all at the head had the last."""
-        for group in list(self._groups.values()):
-            if group.head and now - group.sent_at >= group.heartbeat:
-                self._send(group, HEARTBEAT)
+        if now >= self._sweep_at:
+            # With a channel for each user there are as many groups as viewers: not every tick.
+            self._sweep_at = now + self._shortest / 20
+            for group in list(self._groups.values()):
+                if group.head and now - group.sent_at >= group.heartbeat:
+                    self._send(group, HEARTBEAT)
         if now - self._looked_at >= LOOK:
             self._looked_at = now
             for viewer in list(self._lagging):
@@ -336,6 +342,8 @@ class Fanout:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(*key)
+            if heartbeat < self._shortest:
+                self._shortest, self._sweep_at = heartbeat, 0.0
             for channel in channels:
                 self._listening.setdefault(channel, []).append(group)
         return group

@@ -196,7 +196,12 @@ class _View(Subscription):
             return False
         if not self.settle():
             return False
-        fanout.take(connection, body, self.channels, self.position, self.pending())
+        try:
+            fanout.take(connection, body, self)
+        except OSError as error:
+            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+            self._stays = True
+            return False
         return True
 
 
