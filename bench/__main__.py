@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure ssekit on this machine: the server on one core, clients on another.",
-        epilog=f"benches:\n{listed}\n  all           all of them (about 20 minutes)\n\n"
+        epilog=f"benches:\n{listed}\n  all           all of them (about half an hour)\n\n"
         f"subjects:\n{subjects}\n\n"
         "It exits with 1 if a target was missed, with 2 if a bench could not run.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -26,7 +26,7 @@ def run(settings: Settings, results: Results) -> None:
         for subject in available(NAME, settings, results, OURS):
             with clients(settings.cores[1]) as load, subject.start(settings.cores[0]) as server:
                 open_streams(server, load, 100)
-                deliver(server, load, Schedule(3), 0)
+                deliver(server, load, Schedule(3))
                 _ask(server, load, 200)
                 ways = [("streams", _open), ("plain", _ask)]
                 took = {}

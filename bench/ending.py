@@ -27,7 +27,7 @@ def run(settings: Settings, results: Results) -> None:
         for name, start, streams in rows:
             with clients(settings.cores[1]) as load, start(settings.cores[0]) as server:
                 open_streams(server, load, streams)
-                deliver(server, load, Schedule(3), 0)
+                deliver(server, load, Schedule(3))
                 load.reset()
                 load.tell("ended 20")
                 began = time.monotonic()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 
 from bench import counters
 from bench.load import Load, clients
@@ -18,6 +18,8 @@ NAME = "fanout"
 SUBSCRIBERS = 1000
 DELIVERIES = 45_000  # a second, at the fixed rate
 
+Side = tuple[Server, Load]
+
 
 def run(settings: Settings, results: Results) -> None:
     """Measure every subject next to the C loop, in interleaved rounds."""
@@ -26,8 +28,9 @@ def run(settings: Settings, results: Results) -> None:
     subjects = available(NAME, settings, results, OURS + PEERS)
     for _ in range(settings.rounds):
         with pairs(settings, subscribers, subjects) as measured:
-            for subject, load, sides in measured:
-                _take(results, load, sides, _schedules(settings, subscribers, subject.share))
+            for name, sides in measured:
+                share = next(subject.share for subject in subjects if subject.name == name)
+                _take(results, sides, _schedules(settings, subscribers, share))
     _explain(results)
     _judge(results)
 
@@ -46,26 +49,28 @@ def available(
 @contextmanager
 def pairs(
     settings: Settings, subscribers: int, subjects: list[Subject]
-) -> Iterator[Iterator[tuple[Subject, Load, dict[str, Server]]]]:
+) -> Iterator[Iterator[tuple[str, dict[str, Side]]]]:
     """Run the C loop, and beside it one subject after the other, all with their subscribers."""
 
-    def one_by_one() -> Iterator[tuple[Subject, Load, dict[str, Server]]]:
+    def one_by_one() -> Generator[tuple[str, dict[str, Side]], None, None]:
         for subject in subjects:
-            with subject.start(settings.cores[0]) as server:
-                open_streams(server, load, subscribers, group_of(subject.name))
-                # What a server makes at its first event is not the price of the others.
-                deliver(server, load, Schedule(3), group_of(subject.name))
-                yield subject, load, {LOOP: yardstick, subject.name: server}
-                load.do("shut", group_of(subject.name))
+            with _side(settings, subscribers, subject) as side:
+                yield subject.name, {LOOP: yardstick, subject.name: side}
 
-    with clients(settings.cores[1]) as load, YARDSTICK.start(settings.cores[0]) as yardstick:
-        open_streams(yardstick, load, subscribers, group_of(LOOP))
-        yield one_by_one()
+    with (
+        _side(settings, subscribers, YARDSTICK) as yardstick,
+        closing(one_by_one()) as measured,
+    ):
+        yield measured
 
 
-def group_of(row: str) -> int:
-    """Return the group of the load whose streams are a row's."""
-    return 0 if row == LOOP else 1
+@contextmanager
+def _side(settings: Settings, subscribers: int, subject: Subject) -> Iterator[Side]:
+    # Each has clients of its own, as one process may not open enough descriptors for both.
+    with clients(settings.cores[1]) as load, subject.start(settings.cores[0]) as server:
+        open_streams(server, load, subscribers)
+        deliver(server, load, Schedule(3))  # What is made at the first event is made now.
+        yield server, load
 
 
 def fixed_rate(subscribers: int) -> float:
@@ -83,20 +88,15 @@ def _schedules(settings: Settings, subscribers: int, share: float) -> dict[str, 
     }
 
 
-def _take(
-    results: Results, load: Load, sides: dict[str, Server], schedules: dict[str, Schedule]
-) -> None:
-    """Let both sides follow each schedule in turn: the subject and the C loop."""
+def _take(results: Results, sides: dict[str, Side], schedules: dict[str, Schedule]) -> None:
+    """Let both sides follow each schedule in turn: the C loop and the subject."""
     for name, schedule in schedules.items():
-        taken = {
-            row: deliver(server, load, schedule, group_of(row)) for row, server in sides.items()
-        }
+        taken = {row: deliver(*side, schedule) for row, side in sides.items()}
         for row, measure in taken.items():
             results.put(NAME, row, _columns(name, measure, taken[LOOP]))
             check(NAME, results, f"{row}, {name}", measure)
-    for row, server in sides.items():
-        calls = system_calls(server, load, Schedule(10), group_of(row))
-        results.put(NAME, row, {"system calls": calls})
+    for row, side in sides.items():
+        results.put(NAME, row, {"system calls": system_calls(*side, Schedule(10))})
 
 
 def _columns(name: str, measure: Delivered, loop: Delivered) -> dict[str, float | None]:

@@ -45,11 +45,8 @@ def _delivery(settings: Settings, results: Results, subscribers: int) -> None:
     [subject] = [subject for subject in OURS if subject.name == FANOUT]
     schedule = Schedule(max(4, round(settings.scaled(DELIVERIES) / subscribers)))
     with pairs(settings, subscribers, [subject]) as measured:
-        for _subject, load, sides in measured:
-            taken = {
-                row: deliver(server, load, schedule, int(row != LOOP))
-                for row, server in sides.items()
-            }
+        for _, sides in measured:
+            taken = {row: deliver(*side, schedule) for row, side in sides.items()}
             check(NAME, results, FANOUT, taken[FANOUT])
             columns = {
                 f"{what_is_counted()} of a delivery": cost(taken[FANOUT]),
@@ -74,8 +71,8 @@ def _publish(settings: Settings, results: Results, others: int) -> None:
 
 
 def _price_of_publish(server: Server, load: Load, schedule: Schedule) -> float:
-    deliver(server, load, schedule, 0)
-    taken = [deliver(server, load, schedule, 0).total for _ in range(3)]
+    deliver(server, load, schedule)
+    taken = [deliver(server, load, schedule).total for _ in range(3)]
     return statistics.median(taken) / schedule.count * 1e6
 
 

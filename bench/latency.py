@@ -6,7 +6,7 @@ servers are held against it, each in turn with it.
 
 from __future__ import annotations
 
-from bench.fanout import SUBSCRIBERS, available, check, fixed_rate, group_of, pairs
+from bench.fanout import SUBSCRIBERS, available, check, fixed_rate, pairs
 from bench.measuring import Schedule, deliver
 from bench.results import Results
 from bench.settings import Settings
@@ -25,11 +25,8 @@ def run(settings: Settings, results: Results) -> None:
     schedule = Schedule(settings.scaled(round(rate * 4), 10), rate=rate)
     for _ in range(settings.rounds):
         with pairs(settings, subscribers, subjects) as measured:
-            for _subject, load, sides in measured:
-                taken = {
-                    row: deliver(server, load, schedule, group_of(row))
-                    for row, server in sides.items()
-                }
+            for _, sides in measured:
+                taken = {row: deliver(*side, schedule) for row, side in sides.items()}
                 for row, measure in taken.items():
                     results.put(
                         NAME,

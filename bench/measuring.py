@@ -46,7 +46,7 @@ class Delivered:
 
 
 def deliver(
-    server: Server, load: Load, schedule: Schedule, group: int, seconds: float = 60
+    server: Server, load: Load, schedule: Schedule, group: int = 0, seconds: float = 60
 ) -> Delivered:
     """Publish a schedule and measure until all clients of the group have all of it.
 
@@ -82,10 +82,10 @@ def open_streams(server: Server, load: Load, clients: int, group: int = 0) -> fl
     return seconds
 
 
-def system_calls(server: Server, load: Load, schedule: Schedule, group: int) -> float | None:
+def system_calls(server: Server, load: Load, schedule: Schedule) -> float | None:
     """Return the system calls of one delivery; None where they cannot be counted."""
     load.reset()
     with counters.counting(server.pids, counters.SYSTEM_CALLS) as counts:
         server.publish(**asdict(schedule))
-        report = load.wait(schedule.count, 30, group)
+        report = load.wait(schedule.count, 30)
     return sum(counts.values()) / report["deliveries"] if counts else None

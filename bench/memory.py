@@ -39,7 +39,7 @@ def _weigh(settings: Settings, results: Results, subject: Subject, full: int) ->
             return sum(map(proportional_set_size, server.pids))
 
         open_streams(server, load, first)
-        deliver(server, load, Schedule(3), 0)
+        deliver(server, load, Schedule(3))
         before = weight()
         seconds = open_streams(server, load, more)
         results.put(
