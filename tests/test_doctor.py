@@ -153,7 +153,7 @@ def nginx_that_cuts_after_two_seconds(behind: Behind) -> Plan:
 @case("lingers")
 def a_relay_that_ignores_who_leaves(behind: Behind) -> Plan:
     port = behind.stack.enter_context(relay(behind.ssekit.port))
-    return Plan(f"http://127.0.0.1:{port}/stream")
+    return Plan(f"http://127.0.0.1:{port}/stream", seconds=12.0)
 
 
 @contextmanager

@@ -84,6 +84,8 @@ def untested(seen: Seen) -> list[str]:
         notes.append(
             "whether silence is cut after 60 s, or after 100 s, needs --seconds 90, or 140"
         )
+    if seen.head is None:
+        notes.append("HEAD, POST and other requests, for which the time did not last: --seconds")
     if seen.resumed is None:
         notes.append("resuming, because too few events with ids came in the first seconds")
     if seen.probe is None:
