@@ -22,10 +22,11 @@ from ssekit.config import Site, nginx
 from ssekit.doctor import Finding, Plan, Seen, examine, judge
 from ssekit.doctor.http import Manner
 from tests import proxies, test_ways
+from tests.clients import Client
 from tests.servers import free_port, gunicorn
 from tests.test_ways import Backends, at
 
-SECONDS = 8.0
+SECONDS = 9.0
 ORIGIN = "https://page.example"
 AT_ONCE = 20
 IMPATIENT = ("--graceful-timeout", "1")  # these streams do not end when they are told to
@@ -153,7 +154,7 @@ def nginx_that_cuts_after_two_seconds(behind: Behind) -> Plan:
 @case("lingers")
 def a_relay_that_ignores_who_leaves(behind: Behind) -> Plan:
     port = behind.stack.enter_context(relay(behind.ssekit.port))
-    return Plan(f"http://127.0.0.1:{port}/stream", seconds=12.0)
+    return Plan(f"http://127.0.0.1:{port}/stream", seconds=20.0)
 
 
 @contextmanager
@@ -276,6 +277,9 @@ def apache_with_mod_deflate(behind: Behind) -> Plan:
         </Directory>"""
     modules = ["cgid", "alias", "filter", "deflate"]
     behind.stack.enter_context(proxies.apache(site, port, folder, *modules))
+    # Apache listens before it can answer.
+    with Client(f"http://127.0.0.1:{port}/cgi-bin/absent") as warmed:
+        assert warmed.status == 404
     return Plan(f"http://127.0.0.1:{port}/cgi-bin/plain")
 
 

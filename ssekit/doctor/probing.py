@@ -116,6 +116,8 @@ class _Examination:
             return seen
         self._progress("asking for it without compression")
         plain = self._look(seen.url, PLAIN, enough=_three)
+        if plain is not None and not plain.answered:
+            plain = self._look(seen.url, PLAIN, enough=_three) or plain
         if plain is not None and plain.events and not seen.look.answered:
             # It may have been the first that was slow, and not the compressed one.
             again = self._look(seen.url, enough=_three)
@@ -127,7 +129,10 @@ class _Examination:
         url, quick = seen.url, self._quick
         if self._budget.allows(self._budget.quick):
             seen = replace(seen, http2=offers_http2(url, self._budget.quick, self._manner))
-        seen = replace(seen, head=quick(url, "HEAD", []))
+        head = quick(url, "HEAD", [])
+        if head is not None and not head.answered:
+            head = quick(url, "HEAD", []) or head  # a busy server is not one that hangs
+        seen = replace(seen, head=head)
         if self._plan.post:
             seen = replace(seen, post=quick(url, "POST", []))
         if self._plan.origin:
