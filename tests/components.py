@@ -20,7 +20,8 @@ def need(program: str) -> str:
 
 def need_clients_js() -> None:
     """Without the packages of tests/clients_js skip the test, or fail it where CI=true."""
-    if not Path(__file__).with_name("clients_js").joinpath("node_modules").is_dir():
+    installed = Path(__file__).parent / "clients_js" / "node_modules" / ".package-lock.json"
+    if not installed.exists():
         _missing("needs the packages of tests/clients_js: run npm ci there")
 
 
