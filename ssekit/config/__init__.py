@@ -36,7 +36,7 @@ SERVERS: dict[str, tuple[Callable[[Any], str], dict[str, str], str]] = {
 
 EPILOG = """\
 examples:
-  ssekit config nginx --name example.org --certificate cert.pem --key key.pem
+  ssekit config nginx --name example.org --certificate /etc/ssl/site.pem --key /etc/ssl/site.key
   ssekit config apache --cgi /usr/lib/cgi-bin
   ssekit config systemd wsgi:app --workers 4
 ssekit config SERVER --help lists the options of each.
