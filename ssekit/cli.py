@@ -32,7 +32,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CODES = """\
 exit codes:
   0    done; also when whoever reads the output has closed it
-  1    failed, and standard error says why
+  1    failed, and standard error says why; of doctor: it has found something
   2    wrong usage
   130  ended by Ctrl-C
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,8 +14,18 @@ def need(program: str) -> str:
     """Return the program's path; without it skip the test, or fail it where CI=true."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
-        missing = f"needs {program}, which is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        _missing(f"needs {program}, which is not installed")
     return path
+
+
+def need_clients_js() -> None:
+    """Without the packages of tests/clients_js skip the test, or fail it where CI=true."""
+    installed = Path(__file__).parent / "clients_js" / "node_modules" / ".package-lock.json"
+    if not installed.exists():
+        _missing("needs the packages of tests/clients_js: run npm ci there")
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 import ssekit
-from ssekit.cli import main
+from ssekit.cli import COMMANDS, main
 from tests import commands
 from tests.clients import Client
 from tests.commands import ran
 from tests.scripted import STREAM, Scripted, hold
-from tests.servers import ROOT
+from tests.servers import ROOT, free_port
 from tests.waiting import until
 
 EVENTS = b':\ndata: one\nid: 1\n\nevent: tick\ndata: {"n":\ndata: 2}\nid: 2\n\n'
@@ -28,7 +28,7 @@ TIMER = "from ssekit import every\nfrom ssekit.script import send\nfor n in ever
 def test_help_names_every_command_and_exit_code() -> None:
     done = ran("--help")
     assert done.returncode == 0
-    for word in ("serve", "publish", "listen", "130"):
+    for word in ("serve", "publish", "listen", "doctor", "config", "130"):
         assert word in done.stdout
     assert ran().stderr == done.stdout
 
@@ -42,7 +42,7 @@ def test_help_needs_nothing_installed() -> None:
     assert done.stdout.decode() == f"ssekit {ssekit.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "listen"])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_each_command_has_examples(command: str) -> None:
     done = ran(command, "--help")
     assert done.returncode == 0
@@ -69,6 +69,10 @@ def test_each_command_has_examples(command: str) -> None:
         (("serve", "os:getcwd", "--bind", "127.0.0.1:99999"), "--bind needs HOST:PORT"),
         (("serve", "os:getcwd", "--workers", "0"), "--workers needs"),
         (("serve", "os:getcwd", "--origin", "https://a.example"), "--origin is for scripts"),
+        (("doctor", "ftp://127.0.0.1/"), "ftp://127.0.0.1/"),
+        (("doctor", "http://127.0.0.1/", "--seconds", "0"), "--seconds needs"),
+        (("config",), "SERVER"),
+        (("config", "nginx", "--listen", "80; evil"), "80; evil"),
     ],
 )
 def test_wrong_usage_is_told_and_is_exit_code_2(
@@ -80,6 +84,18 @@ def test_wrong_usage_is_told_and_is_exit_code_2(
         code = left.code  # type: ignore[assignment]
     assert code == 2
     assert words in capsys.readouterr().err
+
+
+def test_config_prints_a_configuration() -> None:
+    done = ran("config", "nginx", "--name", "example.org")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "server_name example.org;" in done.stdout
+
+
+def test_doctor_fails_with_its_findings() -> None:
+    done = ran("doctor", f"http://127.0.0.1:{free_port()}/", "--seconds", "5")
+    assert done.returncode == 1
+    assert "unreachable" in done.stdout
 
 
 # listen URL

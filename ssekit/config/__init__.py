@@ -34,9 +34,19 @@ SERVERS: dict[str, tuple[Callable[[Any], str], dict[str, str], str]] = {
 }
 """The text of each server, and what it serves where neither --upstream nor --cgi is given."""
 
+EPILOG = """\
+examples:
+  ssekit config nginx --name example.org --certificate /etc/ssl/site.pem --key /etc/ssl/site.key
+  ssekit config apache --cgi /usr/lib/cgi-bin
+  ssekit config systemd wsgi:app --workers 4
+ssekit config SERVER --help lists the options of each.
+"""
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options to ``parser``."""
+    parser.description = "Print a complete configuration for a server."
+    parser.epilog = EPILOG
     servers = parser.add_subparsers(dest="server", required=True, metavar="SERVER")
     for name, (_, _, about) in SERVERS.items():
         server = servers.add_parser(name, help=about, description=f"Print: {about}.")
