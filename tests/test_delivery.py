@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +49,14 @@ def test_four_workers_on_one_file_and_four_kinds_of_publishers(
     env = {"HUB": url, "HISTORY": "100000", "SSEKIT_FANOUT": fanout}
     with (
         gunicorn(APP, "--workers", "4", "--graceful-timeout", "5", env=env) as server,
-        Crowd(viewers(server, 20)) as crowd,
+        Crowd(viewers(server, 16)) as crowd,
     ):
         publishers = Publishers(url)
-        publishers.process("news", "program", 300, 0.002)
-        publishers.command_line("sport", "command line", 300)
-        publishers.script("news", "script", 6)
-        publishers.request(f"{server.url}/publish", "sport", "request", 150)
-        until(lambda: crowd.arrived > 500, 30)
+        publishers.process("news", "program", 250, 0.002)
+        publishers.command_line("sport", "command line", 250)
+        publishers.script("news", "script", 4)
+        publishers.request(f"{server.url}/publish", "sport", "request", 100)
+        until(lambda: crowd.arrived > 300, 30)
         if calamity == "reload":
             before = set(server.children())
             server.process.send_signal(signal.SIGHUP)
@@ -75,12 +74,12 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
     env = {"HUB": redis.url, "HISTORY": "100000"}
     with (
         gunicorn(APP, "--workers", "2", env=env) as server,
-        Crowd(viewers(server, 20)) as crowd,
+        Crowd(viewers(server, 16)) as crowd,
     ):
         publishers = Publishers(redis.url)
-        publishers.process("news", "one", 400, 0.005)
-        publishers.process("sport", "two", 400, 0.005)
-        until(lambda: crowd.arrived > 500, 30)
+        publishers.process("news", "one", 250, 0.005)
+        publishers.process("sport", "two", 250, 0.005)
+        until(lambda: crowd.arrived > 300, 30)
         clients = redis.command("CLIENT", "LIST").decode()
         assert len(re.findall(r"name=ssekit-tail", clients)) == 2
         redis.kill()
@@ -88,20 +87,18 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
         redis.start()
         publishers.join()
         crowd.check(publishers)
-        assert len(publishers.stored) + len(publishers.uncertain) + publishers.refused == 800
+        assert len(publishers.stored) + len(publishers.uncertain) + publishers.refused == 500
         assert server.log.count("the hub's broker is away") == 2  # once in each worker
     redis.stop()
 
 
-@pytest.mark.parametrize("fanout", ["on", "off"])
-def test_viewers_that_stop_reading_for_a_while(tmp_path: Path, fanout: str) -> None:
+def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hub.db"
-    env = {"HUB": url, "HISTORY": "100000", "SSEKIT_FANOUT": fanout}
-    with gunicorn(APP, env=env) as server:
+    with gunicorn(APP, env={"HUB": url, "HISTORY": "100000"}) as server:
         watching = [Viewer(server.url, ["news"], naps=[0.0, 0.15][n % 2]) for n in range(4)]
         with Crowd(watching) as crowd:
             publishers = Publishers(url)
-            publishers.process("news", "program", 300, size=8000)
+            publishers.process("news", "program", 250, size=8000)
             publishers.join()
             crowd.check(publishers)
 
@@ -239,22 +236,4 @@ def test_a_browser_that_lost_its_connection_before_any_event_misses_nothing(
         page.wait_for_function("seen.length >= 4")
         assert page.evaluate("seen") == ["number 0", "number 1", "number 2", "live"]
         assert page.evaluate("opened") == 1
-    hub.close()
-
-
-def test_a_publish_in_another_process_reaches_a_viewer_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/hub.db"
-    hub = Hub(url)
-    with gunicorn(APP, env={"HUB": url}) as server:
-        viewer = Viewer(server.url, ["news"])
-        until(lambda: viewer.joined, 10)
-        waits = []
-        for n in range(30):
-            published = time.perf_counter()
-            hub.publish("news", n)
-            until(lambda n=n: len(viewer.seen) > n, 10)
-            waits.append(time.perf_counter() - published)
-        # `until` itself looks every 5 ms.
-        assert sorted(waits)[15] < 0.02, waits
-        viewer.end()
     hub.close()
