@@ -38,8 +38,12 @@ from ssekit.wire import HEARTBEAT
 
 TICK = 0.05
 """Seconds between two looks at whether heartbeats are due and whether the process is ending."""
-PATIENCE = 1.0
-"""Seconds after which a source that has swallowed `Ended` gets it again."""
+PATIENCE = 20
+"""Turns of TICK after which a source that has swallowed `Ended` gets it again.
+
+Counted in turns of the event loop, not by the clock: on a busy machine a turn may be long, and
+nobody has had more time to end for that.
+"""
 
 log = logging.getLogger("ssekit.host")
 
@@ -51,7 +55,6 @@ class GreenletClient(Client):
         super().__init__(heartbeat)
         self.number = -1
         self.descriptor = -1
-        self._asked_at = 0.0
         self._greenlet: Any = None
         self._inside = False
         self._beside: bool | None = None
@@ -95,27 +98,29 @@ class GreenletClient(Client):
         self.end(LEFT)
 
     def end(self, reason: str) -> None:
-        """Throw `Ended` into the source if it is waiting; from the event loop only.
-
-        Asked again, it does so again once PATIENCE is over: a source may catch what it likes.
-        """
-        now = time.monotonic()
-        if self.ended is None:
-            self.ended = reason
-        elif now - self._asked_at < PATIENCE:
+        """Ask the source to end; from the event loop only."""
+        if self.ended is not None:
             return
-        elif self._inside:
-            log.warning("a source has caught ssekit.host.Ended and goes on: it is ended again")
-        elif self.connection is not None and self.connection.socket is not None:
-            # The server waits to write to a client that does not read; only the socket ends that.
-            _shut_down(self.connection.socket)
-        self._asked_at = now
+        self.ended = reason
+        loop_of_process().asked(self)
         if self.connection is not None:
             self.connection.close_after()
             if reason == ENDING:
                 self.connection.expect_nothing()
+        self._throw()
+
+    def insist(self) -> None:
+        """Ask again, as the source was asked to end and has had time to."""
         if self._inside:
-            self._greenlet.throw(Ended(self.ended))
+            log.warning("a source has caught ssekit.host.Ended and goes on: it is ended again")
+            self._throw()
+        elif self.connection is not None and self.connection.socket is not None:
+            # The server waits to write to a client that does not read; only the socket ends that.
+            _shut_down(self.connection.socket)
+
+    def _throw(self) -> None:
+        if self._inside:
+            self._greenlet.throw(Ended(str(self.ended)))
 
     def beat(self) -> None:
         """Send a heartbeat beside the server, if nothing can come in between."""
@@ -233,6 +238,10 @@ class Loop:
                 client.descriptor = connection.socket.fileno()
                 self.departures.watch(client.descriptor, client)
 
+    def asked(self, client: GreenletClient) -> None:
+        """Ask its source again, should it still be there after a while."""
+        self._singles.asked(client)
+
     def remove(self, client: GreenletClient) -> None:
         """Serve it no more."""
         if self._singles.remove(client):
@@ -255,7 +264,7 @@ class Loop:
         if self.process != os.getpid() or not self._crowds:
             return
         gevent.get_hub().loop.run_callback(self._end_all)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE * TICK
         while self._crowds and time.monotonic() < deadline:
             gevent.sleep(TICK / 5)
 
@@ -265,6 +274,7 @@ class _Singles:
 
     def __init__(self) -> None:
         self._clients: dict[int, GreenletClient] = {}
+        self._asked: dict[int, int] = {}  # of clients asked to end: the turns they still have
         self._beats: list[tuple[float, int]] = []  # a heap of (when to look, which client)
         self._numbers = itertools.count()
 
@@ -277,13 +287,22 @@ class _Singles:
         heapq.heappush(self._beats, (client.wrote_at + client.heartbeat, client.number))
 
     def remove(self, client: GreenletClient) -> bool:
+        self._asked.pop(client.number, None)
         if self._clients.pop(client.number, None) is None:
             return False
         if not self._clients:
             self._beats.clear()
         return True
 
+    def asked(self, client: GreenletClient) -> None:
+        """The client's source was asked to end."""
+        self._asked[client.number] = PATIENCE
+
     def tick(self, now: float) -> None:
+        for number, turns in list(self._asked.items()):
+            self._asked[number] = turns - 1 or PATIENCE
+            if turns == 1 and number in self._clients:
+                self._clients[number].insist()
         beats = self._beats
         while beats and beats[0][0] <= now:
             _, number = heapq.heappop(beats)
