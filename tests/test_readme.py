@@ -1,0 +1,104 @@
+"""The README cannot drift: its examples run, and its commands and links exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients import Client
+from tests.servers import ROOT, gunicorn
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = {
+    code.partition("\n")[0].removeprefix("# "): code
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name, code in EXAMPLES.items():
+        (tmp_path / name).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_five_examples() -> None:
+    assert list(EXAMPLES) == [
+        "clock_app.py",
+        "clock_script.py",
+        "news.py",
+        "flask_app.py",
+        "test_clock.py",
+    ]
+
+
+def test_the_generator_streams_under_gunicorn(folder: Path) -> None:
+    with gunicorn("clock_app:app", "--chdir", str(folder)) as server:
+        with Client(server.url) as client:
+            assert '{"now":"' in client.wait(2)[1].data
+
+
+def test_the_script_prints_its_stream(folder: Path) -> None:
+    command = [sys.executable, "clock_script.py"]
+    with subprocess.Popen(command, cwd=folder, env=ENV, stdout=subprocess.PIPE) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline().startswith(b'data: {"now":"')
+        script.terminate()
+
+
+def test_the_hub_carries_an_event_from_another_process(folder: Path) -> None:
+    with gunicorn("news:app", "--chdir", str(folder)) as server, Client(server.url) as client:
+        assert client.wait(1)[0].event == "stream-open"
+        code = "import news; print(news.announce('It works'))"
+        published = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=ENV, capture_output=True, check=True
+        )
+        event = client.wait(2)[1]
+        assert (event.data, event.id) == (
+            '{"headline":"It works"}',
+            published.stdout.decode().strip(),
+        )
+
+
+def test_the_flask_view_streams(folder: Path) -> None:
+    with gunicorn("flask_app:app", "--chdir", str(folder)) as server:
+        with Client(f"{server.url}/events") as client:
+            assert client.wait(1)[0].event == "stream-open"
+            code = "import flask_app; flask_app.hub.publish('sport', 'goal')"
+            subprocess.run([sys.executable, "-c", code], cwd=folder, env=ENV, check=True)
+            assert client.wait(2)[1].data == "goal"
+
+
+def test_the_test_passes(folder: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
+    done = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    "page", sorted({"README.md", "CONTRIBUTING.md", *os.listdir(ROOT / "docs")})
+)
+def test_links_and_commands_exist(page: str) -> None:
+    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+    text = path.read_text() if path.suffix == ".md" else ""
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in link:
+            assert (path.parent / link).exists(), f"{page} links to {link}"
+    for command in re.findall(r"\bscripts/([a-z-]+)", text):
+        assert (ROOT / "scripts" / command).exists(), f"{page} names scripts/{command}"
+    for command in re.findall(r"`ssekit ([a-z]+)", text):
+        done = subprocess.run(
+            [sys.executable, "-m", "ssekit", command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{page} names ssekit {command}"
