@@ -83,7 +83,7 @@ class Load:
         return self.ask(f"wait {group} {events} {seconds}").get(str(group), {})  # type: ignore[no-any-return]
 
     def do(self, what: str, group: int) -> None:
-        """Pause, continue or shut a group."""
+        """Do to a group what one of pause, continue, shut and again says."""
         self.ask(f"{what} {group}")
 
 
