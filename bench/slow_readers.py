@@ -18,8 +18,8 @@ from bench.load import Load, clients
 from bench.measuring import Schedule, deliver, open_streams
 from bench.processes import BenchError, proportional_set_size
 from bench.results import Results
+from bench.servers import Server, fanout
 from bench.settings import Settings
-from bench.subjects import Server, fanout
 
 NAME = "slow-readers"
 READERS, STOPPED, LATER = 50, 900, 100
