@@ -11,8 +11,9 @@ from bench.load import Load, clients
 from bench.measuring import Schedule, deliver, open_streams
 from bench.processes import BenchError, processor_seconds
 from bench.results import Results
+from bench.servers import Server
 from bench.settings import Settings
-from bench.subjects import FANOUT, OURS, Server
+from bench.subjects import FANOUT, OURS
 
 NAME = "accept"
 NUMBER = 10_000

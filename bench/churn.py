@@ -11,8 +11,8 @@ from bench.load import Load, clients
 from bench.measuring import open_streams
 from bench.processes import BenchError, descriptors, proportional_set_size, until
 from bench.results import Results
+from bench.servers import Server, fanout, portable
 from bench.settings import Settings
-from bench.subjects import Server, fanout, portable
 
 NAME = "churn"
 TOTAL, ALIVE = 100_000, 1000

@@ -11,8 +11,8 @@ import time
 from bench.load import clients
 from bench.measuring import Schedule, deliver, open_streams
 from bench.results import Results
+from bench.servers import fanout, portable
 from bench.settings import Settings
-from bench.subjects import fanout, portable
 
 NAME = "ending"
 STREAMS = 10_000

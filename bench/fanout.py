@@ -11,8 +11,9 @@ from bench.load import Load, clients
 from bench.measuring import Delivered, Schedule, deliver, open_streams, system_calls
 from bench.processes import BenchError
 from bench.results import Results
+from bench.servers import Server
 from bench.settings import Settings
-from bench.subjects import FANOUT, LOOP, OURS, PEERS, QUEUE, YARDSTICK, Server, Subject
+from bench.subjects import FANOUT, LOOP, OURS, PEERS, QUEUE, YARDSTICK, Subject
 
 NAME = "fanout"
 SUBSCRIBERS = 1000

@@ -15,8 +15,9 @@ from bench.load import Load, clients
 from bench.measuring import Schedule, deliver, open_streams
 from bench.processes import processor_seconds
 from bench.results import Results
+from bench.servers import Server, fanout
 from bench.settings import Settings
-from bench.subjects import FANOUT, LOOP, OURS, Server, fanout
+from bench.subjects import FANOUT, LOOP, OURS
 
 NAME = "growth"
 FEW, MANY = 500, 15_000

@@ -13,6 +13,7 @@
    churn TOTAL ALIVE PORT PATH         open TOTAL streams, and close them in random order and ways
    pause GROUP, continue GROUP         stop reading, read again
    shut GROUP                          close a group's streams
+   again GROUP                         close a group's streams, and come back with Last-Event-ID
    reset                               forget what was counted; the next event is number 1
    wait GROUP EVENTS SECONDS           until every client of the group has EVENTS, then as report
    ended SECONDS                       until no stream is open, then as report
@@ -514,10 +515,12 @@ static void each(int group, char what) {
         struct client *c = &clients[i];
         if (c->state == FREE || c->group != group)
             continue;
-        if (what == 's')
+        if (what == 's' || what == 'a')
             shut(c, 0);
         else
             watch(c, EPOLL_CTL_MOD, what == 'c' ? EPOLLIN : 0);
+        if (what == 'a' && start(c) == 0)
+            groups[group].back++;
     }
 }
 
@@ -564,6 +567,8 @@ static void obey(const char *line) {
             each(group & 7, 'c');
         else if (sscanf(line, "shut %d", &group) == 1)
             each(group & 7, 's');
+        else if (sscanf(line, "again %d", &group) == 1)
+            each(group & 7, 'a');
         else
             fprintf(stderr, "load: no such command: %s", line);
         printf("{}\n");

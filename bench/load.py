@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -30,10 +31,12 @@ def compiled(name: str) -> str:
     if not compiler:
         raise BenchError("the bench needs a C compiler (on Debian: apt-get install gcc libc6-dev)")
     program.parent.mkdir(exist_ok=True)
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)]
+    made = program.with_suffix(f".{os.getpid()}")  # another run may compile it as well
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"{shlex.join(command)} failed:\n{done.stderr}")
+    made.replace(program)
     return str(program)
 
 
@@ -83,7 +86,7 @@ class Load:
         return self.ask(f"wait {group} {events} {seconds}").get(str(group), {})  # type: ignore[no-any-return]
 
     def do(self, what: str, group: int) -> None:
-        """Pause, continue or shut a group."""
+        """Do to a group what one of pause, continue, shut and again says."""
         self.ask(f"{what} {group}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from bench import counters
 from bench.load import Load
 from bench.processes import BenchError, processor_seconds, until
-from bench.subjects import Server
+from bench.servers import Server
 
 EVENT = 82  # bytes of data, which make a frame of about 118
 

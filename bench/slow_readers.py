@@ -3,24 +3,23 @@
 Two runs come first, each with a server of its own, so that what the stopped readers cost can be
 told from what the events cost: in one everybody reads, which gives the latency to compare with; in
 the other there are only those who go on, which gives the worker's growth by the log alone.  After
-the third run most of the stopped read again.  The rest stay stopped for as many events more, and
-until the server has dropped them (TCP_USER_TIMEOUT is the heartbeat, so the heartbeat here is
-longer than the run), and come back with Last-Event-ID.  Each must have everything, once.
+the third run most of the stopped read again.  The rest stay stopped for as many events more, then
+give their connections up and come back with Last-Event-ID.  Each must have everything, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from bench.load import Load, clients
 from bench.measuring import Schedule, deliver, open_streams
-from bench.processes import BenchError, descriptors, proportional_set_size, until
+from bench.processes import BenchError, proportional_set_size
 from bench.results import Results
+from bench.servers import Server, fanout
 from bench.settings import Settings
-from bench.subjects import Server, fanout
 
 NAME = "slow-readers"
 READERS, STOPPED, LATER = 50, 900, 100
@@ -66,18 +65,13 @@ def _serving(
     history = max(2 * schedule.count, round(HISTORY * settings.scale)) + len(streams)
     with (
         clients(settings.cores[1]) as load,
-        fanout(settings.cores[0], history=history, heartbeat=_patience(schedule)) as server,
+        fanout(settings.cores[0], history=history) as server,
     ):
         server.flags = "r"
         for group, number in enumerate(streams):
             open_streams(server, load, number, group)
             deliver(server, load, Schedule(1), group)  # what is made once is made before
         yield server, load
-
-
-def _patience(schedule: Schedule) -> float:
-    """Return a heartbeat that outlasts the publishing to stopped readers."""
-    return schedule.count / RATE * 1.2 + 10
 
 
 def _reach(
@@ -107,10 +101,7 @@ def _read_again(results: Results, server: Server, load: Load, schedule: Schedule
     further = {**asdict(schedule), "rate": QUICKLY, "first": schedule.count + 1}
     server.publish(**further)
     load.wait(2 * schedule.count, schedule.count / QUICKLY + 60, GO_ON)
-    with suppress(BenchError):  # They read on where they are, if they are kept after all.
-        kept = descriptors(server.worker) - load.report(STOP_LONGER)["open"]
-        until(lambda: descriptors(server.worker) <= kept, _patience(schedule), "the drop")
-    load.do("continue", STOP_LONGER)
+    load.do("again", STOP_LONGER)
     last = load.wait(2 * schedule.count, 120, STOP_LONGER)
     _everything(results, "read again later", last, 2 * schedule.count)
 

@@ -1,71 +1,37 @@
-"""The servers that are measured, each started on the server's core with the same 1,000s of clients.
+"""Who is measured: the C loop, ssekit, what one writes without it, and other toolkits.
 
-A `Subject` says how to start one of them and what is missing where it cannot be; a `Server` is one
-that runs: its port, the processes whose time counts, and how it is told to publish.  A bench asks
-for subjects by name and knows no server.  Each application is in ``bench/apps``, and publishes
-from inside its own process, because it is the delivery that is measured.
+A `Subject` says how to start a server, and what is missing where it cannot be.  A bench asks for
+subjects by name and knows no server.
 """
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlencode
 
-from bench import load
 from bench.apps.schedule import Schedule
-from bench.processes import (
-    ROOT,
-    BenchError,
-    children,
-    find_program,
-    free_port,
-    listening,
-    running,
-    until,
+from bench.processes import ROOT, children, find_program, free_port, until
+from bench.servers import (
+    BACKLOG,
+    CLIENTS,
+    Server,
+    fanout,
+    gunicorn,
+    loop,
+    portable,
+    queue_app,
+    serving,
 )
-
-BACKLOG = 4096
-CLIENTS = 20_000  # more than any bench opens
-
-
-@dataclass
-class Server:
-    """A subject that runs.
-
-    ``pids``: the processes whose processor time is the cost of delivering.
-    ``worker``: the process that holds the clients, whose memory and descriptors count.
-    ``flags``: how the load has to open streams here (see ``load.c``).
-    """
-
-    port: int
-    process: subprocess.Popen[str]
-    worker: int
-    pids: list[int]
-    path: str = "/events"
-    flags: str = "-"
-    settled: Callable[[int], bool] = field(default=lambda clients: True)
-
-    def publish(self, **schedule: object) -> None:
-        """Start a schedule; the server answers at its end, to nobody."""
-        request = f"GET /publish?{urlencode(schedule)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        threading.Thread(target=self._ask, args=[request.encode()], daemon=True).start()
-
-    def _ask(self, request: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
-            connection.sendall(request)
-            connection.recv(1)
 
 
 @dataclass(frozen=True)
@@ -93,77 +59,12 @@ def _module_missing(*names: str) -> str:
 
 
 @contextmanager
-def _serving(
-    command: list[str], port: int, core: int, env: Mapping[str, str] = {}
-) -> Iterator[subprocess.Popen[str]]:
-    """Run a server until the block ends; what it says is shown if it does not come up."""
-    with (
-        tempfile.NamedTemporaryFile(prefix="ssekit-bench-") as log,
-        running(command, core, env=env, log=Path(log.name)) as process,
-    ):
-        until(lambda: process.poll() is not None or listening(port), 20, f"{command[0]} to listen")
-        if process.poll() is not None:
-            raise BenchError(f"{' '.join(command)}:\n{Path(log.name).read_text()[-2000:]}")
-        yield process
-
-
-@contextmanager
-def loop(core: int) -> Iterator[Server]:
-    """The yardstick, ``loop.c``."""
-    port = free_port()
-    with _serving([load.compiled("loop"), str(port)], port, core) as process:
-        yield Server(port, process, process.pid, [process.pid])
-
-
-@contextmanager
-def gunicorn(
-    target: str, core: int, env: Mapping[str, str] = {}, *options: str
-) -> Iterator[Server]:
-    """An application in one gevent worker of gunicorn."""
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--config", "/dev/null", "-k", "gevent"]
-    command += ["--bind", f"127.0.0.1:{port}", "--backlog", str(BACKLOG)]
-    command += ["--worker-connections", str(CLIENTS), *options, target]
-    with _serving(command, port, core, env) as process:
-        until(lambda: _answers(port), 20, "gunicorn's worker")
-        [worker] = children(process.pid)
-        yield Server(port, process, worker, [process.pid, worker])
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/ready")
-        return bool(connection.getresponse().status)
-    finally:
-        connection.close()
-
-
-def queue_app(core: int) -> AbstractContextManager[Server]:
-    """A generator and a queue for each client."""
-    return gunicorn("bench.apps.queue_app:app", core)
-
-
-def portable(core: int) -> AbstractContextManager[Server]:
-    """ssekit without its fan-out: the hub's subscription, iterated."""
-    return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "off"})
-
-
-def fanout(
-    core: int, history: int = 1000, heartbeat: float = 15.0
-) -> AbstractContextManager[Server]:
-    """ssekit."""
-    env = {"BENCH_HISTORY": str(history), "BENCH_HEARTBEAT": str(heartbeat)}
-    return gunicorn("bench.apps.hub_app:app", core, env)
-
-
-@contextmanager
 def sse_starlette(core: int) -> Iterator[Server]:
     """sse-starlette on uvicorn with uvloop and httptools."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--backlog", str(BACKLOG)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
-    with _serving([*command, "bench.apps.starlette_app:app"], port, core) as process:
+    with serving([*command, "bench.apps.starlette_app:app"], port, core) as process:
         yield Server(port, process, process.pid, [process.pid])
 
 
@@ -177,7 +78,7 @@ def flask_sse(core: int) -> Iterator[Server]:
         command += ["--save", "", "--appendonly", "no"]
         url = f"redis://127.0.0.1:{port}"
         with (
-            _serving(command, port, core) as redis,
+            serving(command, port, core) as redis,
             gunicorn("bench.apps.flask_sse_app:app", core, {"REDIS_URL": url}) as server,
         ):
             server.pids.append(redis.pid)
@@ -198,7 +99,7 @@ def better_sse(core: int) -> Iterator[Server]:
     """better-sse on node."""
     port = free_port()
     command = [find_program("node") or "node", "bench/apps/better_sse_app.mjs", str(port)]
-    with _serving(command, port, core) as process:
+    with serving(command, port, core) as process:
         yield Server(port, process, process.pid, [process.pid])
 
 
@@ -245,7 +146,10 @@ class NchanServer(Server):
         thread.start()
 
     def _publish(self, schedule: Schedule) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), timeout=600) as connection,
+        ):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             answers = connection.makefile("rb")
             for wait, sequences in schedule.turns():
@@ -287,7 +191,7 @@ def nchan(core: int) -> Iterator[Server]:
         )
         file.write_text(text)
         command = [find_program("nginx") or "nginx", "-e", "stderr", "-p", folder, "-c", str(file)]
-        with _serving(command, port, core) as process:
+        with serving(command, port, core) as process:
             [worker] = until(lambda: children(process.pid), 5, "nginx's worker")
             yield NchanServer(port, process, worker, [process.pid, worker])
 
