@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -42,8 +41,9 @@ def run(app: Callable[..., Iterable[bytes]], *, max_seconds: float = MAX_SECONDS
         except Ended:
             pass  # Outside a stream: the process was told to end, or nobody reads.
         except Exception:
-            # The gateway logs standard error.
-            traceback.print_exc(file=sys.stderr)
+            import traceback  # A start that goes well is the sooner without.
+
+            traceback.print_exc(file=sys.stderr)  # The gateway logs it.
             if not answer.begun:
                 client.send_head(FAILED)
             sys.exit(1)

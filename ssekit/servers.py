@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Mapping
-from socket import SHUT_RD
 from types import FrameType
 from typing import Any
+
+_SHUT_RD = 0  # socket's, which a CGI process starts the sooner without
 
 # Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.
 _TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response"}
@@ -139,7 +140,7 @@ class Gunicorn(Connection):
         # gthread closes a connection by waiting up to two seconds for its peer to close first.
         if plain(self.socket):
             with contextlib.suppress(OSError):
-                self.socket.shutdown(SHUT_RD)
+                self.socket.shutdown(_SHUT_RD)
 
 
 class Waitress(Connection):
