@@ -49,6 +49,10 @@ def seen(events: Any, count: int) -> list[tuple[str | None, Any]]:
     return [(event.event, event.data) for event in islice(events, count)]
 
 
+def tails() -> int:
+    return sum(thread.name == "ssekit-tail" for thread in threading.enumerate())
+
+
 def news(*data: object) -> list[tuple[str, str]]:
     return [("message", str(one)) for one in data]
 
@@ -201,6 +205,19 @@ class TestAHub:
             events.close()
             assert rest.result(5) == []
 
+    def test_a_closed_hub_leaves_nothing_open(self, opened: Open) -> None:
+        def descriptors() -> int:
+            return len(list(Path("/proc/self/fd").iterdir()))
+
+        before = descriptors()
+        for n in range(10):
+            hub = opened()
+            events = hub.subscribe("news")
+            hub.publish("news", n)
+            assert len(list(islice(events, 2))) == 2
+            hub.close()
+        until(lambda: descriptors() <= before and not tails())
+
     def test_an_idle_stream_beats(self, hub: Hub) -> None:
         with connect(hub.stream("news", heartbeat=0.05)) as viewer:
             next(viewer)
@@ -215,8 +232,11 @@ class TestAHub:
     def test_a_forked_process_reads_for_itself(self, url: str) -> None:
         assert python(FORKED, url).splitlines()[-1] == "well"
 
-    def test_a_loop_of_publishing_in_a_greenlet_loses_nothing(self, url: str) -> None:
-        assert python(LOOPING, url).splitlines()[-1] == "well"
+    @pytest.mark.parametrize("publisher", ["greenlet", "native thread"])
+    def test_a_loop_of_publishing_under_gevent_loses_nothing(
+        self, url: str, publisher: str
+    ) -> None:
+        assert python(LOOPING, url, publisher).splitlines()[-1] == "well"
 
 
 @pytest.fixture
@@ -386,22 +406,22 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
 
 
 def test_a_process_has_one_tail_however_many_viewers(tmp_path: Path) -> None:
+    until(lambda: not tails())
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
-    before = threading.active_count()
     readers = [hub.subscribe("news") for _ in range(50)]
     for reader in readers:
         next(reader)
-    assert threading.active_count() == before + 1
+    assert tails() == 1
     hub.close()
-    until(lambda: threading.active_count() == before)
+    until(lambda: not tails())
 
 
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
-    before = threading.active_count()
+    until(lambda: not tails())
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     hub.stream("news")
     assert list(tmp_path.iterdir()) == []
-    assert threading.active_count() == before
+    assert not tails()
     hub.close()
 
 
@@ -469,8 +489,15 @@ hub = Hub(sys.argv[1], history=50)
 readers = [hub.subscribe("news", "other") for _ in range(5)]
 reading = [gevent.spawn(lambda reader: list(islice(reader, 1001)), reader) for reader in readers]
 gevent.sleep(0.1)
-for n in range(1000):
-    hub.publish("news", n)
+
+def publish():
+    for n in range(1000):
+        hub.publish("news", n)
+
+if sys.argv[2] == "greenlet":
+    publish()
+else:
+    gevent.monkey.get_original("_thread", "start_new_thread")(publish, ())
 gevent.joinall(reading, timeout=20, raise_error=True)
 for one in reading:
     events = one.value

@@ -34,6 +34,7 @@ class Neighbours:
         self._path = file + "-wake"
         self._lock = NativeLock()
         self._warned = False
+        self._closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -63,7 +64,7 @@ class Neighbours:
             self._warn(f"{error}: followers notice new events with a delay")
 
     def _ring(self) -> None:
-        if not self._open():
+        if self._closed or not self._open():
             return  # nobody follows
         if self._sender is None:
             self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
@@ -89,7 +90,7 @@ class Neighbours:
         """Bind the socket in the folder; returns its name and which folder it was."""
         with self._lock:
             self._make()
-            if not self._open():
+            if self._closed or not self._open():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
             name = secrets.token_hex(8)
             socket.bind(self._address(name))
@@ -103,7 +104,7 @@ class Neighbours:
         """Whether a bound name can still be found by the others."""
         with self._lock:
             try:
-                if not self._open() or identity != self._identity:
+                if self._closed or not self._open() or identity != self._identity:
                     return False
                 os.stat(name, dir_fd=self._folder, follow_symlinks=False)
             except OSError:
@@ -111,23 +112,31 @@ class Neighbours:
             return True
 
     def unbind(self, name: str, identity: tuple[int, int]) -> None:
-        with self._lock, suppress(OSError):  # gone already, which is what is wanted
+        with self._lock:
             self._own.discard(name)
-            if self._open() and identity == self._identity:
-                os.unlink(name, dir_fd=self._folder)
+            with suppress(OSError):  # gone already, which is what is wanted
+                if self._open() and identity == self._identity:
+                    os.unlink(name, dir_fd=self._folder)
+            if self._closed:
+                self._let_go()
 
     def close(self) -> None:
+        """Let go of the folder; the last bell does so again."""
         with self._lock:
-            if self._folder >= 0:
-                os.close(self._folder)
-            if self._sender is not None:
-                self._sender.close()
-            self._begin()
+            self._closed = True
+            self._let_go()
 
     def abandon(self) -> None:
         """Close this process's copies after a fork."""
         self._lock = NativeLock()
-        self.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+        if self._sender is not None:
+            self._sender.close()
+        self._begin()
 
     def _make(self) -> None:
         """Make the folder, for those who may write to the file."""
