@@ -95,7 +95,7 @@ class Hub:
         """
         self._check_open()
         _check_channel(channel)
-        if event in RESERVED:
+        if isinstance(event, str) and event in RESERVED:
             raise InvalidEvent(f"the event name {event!r} is the hub's own")
         if data is None:
             raise InvalidEvent("an event without data reaches nobody; publish an empty str")

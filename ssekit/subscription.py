@@ -160,6 +160,7 @@ class Subscription:
             limit = min(limit, random.uniform(RETRY / 2, RETRY))  # noqa: S311
         if self._tail.park(self):
             try:
-                self._client.wait(max(limit, 0) if limit < math.inf else None)
+                if not self._closed:  # by another thread, before it could wake this one
+                    self._client.wait(max(limit, 0) if limit < math.inf else None)
             finally:
                 self._tail.unpark(self)

@@ -230,20 +230,16 @@ class Tail:
                 self.ready = False
                 time.sleep(0)
                 continue
-            except BrokerUnavailable as error:
-                if not tries:
-                    log.warning("the hub's broker is away, its streams stay open: %s", error)
-                tries += 1
+            except HubClosed:
+                return  # By close(), which has woken everybody.
+            except Exception as error:
                 self.away = True
+                if not tries:
+                    _log_outage(error)
+                tries += 1
                 longest = min(LONGEST, SOONEST * 2.0 ** min(tries, 16))
                 self._stop.wait(random.uniform(longest / 2, longest))  # noqa: S311
                 continue
-            except HubClosed:
-                return  # By close(), which has woken everybody.
-            except Exception:
-                log.exception("the hub's reading of its log has failed; its streams end")
-                self.close()
-                return
             if tries:
                 log.info("the hub's broker is back")
                 tries = 0
@@ -275,6 +271,18 @@ class Tail:
                     self._stand(subscription, before)
                     woken.add(subscription)
         if self.listener is not None:
-            self.listener.deliver(entries)
+            try:
+                self.listener.deliver(entries)
+            except Exception:
+                log.exception("a delivery failed in the middle; its viewers come back and resume")
+                self.listener.restart()
         for subscription in woken:
             subscription.wake()
+
+
+def _log_outage(error: Exception) -> None:
+    text = "the hub's broker is away, its streams stay open: %s"
+    if isinstance(error, BrokerUnavailable):
+        log.warning(text, error)
+    else:
+        log.error(text, error, exc_info=error)

@@ -274,8 +274,9 @@ def test_the_hubs_own_names_are_refused(memory: Hub, name: str) -> None:
     opening = next(events)
     with pytest.raises(InvalidEvent, match="own"):
         memory.publish("news", "x", event=name)
-    with pytest.raises(InvalidEvent):
-        memory.publish("news", "x", event="a\nb")
+    for never in ("a\nb", 1, []):
+        with pytest.raises(InvalidEvent):
+            memory.publish("news", "x", event=never)  # type: ignore[arg-type]
     assert memory.publish("news", "x").id == str(opening.id).replace("-0", "-1")
 
 
@@ -362,6 +363,27 @@ def test_a_redis_that_goes_and_comes_back_ends_no_stream(
     assert "stream-reset" not in viewer.body.decode()
     hub.close()
     server.stop()
+
+
+def test_a_reading_that_fails_for_whatever_reason_is_tried_again(
+    memory: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    follow = memory._broker.follow
+    failures = iter(range(3))
+
+    def failing(after: str, timeout: float) -> Any:
+        if next(failures, None) is not None:
+            raise RuntimeError("a bug")
+        return follow(after, timeout)
+
+    monkeypatch.setattr(memory._broker, "follow", failing)
+    events = memory.subscribe("news")
+    next(events)
+    sent = memory.publish("news", "x")
+    assert next(events) == sent
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].exc_info
 
 
 def test_a_new_epoch_of_the_same_log_is_no_loss(
