@@ -17,6 +17,7 @@ import math
 import sys
 import threading
 import time
+from _thread import RLock  # which gevent leaves as it is
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -59,7 +60,7 @@ class Client:
         """Bytes of the body that the stream gave to the server."""
         self.wrote_at = time.monotonic()
         self.connection: Connection | None = None
-        self._awake: threading.Event | None = None
+        self._flag: threading.Event | None = None
 
     def attach(self, connection: Connection | None) -> None:
         """Take the connection that the server uses; None where the server is not known."""
@@ -111,10 +112,9 @@ class Client:
     def wait(self, seconds: float | None = None) -> bool:
         """Block until `wake` was called (true) or ``seconds`` have passed.  Raises `Ended`."""
         self.check()
-        if self._awake is None:
-            self._awake = threading.Event()
-        woken = self._sleep(self._awake, seconds)
-        self._awake.clear()
+        awake = self._awake()
+        woken = self._sleep(awake, seconds)
+        awake.clear()
         self.check()
         return woken
 
@@ -123,11 +123,17 @@ class Client:
 
     def wake(self) -> None:
         """End the wait that goes on, or else the next one, from any thread."""
-        if self._awake is None:
-            self._awake = threading.Event()
-        self._awake.set()
+        self._awake().set()
+
+    def _awake(self) -> threading.Event:
+        # Made once it is needed, and only once: `wait` and `wake` may both be the first.
+        if self._flag is None:
+            with _making:
+                self._flag = self._flag or threading.Event()
+        return self._flag
 
 
+_making = RLock()
 _current: ContextVar[Client | None] = ContextVar("ssekit_client", default=None)
 
 
