@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import resource
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +19,9 @@ from ssekit.negotiation import CONTENT_TYPE, Answer, Headers, farewell
 COME_BACK = 10_000
 """Milliseconds, give or take half, after which a client that was turned away may come again."""
 
-# The interpreter's own lock: it is held for moments in which nothing waits, and gevent's would
-# not do for threads and greenlets at once.
-_lock = allocate_lock()
+# The interpreter's own lock, the only one that gevent leaves alone: it is held for moments in which
+# nothing waits, and gevent's would not do for threads and greenlets at once.
+_lock = RLock()
 
 
 class Admission:
