@@ -30,7 +30,7 @@ import gevent
 
 from ssekit import host
 from ssekit.brokers import Entry
-from ssekit.host.greenlets import loop_of_process
+from ssekit.host.loop import loop_of_process
 from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
