@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from ssekit.errors import InvalidEvent, SSEError
 
 if TYPE_CHECKING:
     from ssekit.hub import Hub
@@ -41,8 +45,33 @@ def hub_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def hub_of(arguments: argparse.Namespace) -> Hub:
-    """Return the hub that the arguments name."""
+@contextmanager
+def hub_of(arguments: argparse.Namespace) -> Iterator[Hub]:
+    """Open the hub that the arguments name until the block ends."""
     from ssekit.hub import Hub, default_url  # what --help need not wait for
 
-    return Hub(arguments.url or default_url())
+    try:
+        url = arguments.url or default_url()
+    except (OSError, RuntimeError) as error:
+        raise SSEError(
+            f"there is no place for the hub's file ({error}); name one: --url"
+        ) from error
+    if url.startswith("memory:"):
+        raise Usage("memory: is a hub within one process, and this is a process of its own")
+    with misuse():
+        hub = Hub(url)
+    try:
+        yield hub
+    finally:
+        hub.close()
+
+
+@contextmanager
+def misuse() -> Iterator[None]:
+    """Show a ValueError, such as that of a channel without a name, as wrong usage."""
+    try:
+        yield
+    except InvalidEvent:  # a ValueError, but of the data
+        raise
+    except ValueError as error:
+        raise Usage(str(error)) from error

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from ssekit.commands import Usage, hub_of, hub_option, printable, say
-from ssekit.wire import Event
+from ssekit.commands import Usage, hub_of, hub_option, misuse, printable, say
+from ssekit.wire import Decoder, Event
 
 if TYPE_CHECKING:
     from ssekit.client import Listener
@@ -74,12 +74,34 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.count is not None and arguments.count < 1:
         raise Usage("--count needs a number from 1 up")
-    source = _source(arguments)
+    urls = [name for name in arguments.sources if name.startswith(("http://", "https://"))]
+    show: Callable[[Event], None] = _as_text
+    if arguments.json:
+        show = _as_json
+    elif arguments.raw:
+        show = _as_stream
+    if not urls:
+        if arguments.header or arguments.timeout is not None:
+            raise Usage("--header and --timeout are for a URL")
+        with hub_of(arguments) as hub:
+            with misuse():
+                events = hub.subscribe(*arguments.sources, last_event_id=arguments.last_event_id)
+            return _print(events, show, arguments.count)
+    if len(arguments.sources) > 1:
+        raise Usage("listen to one URL, or to channels, at a time")
+    if arguments.url is not None:
+        raise Usage("--url names the hub that has a channel; the URL to listen to has none")
+    if arguments.raw:
+        show = _as_nothing  # its bytes are written as they come, comments included
+    return _print(_listener(arguments, urls[0]), show, arguments.count)
+
+
+def _print(source: Source, show: Callable[[Event], None], left: int | None) -> int:
+    """Show events until the source ends, ``left`` events have come, or nobody reads them."""
     _when_unread(source.close)
     try:
-        left = arguments.count
         for event in source:
-            _show(event, arguments)
+            show(event)
             if left is not None and event.event not in HUBS_OWN:
                 left -= 1
                 if not left:
@@ -87,20 +109,6 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         source.close()
     return 0
-
-
-def _source(arguments: argparse.Namespace) -> Source:
-    urls = [name for name in arguments.sources if name.startswith(("http://", "https://"))]
-    if not urls:
-        if arguments.header or arguments.timeout is not None:
-            raise Usage("--header and --timeout are for a URL")
-        hub = hub_of(arguments)
-        return hub.subscribe(*arguments.sources, last_event_id=arguments.last_event_id)
-    if len(arguments.sources) > 1:
-        raise Usage("listen to one URL, or to channels, at a time")
-    if arguments.url is not None:
-        raise Usage("--url names the hub that has a channel; the URL to listen to has none")
-    return _listener(arguments, urls[0])
 
 
 def _listener(arguments: argparse.Namespace, url: str) -> Listener:
@@ -124,20 +132,33 @@ def _listener(arguments: argparse.Namespace, url: str) -> Listener:
     )
 
 
-def _show(event: Event, arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        fields = {"event": event.event or "message", "data": event.data, "id": event.id}
-        _write(f"{json.dumps(fields, ensure_ascii=False)}\n".encode())
-    elif arguments.raw:
-        if not arguments.sources[0].startswith(("http://", "https://")):
-            _write(event.encode())  # of a URL the tap has written it
-    elif event.event == "stream-reset":
+def _as_json(event: Event) -> None:
+    event = _as_seen(event)
+    fields = {"event": event.event, "data": event.data, "id": event.id}
+    _write(f"{json.dumps(fields, ensure_ascii=False)}\n".encode())
+
+
+def _as_text(event: Event) -> None:
+    event = _as_seen(event)
+    if event.event == "stream-reset":
         say(f"events were lost; going on live ({event.data})")
     elif event.event != "stream-open":
-        text = str(event.data)
-        if event.event not in (None, "message"):
-            text = f"{event.event}: {text}"
+        text = event.data if event.event == "message" else f"{event.event}: {event.data}"
         _write(f"{printable(text) if sys.stdout.isatty() else text}\n".encode())
+
+
+def _as_stream(event: Event) -> None:
+    _write(event.encode())
+
+
+def _as_nothing(_event: Event) -> None:
+    pass
+
+
+def _as_seen(event: Event) -> Event:
+    """Return the event as a viewer of the stream gets it: with a type, and with data as text."""
+    (seen,) = Decoder().feed(event.encode())
+    return seen
 
 
 def _write(output: bytes) -> None:

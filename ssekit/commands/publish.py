@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ssekit.commands import Usage, hub_of, hub_option, say
+from ssekit.commands import Usage, hub_of, hub_option, misuse, say
 from ssekit.errors import BrokerUnavailable, InvalidEvent
 
 if TYPE_CHECKING:
@@ -52,20 +52,18 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.lines and arguments.data is not None:
         raise Usage("DATA and --lines exclude each other")
-    hub = hub_of(arguments)
-    try:
+    with hub_of(arguments) as hub:
         if arguments.data is None:
             return _publish_lines(hub, arguments)
-        data = arguments.data
-        _publish(hub, arguments, sys.stdin.buffer.read() if data == "-" else data)
+        data = sys.stdin.buffer.read() if arguments.data == "-" else arguments.data
+        _publish(hub, arguments, data)
         return 0
-    finally:
-        hub.close()
 
 
 def _publish(hub: Hub, arguments: argparse.Namespace, text: str | bytes) -> None:
     data = _json(text) if arguments.json else text
-    event = hub.publish(arguments.channel, data, event=arguments.event, retry=arguments.retry)
+    with misuse():
+        event = hub.publish(arguments.channel, data, event=arguments.event, retry=arguments.retry)
     print(event.id, flush=True)
 
 
