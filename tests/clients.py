@@ -42,11 +42,14 @@ class Client:
         if body:
             lines.append(f"Content-Length: {len(body)}")
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        while b"\r\n\r\n" not in self._buffer:
-            if not self._receive():
-                self.socket.close()
-                raise ConnectionError(f"no answer's headers, only {self._buffer!r}")
+        try:
+            self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+            while b"\r\n\r\n" not in self._buffer:
+                if not self._receive():
+                    raise ConnectionError(f"no answer's headers, only {self._buffer!r}")
+        except OSError:
+            self.socket.close()  # Nobody else could: there is no client to close.
+            raise
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         status, _, fields = head.partition(b"\r\n")
         self.status = int(status.split()[1])
