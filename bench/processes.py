@@ -11,7 +11,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,22 +97,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     for child in started:
         with suppress(ProcessLookupError):  # It has gone, as it should have.
             os.kill(child, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listening(port: int) -> bool:
-    """Tell whether somebody listens on the port of 127.0.0.1."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def children(pid: int) -> list[int]:

@@ -21,7 +21,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from bench import load
-from bench.processes import BenchError, children, free_port, listening, running, until
+from bench.processes import BenchError, children, running, until
+from tests.ports import answers, free_port
 
 BACKLOG = 4096
 CLIENTS = 20_000  # more than any bench opens
@@ -68,7 +69,7 @@ def serving(
         tempfile.NamedTemporaryFile(prefix="ssekit-bench-") as log,
         running(command, core, env=env, log=Path(log.name)) as process,
     ):
-        until(lambda: process.poll() is not None or listening(port), 20, f"{command[0]} to listen")
+        until(lambda: process.poll() is not None or answers(port), 20, f"{command[0]} to listen")
         if process.poll() is not None:
             raise BenchError(f"{' '.join(command)}:\n{Path(log.name).read_text()[-2000:]}")
         yield process

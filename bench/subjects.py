@@ -20,7 +20,7 @@ from typing import BinaryIO
 from urllib.parse import urlencode
 
 from bench.apps.schedule import Schedule
-from bench.processes import ROOT, children, find_program, free_port, until
+from bench.processes import ROOT, children, find_program, until
 from bench.servers import (
     BACKLOG,
     CLIENTS,
@@ -32,6 +32,7 @@ from bench.servers import (
     queue_app,
     serving,
 )
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from tests.components import need
-from tests.servers import ROOT, Server, free_port, running
+from tests.ports import free_port
+from tests.servers import ROOT, Server, running
 from tests.waiting import until
 
 NOBODY = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None

@@ -20,7 +20,8 @@ from bench.results import Results
 from bench.settings import Settings
 from bench.subjects import LOOP, QUEUE, YARDSTICK, Subject
 from tests.components import need
-from tests.servers import ROOT, free_port
+from tests.ports import free_port
+from tests.servers import ROOT
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

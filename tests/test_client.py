@@ -18,8 +18,8 @@ import pytest
 
 from ssekit import Event, InvalidEvent, SSEError, client
 from ssekit.client import Listener, StreamRefused, listen
+from tests.ports import free_port
 from tests.scripted import STREAM, Answer, Request, Scripted, hold
-from tests.servers import free_port
 from tests.waiting import until
 
 GONE = b"HTTP/1.1 204 No Content\r\n\r\n"

@@ -17,8 +17,9 @@ from ssekit.cli import COMMANDS, main
 from tests import commands
 from tests.clients import Client
 from tests.commands import ran
+from tests.ports import free_port
 from tests.scripted import STREAM, Scripted, hold
-from tests.servers import ROOT, free_port
+from tests.servers import ROOT
 from tests.waiting import until
 
 EVENTS = b':\ndata: one\nid: 1\n\nevent: tick\ndata: {"n":\ndata: 2}\nid: 2\n\n'

@@ -21,7 +21,8 @@ from tests import proxies
 from tests.apps.ways import HEARTBEAT
 from tests.clients import Client
 from tests.components import need
-from tests.servers import ROOT, free_port, running
+from tests.ports import free_port
+from tests.servers import ROOT, running
 from tests.waiting import until
 
 UPSTREAM = "127.0.0.1:8000"

@@ -22,8 +22,9 @@ from tests import proxies
 from tests.browser import chromium
 from tests.cable import cable
 from tests.crowd import Crowd, Publishers, Viewer
+from tests.ports import free_port
 from tests.redis_server import RedisServer
-from tests.servers import Server, free_port, gunicorn, running
+from tests.servers import Server, gunicorn, running
 from tests.waiting import until
 
 APP = "tests.apps.news:app"

@@ -23,7 +23,8 @@ from ssekit.doctor import Finding, Plan, Seen, examine, judge
 from ssekit.doctor.http import Manner
 from tests import proxies, test_ways
 from tests.clients import Client
-from tests.servers import free_port, gunicorn
+from tests.ports import free_port
+from tests.servers import gunicorn
 from tests.test_ways import Backends, at
 
 SECONDS = 9.0

@@ -16,8 +16,9 @@ from ssekit import Hub
 from tests.clients import Client
 from tests.components import need
 from tests.curl import Curl
+from tests.ports import free_port
 from tests.proxies import certificate_files, nginx, open_folder
-from tests.servers import ROOT, Server, free_port, gunicorn
+from tests.servers import ROOT, Server, gunicorn
 from tests.test_fanout import APP, inside, publish, texts
 from tests.waiting import until
 

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from tests.browser import chromium
 from tests.cable import cable
 from tests.clients import Client
-from tests.servers import Server, free_port, gunicorn
+from tests.ports import free_port
+from tests.servers import Server, gunicorn
 from tests.test_app import status_of
 from tests.waiting import until
 

@@ -14,6 +14,7 @@ import pytest
 
 from ssekit import BrokerUnavailable, Event
 from ssekit.brokers import Broker, HistoryLost, connect, parse_id
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 from tests.test_brokers import events, everything
 from tests.waiting import until
@@ -297,9 +298,7 @@ def test_an_option_that_means_nothing_is_refused() -> None:
 
 
 def test_a_port_a_database_and_a_password_are_taken_from_the_url(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = RedisServer(tmp_path, "--port", str(port), "--bind", "127.0.0.1")
     server.command("CONFIG", "SET", "requirepass", "a/b c")
     broker = connect(f"redis://:a%2Fb%20c@127.0.0.1:{port}/3?stream=mine")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.clients import Client
-from tests.servers import Server, free_port, gunicorn, running
+from tests.ports import free_port
+from tests.servers import Server, gunicorn, running
 from tests.waiting import at_best, until
 
 APP = "tests.apps.sources:app"

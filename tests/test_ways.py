@@ -26,7 +26,8 @@ from tests import proxies
 from tests.apps.ways import HEARTBEAT
 from tests.clients import Client
 from tests.curl import Curl
-from tests.servers import ROOT, Server, free_port, gunicorn
+from tests.ports import free_port
+from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
 APP = "tests.apps.ways:app"

@@ -1,0 +1,36 @@
+"""Test processes side by side never start their servers on one port."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.servers import ROOT
+
+ASK = """
+import random
+random.seed(1)
+from tests.ports import free_port
+print(*(free_port() for _ in range(100)), flush=True)
+input()
+"""
+
+
+def test_no_port_is_given_twice() -> None:
+    askers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    ports: list[str] = []
+    for asker in askers:
+        assert asker.stdout
+        ports += asker.stdout.readline().split()
+    for asker in askers:
+        asker.communicate("\n", timeout=10)
+    assert len(set(ports)) == 300
