@@ -117,6 +117,11 @@ def portable(core: int) -> AbstractContextManager[Server]:
     return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "off"})
 
 
+def writing(core: int) -> AbstractContextManager[Server]:
+    """ssekit where io_uring is forbidden: a write for each delivery."""
+    return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "writes"})
+
+
 def fanout(
     core: int, history: int = 1000, heartbeat: float = 15.0
 ) -> AbstractContextManager[Server]:

@@ -31,6 +31,7 @@ from bench.servers import (
     portable,
     queue_app,
     serving,
+    writing,
 )
 from tests.ports import free_port
 
@@ -205,12 +206,14 @@ def _nchan_missing() -> str:
 
 LOOP = "C loop"
 FANOUT = "ssekit"
+WRITING = "ssekit (writes)"
 PORTABLE = "ssekit (portable)"
 QUEUE = "generator and queue"
 
 OURS = [
     Subject(QUEUE, "a generator and a gevent Queue for each client", queue_app, share=0.2),
     Subject(PORTABLE, "ssekit without its fan-out", portable, share=0.2),
+    Subject(WRITING, "ssekit without io_uring: a system call for each delivery", writing),
     Subject(FANOUT, "ssekit", fanout),
 ]
 PEERS = [

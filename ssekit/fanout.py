@@ -1,4 +1,4 @@
-"""Carries a log's new frames to every viewer that stands at its head, with one write for each.
+"""Carries a log's new frames to every viewer that stands at its head, with one send for each.
 
 Under gunicorn's gevent worker a hub's stream needs nobody to wait for it.  Once the server has sent
 the headers, the connection's descriptor is duplicated and the server is told that its answer is
@@ -18,12 +18,11 @@ middleware around the stream, TLS in the server, another server) is served by it
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -31,6 +30,7 @@ import gevent
 from ssekit import host
 from ssekit.brokers import Entry
 from ssekit.host.loop import loop_of_process
+from ssekit.host.sends import GONE, write_to_each
 from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
 from ssekit.servers import Connection, plain
@@ -47,7 +47,6 @@ UNSENT = 16 * 1024
 Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's ring has it anyway.
 """
 SLOW = "too slow"
-GONE = -1
 LOOK = 1.0
 """Seconds between two looks at whether the hosts of lagging viewers still answer."""
 
@@ -355,22 +354,3 @@ class Fanout:
             groups.remove(group)
             if not groups:
                 del self._listening[channel]
-
-
-def write_to_each(descriptors: Iterable[int], data: bytes) -> list[int]:
-    """Write ``data`` to each descriptor, and return how many bytes each has taken; or `GONE`.
-
-    This is the project's speed.  ``extend`` and ``map`` run the loop in C: an interpreted one would
-    add a quarter to what Python spends on a delivery.  What ``extend`` had appended when a write
-    failed stays in the list, and the iterator goes on behind the one that failed.
-    """
-    written: list[int] = []
-    rest = iter(descriptors)
-    while True:
-        try:
-            written.extend(map(os.write, rest, itertools.repeat(data)))
-            return written
-        except BlockingIOError:
-            written.append(0)
-        except OSError:
-            written.append(GONE)

@@ -1,4 +1,4 @@
-"""A hub's streams by both ways, taken over and iterated: order, lag, loss, limits and endings."""
+"""A hub's streams by every way, taken over and iterated: order, lag, loss, limits and endings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
 from ssekit import Hub
-from ssekit.fanout import GONE, write_to_each
 from ssekit.testing import connect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
@@ -20,10 +19,16 @@ from tests.waiting import at_best, until
 APP = "tests.apps.news:app"
 
 
-@pytest.fixture(scope="module", params=["taken", "iterated"])
+WAYS = {
+    "taken, in batches": {"BATCH": "1"},
+    "taken, a write for each": {"SSEKIT_FANOUT": "writes"},
+    "iterated": {"SSEKIT_FANOUT": "off"},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    fanout = "on" if request.param == "taken" else "off"
-    env = {"SSEKIT_FANOUT": fanout, "HISTORY": "2000", "BEAT": "0.2"}
+    env = {"HISTORY": "2000", "BEAT": "0.2", **WAYS[request.param]}
     with gunicorn(APP, env=env) as running:
         yield running
 
@@ -57,24 +62,6 @@ class Crowd(ExitStack):
         for client in clients:
             client.until_body(b"stream-open")
         return clients
-
-
-def test_writing_to_each_tells_of_each_what_it_took() -> None:
-    with ExitStack() as stack:
-        pairs = [socket.socketpair() for _ in range(6)]
-        for pair in pairs:
-            for end in pair:
-                stack.enter_context(end)
-                end.setblocking(False)
-        data = b"x" * 1000
-        full = pairs[1][0]
-        with suppress(BlockingIOError):
-            while full.send(data):
-                pass
-        pairs[3][1].close()
-        written = write_to_each([ours.fileno() for ours, _ in pairs], data)
-        assert written == [1000, 0, 1000, GONE, 1000, 1000]
-        assert [pair[1].recv(2000) for pair in (pairs[0], pairs[2], pairs[5])] == [data] * 3
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])

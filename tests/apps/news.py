@@ -13,9 +13,11 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ssekit import Hub
+from ssekit.host import sends
 from tests.apps.sources import upper
 
 logging.basicConfig(level=logging.INFO)
+sends.BATCH = int(os.environ.get("BATCH", sends.BATCH))
 limit = os.environ.get("MAX_STREAMS")
 hub = Hub(
     os.environ.get("HUB", "memory:"),

@@ -1,0 +1,181 @@
+"""Many sends in one system call: a submission queue shared with the Linux kernel (io_uring(7)).
+
+The fan-out sends the same bytes to hundreds of sockets in a row.  Most of what that costs beside
+the kernel's work on TCP is crossing into the kernel, and Python's part, once for each.  Here a
+batch of sockets is written into memory that the kernel reads, by slices and not in a loop, and one
+call sends to all of them and leaves there what each has taken.
+
+It knows file descriptors and bytes, and nothing of streams.  Nothing stays under way: each send is
+non-blocking, done within the call, and has its result when the call returns.  Many containers
+forbid io_uring (Docker's seccomp profile does), and administrators may
+(``kernel.io_uring_disabled``); then `Uring` cannot be made.
+
+The layout is that of ``linux/io_uring.h``, whose names are used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Collection
+
+LARGEST = 64 * 1024
+"""Bytes that a batch can send to each."""
+
+_ENTRIES = 256  # of a batch; its memory, 64 bytes for each, stays in the processor's nearest cache
+_MASK = _ENTRIES - 1
+_SETUP, _ENTER = 425, 426  # __NR_io_uring_setup and _enter, on all architectures of today
+_NATIVE_WORKERS = 1 << 9  # a feature of Linux 5.12
+_GETEVENTS = 1 << 0
+_OFF_SQES = 0x10000000
+_OP_SEND = 26
+_SQE = struct.Struct("=BBHiQQIIQ24x")  # opcode, flags, ioprio, fd, off, addr, len, msg_flags, user
+_CQE_SIZE = 16  # user_data of 8 bytes, res and flags of 4
+
+
+class _SqOffsets(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("head", "tail", "ring_mask", "ring_entries")),
+        *((name, ctypes.c_uint32) for name in ("flags", "dropped", "array", "resv1")),
+        ("user_addr", ctypes.c_uint64),
+    ]
+
+
+class _CqOffsets(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("head", "tail", "ring_mask", "ring_entries")),
+        *((name, ctypes.c_uint32) for name in ("overflow", "cqes", "flags", "resv1")),
+        ("user_addr", ctypes.c_uint64),
+    ]
+
+
+class _Params(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("sq_entries", "cq_entries", "flags")),
+        *((name, ctypes.c_uint32) for name in ("sq_thread_cpu", "sq_thread_idle", "features")),
+        ("wq_fd", ctypes.c_uint32),
+        ("resv", ctypes.c_uint32 * 3),
+        ("sq_off", _SqOffsets),
+        ("cq_off", _CqOffsets),
+    ]
+
+
+class Uring:
+    """A queue of its own for one process and one thread.
+
+    Raises OSError where the kernel has none for us: not Linux, before Linux 5.12 (where its memory
+    counts as locked, of which few processes may have much), or forbidden.
+    """
+
+    def __init__(self) -> None:
+        if sys.platform != "linux":
+            raise OSError(errno.ENOSYS, "io_uring is Linux's")
+        self._call = ctypes.CDLL(None, use_errno=True).syscall
+        self._call.restype = ctypes.c_long
+        self._call.argtypes = [ctypes.c_long] * 7
+        params = _Params()
+        self._ring = self._checked(_SETUP, _ENTRIES, ctypes.addressof(params))
+        try:
+            if not params.features & _NATIVE_WORKERS:
+                raise OSError(errno.ENOSYS, "io_uring is older than Linux 5.12")
+            self._map(params)
+        except BaseException:
+            os.close(self._ring)
+            raise
+
+    def _map(self, params: _Params) -> None:
+        """Map both queues, by the offsets that the kernel gave, and fill in what never changes."""
+        sq, cq = params.sq_off, params.cq_off
+        size = max(sq.array + 4 * params.sq_entries, cq.cqes + _CQE_SIZE * params.cq_entries)
+        rings = memoryview(mmap.mmap(self._ring, size))
+        words = rings[: size & ~3].cast("I")
+        self._sq_head, self._sq_tail = words[sq.head // 4 :], words[sq.tail // 4 :]
+        self._cq_head, self._cq_tail = words[cq.head // 4 :], words[cq.tail // 4 :]
+        completions = rings[cq.cqes : cq.cqes + _CQE_SIZE * params.cq_entries].cast("i")
+        self._slots, self._results = completions[0::4], completions[2::4]
+        self._cq_entries = int(params.cq_entries)
+
+        submissions = mmap.mmap(self._ring, _SQE.size * _ENTRIES, offset=_OFF_SQES)
+        data = ctypes.create_string_buffer(LARGEST)
+        self._data = memoryview(data).cast("B")
+        message = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        for slot in range(_ENTRIES):
+            words[sq.array // 4 + slot] = slot
+            entry = (_OP_SEND, 0, 0, -1, 0, ctypes.addressof(data), 0, message, slot)
+            _SQE.pack_into(submissions, _SQE.size * slot, *entry)
+        fields = memoryview(submissions).cast("i")
+        self._descriptors, self._sizes = fields[1::16], fields[6::16]
+        self._size = 0
+
+    def send_to_each(self, descriptors: Collection[int], data: bytes) -> list[int]:
+        """Send ``data``, of at most `LARGEST` bytes, to each socket without waiting for any.
+
+        Returns for each the bytes that it has taken, or the negative number of its error.  The list
+        is shorter than ``descriptors`` if the kernel had no memory for more: nothing was sent to
+        the rest.
+        """
+        size = len(data)
+        self._data[:size] = data
+        if size != self._size:
+            self._sizes[:] = array("i", [size]) * _ENTRIES
+            self._size = size
+        everyone = array("i", descriptors)
+        taken: list[int] = []
+        for start in range(0, len(everyone), _ENTRIES):
+            batch = everyone[start : start + _ENTRIES]
+            taken += self._send(batch)
+            if len(taken) < start + len(batch):
+                break
+        return taken
+
+    def _send(self, batch: array[int]) -> list[int]:
+        tail = self._sq_tail[0]
+        first = tail & _MASK
+        end = min(first + len(batch), _ENTRIES)
+        self._descriptors[first:end] = batch[: end - first]
+        self._descriptors[: len(batch) - (end - first)] = batch[end - first :]
+        self._sq_tail[0] = (tail + len(batch)) & 0xFFFFFFFF
+        submitted = 0
+        while submitted < len(batch):
+            try:
+                # It stops at a descriptor that is none, and says so in that one's result.
+                submitted += self._enter(len(batch) - submitted)
+            except OSError:
+                self._sq_tail[0] = self._sq_head[0]
+                break
+        return self._collect(submitted, first)
+
+    def _collect(self, count: int, first: int) -> list[int]:
+        """Take the results of ``count`` sends, the first of which was in slot ``first``."""
+        head = self._cq_head[0]
+        while (self._cq_tail[0] - head) & 0xFFFFFFFF < count:
+            self._enter(0, count)
+        at = head & (self._cq_entries - 1)
+        end = min(at + count, self._cq_entries)
+        wrapped = count - (end - at)
+        results = self._results[at:end].tolist() + self._results[:wrapped].tolist()
+        if results.count(self._size) != count:
+            slots = self._slots[at:end].tolist() + self._slots[:wrapped].tolist()
+            for slot, result in zip(slots, list(results), strict=True):
+                results[(slot - first) & _MASK] = result
+        self._cq_head[0] = (head + count) & 0xFFFFFFFF
+        return results
+
+    def _enter(self, submit: int, wait: int = 0) -> int:
+        while True:
+            try:
+                return self._checked(_ENTER, self._ring, submit, wait, _GETEVENTS)
+            except InterruptedError:
+                continue
+
+    def _checked(self, number: int, *arguments: int) -> int:
+        done = int(self._call(number, *arguments, *[0] * (6 - len(arguments))))
+        if done < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return done
