@@ -84,10 +84,10 @@ class Lag:
 
     __slots__ = ("position", "rest", "watcher")
 
-    def __init__(self, position: int, rest: memoryview, watcher: Any) -> None:
+    def __init__(self, position: int, rest: memoryview) -> None:
         self.position = position
         self.rest = rest
-        self.watcher = watcher
+        self.watcher: Any = None  # made once the socket has not taken all
 
 
 class Viewer:
@@ -204,17 +204,16 @@ class Fanout:
             if count == GONE:
                 self.end(viewer, host.LEFT)
             elif count != len(data):
-                self._lag(viewer, self._ring.end, memoryview(data)[count:])
+                self._watch(viewer, self._lag(viewer, self._ring.end, memoryview(data)[count:]))
 
-    def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> None:
+    def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> Lag:
         """Make the viewer a cursor at ``position`` that has yet to be sent ``rest``."""
         if self._leave_head(viewer):
             with Tcp(viewer.descriptor) as tcp:
                 tcp.wait_for_answers(0)
-        watcher = self._events.io(viewer.descriptor, 2)
-        viewer.lag = Lag(position, rest, watcher)
+        viewer.lag = lag = Lag(position, rest)
         self._lagging.add(viewer)
-        watcher.start(self._resume, viewer)
+        return lag
 
     def _resume(self, viewer: Viewer) -> None:
         """Send a lagging viewer what its socket takes; at the end of the log it joins the head."""
@@ -226,13 +225,19 @@ class Fanout:
         try:
             written = os.write(viewer.descriptor, lag.rest)
         except BlockingIOError:
-            return
+            written = 0
         except OSError:
             self.end(viewer, host.LEFT)
             return
         lag.rest = lag.rest[written:]
-        if not lag.rest:
-            self._refill(viewer, lag)
+        if lag.rest or self._refill(viewer, lag):
+            self._watch(viewer, lag)
+
+    def _watch(self, viewer: Viewer, lag: Lag) -> None:
+        """Resume once the viewer's socket can take more."""
+        if lag.watcher is None:
+            lag.watcher = self._events.io(viewer.descriptor, 2)
+            lag.watcher.start(self._resume, viewer)
 
     def _refill(self, viewer: Viewer, lag: Lag) -> bool:
         """Read the next piece from the ring; false if there is none, and the viewer has moved."""
@@ -277,8 +282,9 @@ class Fanout:
 
     def _stop_lagging(self, viewer: Viewer) -> None:
         if viewer.lag is not None:
-            viewer.lag.watcher.stop()
-            viewer.lag.watcher.close()
+            if viewer.lag.watcher is not None:
+                viewer.lag.watcher.stop()
+                viewer.lag.watcher.close()
             viewer.lag = None
             self._lagging.discard(viewer)
 

@@ -25,6 +25,8 @@ _TEXT_LINE_END = re.compile("\r\n|\n|\r")
 _BYTE_LINE_END = re.compile(rb"\r\n|\n|\r")
 _NOT_IN_A_FIELD = re.compile("[\r\n\0]")
 _BOM = b"\xef\xbb\xbf"
+# Made once: json.dumps() makes one for each call that is not plain.
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def _data(value: object) -> str:
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"data is not UTF-8 text: {error}") from error
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _JSON.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"data cannot be sent as JSON: {error}") from error
 
