@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import sys
 import time
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +57,7 @@ class Group:
     """Viewers of the same channels, with the same framing and heartbeat, at the head of the log."""
 
     __slots__ = (
+        "_descriptors",
         "bytes",
         "channels",
         "chunked",
@@ -70,10 +73,27 @@ class Group:
         self.chunked = chunked
         self.heartbeat = heartbeat
         self.head: dict[int, Viewer] = {}
+        self._descriptors: array[int] | None = None  # of the head, while nobody joins or parts
         self.members = 0  # those who lag included
         self.sent_at = time.monotonic()
         self.events = 0
         self.bytes = 0
+
+    def join(self, viewer: Viewer) -> None:
+        """Put the viewer to the head."""
+        self.head[viewer.descriptor] = viewer
+        self._descriptors = None
+
+    def part(self, viewer: Viewer) -> bool:
+        """Take the viewer from the head; false if it is not there."""
+        self._descriptors = None
+        return self.head.pop(viewer.descriptor, None) is not None
+
+    def descriptors(self) -> array[int]:
+        """Return those of the viewers at the head."""
+        if self._descriptors is None:
+            self._descriptors = array("i", struct.pack(f"{len(self.head)}i", *self.head))
+        return self._descriptors
 
     def framed(self, block: bytes) -> bytes:
         return b"%X\r\n%b\r\n" % (len(block), block) if self.chunked else block
@@ -194,16 +214,14 @@ class Fanout:
 
     def _send(self, group: Group, block: bytes) -> None:
         data = group.framed(block)
-        written = write_to_each(group.head, data)
+        others = write_to_each(group.descriptors(), data)
         group.bytes += len(block)
         group.sent_at = time.monotonic()
-        if written.count(len(data)) == len(written):
-            return
-        for descriptor, count in list(zip(group.head, written, strict=True)):
+        for descriptor, count in others.items():
             viewer = group.head[descriptor]
             if count == GONE:
                 self.end(viewer, host.LEFT)
-            elif count != len(data):
+            else:
                 self._watch(viewer, self._lag(viewer, self._ring.end, memoryview(data)[count:]))
 
     def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> Lag:
@@ -268,13 +286,13 @@ class Fanout:
         group = viewer.group
         viewer.events -= group.events
         viewer.bytes -= group.bytes
-        group.head[viewer.descriptor] = viewer
+        group.join(viewer)
         with Tcp(viewer.descriptor) as tcp:
             tcp.wait_for_answers(group.heartbeat)
 
     def _leave_head(self, viewer: Viewer) -> bool:
         group = viewer.group
-        if group.head.pop(viewer.descriptor, None) is None:
+        if not group.part(viewer):
             return False
         viewer.events += group.events
         viewer.bytes += group.bytes

@@ -10,7 +10,7 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Collection, Iterable
+from array import array
 from functools import cache
 
 from ssekit.host.uring import LARGEST, Uring
@@ -24,42 +24,44 @@ _LATER = (-errno.EAGAIN, -errno.EINTR)
 _log = logging.getLogger("ssekit")
 
 
-def write_to_each(descriptors: Collection[int], data: bytes) -> list[int]:
-    """Write ``data`` to each non-blocking socket; return how many bytes each has taken, or `GONE`.
+def write_to_each(descriptors: array[int], data: bytes) -> dict[int, int]:
+    """Write ``data`` to each non-blocking socket.
 
-    To be called by one thread of a process.
+    Returns for those that have not taken all of it how many bytes they have, or `GONE`, by
+    descriptor.  To be called by one thread of a process.
     """
-    written = _in_batches(descriptors, data)
-    if len(written) < len(descriptors):
-        written += _one_by_one(itertools.islice(descriptors, len(written), None), data)
-    return written
+    sent = 0
+    others: dict[int, int] = {}
+    if len(descriptors) >= BATCH and len(data) <= LARGEST and (uring := _uring()) is not None:
+        sent, others = uring.send_to_each(descriptors, data)
+        for descriptor, count in others.items():
+            if count < 0:
+                others[descriptor] = 0 if count in _LATER else GONE
+    if sent < len(descriptors):
+        others |= _one_by_one(descriptors[sent:], data)
+    return others
 
 
-def _in_batches(descriptors: Collection[int], data: bytes) -> list[int]:
-    if len(descriptors) < BATCH or len(data) > LARGEST or (uring := _uring()) is None:
-        return []
-    taken = uring.send_to_each(descriptors, data)
-    if taken.count(len(data)) == len(taken):
-        return taken
-    return [count if count >= 0 else 0 if count in _LATER else GONE for count in taken]
-
-
-def _one_by_one(descriptors: Iterable[int], data: bytes) -> list[int]:
+def _one_by_one(descriptors: array[int], data: bytes) -> dict[int, int]:
     """``extend`` and ``map`` run the loop in C: an interpreted one would add a quarter.
 
     What ``extend`` had appended when a write failed stays in the list, and the iterator goes on
     behind the one that failed.
     """
+    size = len(data)
     written: list[int] = []
     rest = iter(descriptors)
-    while True:
+    while len(written) < len(descriptors):
         try:
             written.extend(map(os.write, rest, itertools.repeat(data)))
-            return written
         except BlockingIOError:
             written.append(0)
         except OSError:
             written.append(GONE)
+    if written.count(size) == len(written):
+        return {}
+    each = zip(descriptors, written, strict=True)
+    return {descriptor: count for descriptor, count in each if count != size}
 
 
 @cache

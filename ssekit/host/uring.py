@@ -23,7 +23,6 @@ import socket
 import struct
 import sys
 from array import array
-from collections.abc import Collection
 
 LARGEST = 64 * 1024
 """Bytes that a batch can send to each."""
@@ -36,7 +35,7 @@ _GETEVENTS = 1 << 0
 _OFF_SQES = 0x10000000
 _OP_SEND = 26
 _SQE = struct.Struct("=BBHiQQIIQ24x")  # opcode, flags, ioprio, fd, off, addr, len, msg_flags, user
-_CQE_SIZE = 16  # user_data of 8 bytes, res and flags of 4
+_CQE = struct.Struct("=QiI")  # user_data, res, flags
 
 
 class _SqOffsets(ctypes.Structure):
@@ -92,14 +91,17 @@ class Uring:
     def _map(self, params: _Params) -> None:
         """Map both queues, by the offsets that the kernel gave, and fill in what never changes."""
         sq, cq = params.sq_off, params.cq_off
-        size = max(sq.array + 4 * params.sq_entries, cq.cqes + _CQE_SIZE * params.cq_entries)
+        size = max(sq.array + 4 * params.sq_entries, cq.cqes + _CQE.size * params.cq_entries)
         rings = memoryview(mmap.mmap(self._ring, size))
         words = rings[: size & ~3].cast("I")
         self._sq_head, self._sq_tail = words[sq.head // 4 :], words[sq.tail // 4 :]
         self._cq_head, self._cq_tail = words[cq.head // 4 :], words[cq.tail // 4 :]
-        completions = rings[cq.cqes : cq.cqes + _CQE_SIZE * params.cq_entries].cast("i")
-        self._slots, self._results = completions[0::4], completions[2::4]
-        self._cq_entries = int(params.cq_entries)
+        self._completions = rings[cq.cqes : cq.cqes + _CQE.size * params.cq_entries]
+        # Each send takes one place in either queue, and has its result in the place of its slot.
+        self._all_taken = bytearray().join(
+            _CQE.pack(place & _MASK, 0, 0) for place in range(params.cq_entries)
+        )
+        self._places = int(params.cq_entries)
 
         submissions = mmap.mmap(self._ring, _SQE.size * _ENTRIES, offset=_OFF_SQES)
         data = ctypes.create_string_buffer(LARGEST)
@@ -113,29 +115,30 @@ class Uring:
         self._descriptors, self._sizes = fields[1::16], fields[6::16]
         self._size = 0
 
-    def send_to_each(self, descriptors: Collection[int], data: bytes) -> list[int]:
+    def send_to_each(self, descriptors: array[int], data: bytes) -> tuple[int, dict[int, int]]:
         """Send ``data``, of at most `LARGEST` bytes, to each socket without waiting for any.
 
-        Returns for each the bytes that it has taken, or the negative number of its error.  The list
-        is shorter than ``descriptors`` if the kernel had no memory for more: nothing was sent to
-        the rest.
+        Returns to how many it was sent, and for those of them that have not taken all of it what
+        they did, by descriptor: some bytes, or the negative number of an error.  To the last ones
+        nothing is sent if the kernel has no memory for that.
         """
         size = len(data)
         self._data[:size] = data
         if size != self._size:
-            self._sizes[:] = array("i", [size]) * _ENTRIES
             self._size = size
-        everyone = array("i", descriptors)
-        taken: list[int] = []
-        for start in range(0, len(everyone), _ENTRIES):
-            batch = everyone[start : start + _ENTRIES]
-            taken += self._send(batch)
-            if len(taken) < start + len(batch):
+            self._sizes[:] = array("i", [size]) * _ENTRIES
+            memoryview(self._all_taken).cast("i")[2::4] = array("i", [size]) * self._places
+        sent, others = 0, {}
+        while batch := descriptors[sent : sent + _ENTRIES]:
+            tail = self._sq_tail[0]
+            submitted = self._submit(batch, tail)
+            others.update(self._collect(batch[:submitted], tail))
+            sent += submitted
+            if submitted < len(batch):
                 break
-        return taken
+        return sent, others
 
-    def _send(self, batch: array[int]) -> list[int]:
-        tail = self._sq_tail[0]
+    def _submit(self, batch: array[int], tail: int) -> int:
         first = tail & _MASK
         end = min(first + len(batch), _ENTRIES)
         self._descriptors[first:end] = batch[: end - first]
@@ -149,23 +152,25 @@ class Uring:
             except OSError:
                 self._sq_tail[0] = self._sq_head[0]
                 break
-        return self._collect(submitted, first)
+        return submitted
 
-    def _collect(self, count: int, first: int) -> list[int]:
-        """Take the results of ``count`` sends, the first of which was in slot ``first``."""
+    def _collect(self, batch: array[int], first: int) -> dict[int, int]:
+        """Return the results of those in the batch that have not taken all."""
         head = self._cq_head[0]
-        while (self._cq_tail[0] - head) & 0xFFFFFFFF < count:
-            self._enter(0, count)
-        at = head & (self._cq_entries - 1)
-        end = min(at + count, self._cq_entries)
-        wrapped = count - (end - at)
-        results = self._results[at:end].tolist() + self._results[:wrapped].tolist()
-        if results.count(self._size) != count:
-            slots = self._slots[at:end].tolist() + self._slots[:wrapped].tolist()
-            for slot, result in zip(slots, list(results), strict=True):
-                results[(slot - first) & _MASK] = result
-        self._cq_head[0] = (head + count) & 0xFFFFFFFF
-        return results
+        while (self._cq_tail[0] - head) & 0xFFFFFFFF < len(batch):
+            self._enter(0, len(batch))
+        begin = head % self._places
+        end = min(begin + len(batch), self._places)
+        others = {}
+        for places in (begin, end), (0, begin + len(batch) - end):
+            part = slice(*(_CQE.size * place for place in places))
+            results = self._completions[part].tobytes()
+            if results != self._all_taken[part]:
+                for slot, result, _ in _CQE.iter_unpack(results):
+                    if result != self._size:
+                        others[batch[(slot - first) & _MASK]] = result
+        self._cq_head[0] = (head + len(batch)) & 0xFFFFFFFF
+        return others
 
     def _enter(self, submit: int, wait: int = 0) -> int:
         while True:
