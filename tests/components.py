@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import pytest
 
+from ssekit.host.uring import Uring
+
 
 def need(program: str) -> str:
     """Return the program's path; without it skip the test, or fail it where CI=true."""
@@ -23,6 +25,14 @@ def need_clients_js() -> None:
     installed = Path(__file__).parent / "clients_js" / "node_modules" / ".package-lock.json"
     if not installed.exists():
         _missing("needs the packages of tests/clients_js: run npm ci there")
+
+
+def need_io_uring() -> Uring:
+    """Return a queue; skip the test where the kernel or a sandbox has none, also where CI=true."""
+    try:
+        return Uring()
+    except OSError as error:
+        pytest.skip(f"no io_uring on this machine: {error}")
 
 
 def _missing(what: str) -> NoReturn:

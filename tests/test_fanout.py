@@ -13,6 +13,7 @@ import pytest
 from ssekit import Hub
 from ssekit.testing import connect
 from tests.clients import Client
+from tests.components import need_io_uring
 from tests.servers import Server, gunicorn
 from tests.waiting import at_best, until
 
@@ -28,6 +29,8 @@ WAYS = {
 
 @pytest.fixture(scope="module", params=WAYS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if "BATCH" in WAYS[request.param]:
+        need_io_uring()
     env = {"HISTORY": "2000", "BEAT": "0.2", **WAYS[request.param]}
     with gunicorn(APP, env=env) as running:
         yield running

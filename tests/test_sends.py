@@ -15,6 +15,7 @@ import pytest
 from ssekit.host import sends
 from ssekit.host.sends import GONE, write_to_each
 from ssekit.host.uring import LARGEST, Uring
+from tests.components import need_io_uring
 
 Pair = tuple[socket.socket, socket.socket]
 DATA = b"x" * 1000
@@ -22,10 +23,7 @@ DATA = b"x" * 1000
 
 @pytest.fixture
 def uring() -> Uring:
-    try:
-        return Uring()
-    except OSError as error:
-        pytest.skip(f"no io_uring on this machine: {error}")
+    return need_io_uring()
 
 
 @pytest.fixture(params=["in batches", "a write for each"])
