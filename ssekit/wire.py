@@ -82,7 +82,7 @@ class Event:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidEvent(f"{name} must be a str, not {type(value).__name__}: {value!r:.80}")
-    return value
+    return str.__str__(value)  # its text, however a subclass, such as an enum's, would format it
 
 
 def _field(name: str, value: object) -> str:
@@ -92,15 +92,21 @@ def _field(name: str, value: object) -> str:
     return text
 
 
-def _milliseconds(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def _milliseconds(value: object) -> str:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidEvent(f"retry must be whole milliseconds from 0 up, not {value!r:.80}")
-    return value
+    try:
+        digits = int.__repr__(value)  # not a subclass's, which may write anything
+    except ValueError as error:
+        raise InvalidEvent(f"retry has too many digits: {error}") from error
+    if value < 0:
+        raise InvalidEvent(f"retry must be whole milliseconds from 0 up, not {digits:.80}")
+    return digits
 
 
 def _data(value: object) -> str:
     if isinstance(value, str):
-        return value
+        return str.__str__(value)
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             return bytes(value).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, IntEnum
 from itertools import pairwise
 
 import pytest
@@ -136,6 +137,46 @@ def test_an_event_is_encoded_so(event: Event, wire: bytes) -> None:
     assert event.encode() == wire
 
 
+class Kind(str, Enum):
+    """An enum, which a format string would show by its name."""
+
+    NEWS = "news"
+
+
+class Wait(IntEnum):
+    SHORT = 500
+
+
+class Sly(int):
+    def __repr__(self) -> str:
+        return "5\nid: injected"
+
+    __str__ = __repr__
+
+
+class Slyer(str):
+    def __format__(self, _: str) -> str:
+        return "x\nid: injected"
+
+    def __str__(self) -> str:
+        return "x\nid: injected"
+
+
+@pytest.mark.parametrize(
+    ("event", "wire"),
+    [
+        (Event(Kind.NEWS, Kind.NEWS, Kind.NEWS), b"event: news\ndata: news\nid: news\n\n"),
+        (Event(comment=Kind.NEWS), b": news\n"),
+        (Event(retry=Wait.SHORT), b"retry: 500\n"),
+        (Event(retry=Sly(500)), b"retry: 500\n"),
+        (Event(Slyer("a"), Slyer("b"), Slyer("c")), b"event: b\ndata: a\nid: c\n\n"),
+        (Event({Kind.NEWS: Wait.SHORT}), b'data: {"news":500}\n\n'),
+    ],
+)
+def test_a_subclass_is_sent_as_the_text_or_number_that_it_is(event: Event, wire: bytes) -> None:
+    assert event.encode() == wire
+
+
 NAN = float("nan")
 CIRCLE: list[object] = []
 CIRCLE.append(CIRCLE)
@@ -152,6 +193,11 @@ CIRCLE.append(CIRCLE)
         Event("x", retry=1.5),  # type: ignore[arg-type]
         Event("x", retry="5"),  # type: ignore[arg-type]
         Event("x", retry=True),
+        Event("x", retry=10**5000),
+        Event("x", retry=-(10**5000)),
+        Event("x", event="\ud800"),
+        Event(comment="\ud800"),
+        Event("x", id=Slyer("a\nb")),
         Event(b"\xff"),
         Event("\ud800"),
         Event("x", id="\ud800"),
@@ -161,6 +207,9 @@ CIRCLE.append(CIRCLE)
         Event(object()),
         Event({1, 2}),
         Event({"a": b"bytes"}),
+        Event({"a": {NAN: 1}}),
+        Event(10**5000),
+        Event(memoryview(b"\xff")),
         Event(CIRCLE),
     ],
 )
