@@ -10,7 +10,8 @@ import contextlib
 import contextvars
 import logging
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from ssekit import host, runs, servers
 from ssekit.errors import SSEError
 from ssekit.limits import Limit, turned_away
-from ssekit.negotiation import Answer, Offer, farewell
+from ssekit.negotiation import Answer, Headers, Offer, Pairs, farewell, told
 from ssekit.wire import HEARTBEAT
 
 log = logging.getLogger("ssekit.script")
@@ -29,7 +30,8 @@ class Script:
 
     ``heartbeat`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed is read
     again.  A file that is missing is answered 404, one that fails before its first event 500; what
-    went wrong is logged with its traceback.
+    went wrong is logged with its traceback.  Modules beside the file can be imported, as in a
+    terminal, but the process has each of them only once, and one of that name elsewhere wins.
     """
 
     def __init__(
@@ -40,6 +42,9 @@ class Script:
         self._offer = Offer(origins=origins)
         self._limit = Limit()
         self._compiled: tuple[tuple[int, int], CodeType] | None = None
+        # As for a script that the interpreter runs, but behind all else: it is the whole process's.
+        if (folder := str(self._path.parent)) not in sys.path:
+            sys.path.append(folder)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -58,18 +63,17 @@ class Script:
             if failed is None:
                 return []
             answer = failed
-        start_response(answer.status, answer.headers)
-        return [answer.body] if answer.body else []
+        return answer.give(environ, start_response)
 
     def _stream(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
         """Run the file for this client; return the answer if it has sent none."""
         try:
             code = self._code()
         except FileNotFoundError:
-            return _missing()
+            return _missing(self._offer.cors(environ))
         except (OSError, SyntaxError, ValueError):
             log.exception("the script %s cannot be run", self._path)
-            return _failed()
+            return _failed(self._offer.cors(environ))
         run = WsgiRun(environ, start_response, self._offer, self._heartbeat)
 
         def whole_file() -> None:
@@ -77,13 +81,15 @@ class Script:
 
         # A context of its own: what the run sets for itself is not there for the next request.
         done = contextvars.copy_context().run(run.execute, whole_file, self._path.name)
-        return None if done else _failed()
+        return None if done else _failed(self._offer.cors(environ))
 
     def _code(self) -> CodeType:
         state = self._path.stat()
         version = (state.st_mtime_ns, state.st_size)
         if self._compiled is None or self._compiled[0] != version:
-            self._compiled = version, compile(self._path.read_bytes(), str(self._path), "exec")
+            # Without the __future__ imports of this very module, which are not the script's.
+            code = compile(self._path.read_bytes(), str(self._path), "exec", dont_inherit=True)
+            self._compiled = version, code
         return self._compiled[1]
 
 
@@ -103,7 +109,7 @@ class Folder:
             raise NotADirectoryError(f"there is no folder {str(path)!r}")
         self._options: dict[str, Any] = {"heartbeat": heartbeat, "origins": origins}
         self._scripts: dict[str, Script] = {}
-        Offer(origins=origins)  # Wrong origins are an error now, not with the first request.
+        self._offer = Offer(origins=origins)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -112,9 +118,7 @@ class Folder:
         name = str(environ.get("PATH_INFO", "")).removeprefix("/")
         script = self._script(name)
         if script is None:
-            answer = _missing()
-            start_response(answer.status, answer.headers)
-            return [answer.body or b""]
+            return _missing(self._offer.cors(environ)).give(environ, start_response)
         return script(environ, start_response)
 
     def _script(self, name: str) -> Script | None:
@@ -127,12 +131,12 @@ class Folder:
         return self._scripts.setdefault(name, Script(path, **self._options))
 
 
-def _missing() -> Answer:
-    return _refusal("404 Not Found", "There is no such script.")
+def _missing(cors: Headers) -> Answer:
+    return told("404 Not Found", "There is no such script.", cors)
 
 
-def _failed() -> Answer:
-    return _refusal("500 Internal Server Error", "The script failed; the server's log says why.")
+def _failed(cors: Headers) -> Answer:
+    return told("500 Internal Server Error", "The script failed; the server's log says why.", cors)
 
 
 class WsgiRun(runs.Run):
@@ -171,14 +175,15 @@ class WsgiRun(runs.Run):
             self.client.detach()
         return True
 
-    def _open(self, headers: Iterable[tuple[str, str]]) -> None:
-        answer = self._offer.answer(self.environ)
-        write = self._start_response(answer.status, [*answer.headers, *headers])
+    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
+        answer = self._offer.answer(self.environ, headers)
+        write = self._start_response(answer.status, answer.headers)
         if isinstance(getattr(write, "__self__", None), list):
             raise SSEError(
                 "the framework keeps what a script sends until the script ends; mount the folder "
                 "beside the framework, for example with werkzeug's DispatcherMiddleware"
             )
+        self.begun = True
         self._send = write
         self.client.wrote(HEARTBEAT)
         self._write(HEARTBEAT)
@@ -200,8 +205,3 @@ class WsgiRun(runs.Run):
 
     def _not_begun(self, block: bytes) -> None:
         raise AssertionError("a block was put before the run had begun")
-
-
-def _refusal(status: str, why: str) -> Answer:
-    """Return a short answer in plain text."""
-    return Answer(status, [("Content-Type", "text/plain; charset=utf-8")], f"{why}\n".encode())

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ssekit.wire import Event
 
 Headers = list[tuple[str, str]]
+Pairs = Iterable[tuple[str, str]]
 
 CONTENT_TYPE = "text/event-stream"
 
 # What fetch-based EventSource clients send beside the simple headers, and so have to ask for.
 _ALLOWED_HEADERS = "Last-Event-ID, Cache-Control, Authorization, Content-Type"
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+# As browsers write one: in lower case, a host in ASCII, no port that the scheme has anyway.
+_ORIGIN = re.compile(
+    r"(?!https://[^:]*:443$|http://[^:]*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._~:\[\]-]+"
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's.
+# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's; what
+# a stream is, and that it has no length, is settled.
 _NOT_OURS = {
     "connection",
     "content-length",
+    "content-type",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -35,6 +41,13 @@ _NOT_OURS = {
     "transfer-encoding",
     "upgrade",
 }
+
+_OURS: Headers = [
+    ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
+    # no-transform: a proxy must not compress, and so hold back, the stream (RFC 9111, 5.2.2.6).
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),
+]
 
 
 class Answer(NamedTuple):
@@ -49,6 +62,11 @@ class Answer(NamedTuple):
         """Whether the stream follows."""
         return self.body is None
 
+    def give(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        """Give an answer without a stream to the server (PEP 3333); none has a body after HEAD."""
+        start_response(self.status, self.headers)
+        return [self.body] if self.body and environ.get("REQUEST_METHOD") != "HEAD" else []
+
 
 class Offer:
     """What a stream offers: its methods, its extra headers, and the origins that may read it."""
@@ -56,7 +74,7 @@ class Offer:
     def __init__(
         self,
         *,
-        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        headers: Pairs | Mapping[str, str] = (),
         methods: Iterable[str] = ("GET",),
         origins: Iterable[str] = (),
     ) -> None:
@@ -66,21 +84,25 @@ class Offer:
         also = ["HEAD", "OPTIONS"] if "GET" in self._methods else ["OPTIONS"]
         self._allow = ", ".join(dict.fromkeys([*self._methods, *also]))
         self._any_origin, self._origins = _origins(origins)
-        self._headers = _stream_headers(headers)
+        self._headers = _stream_headers(_pairs(headers))
 
-    def answer(self, environ: Mapping[str, Any]) -> Answer:
-        """Return the answer to a request."""
+    def answer(self, environ: Mapping[str, Any], further: Pairs | Mapping[str, str] = ()) -> Answer:
+        """Return the answer to a request; ``further`` headers are the stream's of this once.
+
+        Raises ValueError for a header that is not the application's to set.
+        """
+        headers = _stream_headers(_pairs(further), self._headers)
         cors = self.cors(environ)
         method = environ.get("REQUEST_METHOD", "GET")
         if method == "OPTIONS":
             return Answer("204 No Content", [("Allow", self._allow), *cors, *self._preflight(cors)])
         if method not in self._methods and not (method == "HEAD" and "GET" in self._methods):
             allow = [("Allow", self._allow), *cors]
-            return _told("405 Method Not Allowed", f"Use {self._allow}.", allow)
+            return told("405 Method Not Allowed", f"Use {self._allow}.", allow)
         if not _accepts(environ.get("HTTP_ACCEPT", "")):
-            return _told("406 Not Acceptable", f"This is a stream of {CONTENT_TYPE}.", cors)
+            return told("406 Not Acceptable", f"This is a stream of {CONTENT_TYPE}.", cors)
         # A body that is dropped behind our back cannot fail, so a stream behind HEAD never ends.
-        return Answer("200 OK", [*self._headers, *cors], b"" if method == "HEAD" else None)
+        return Answer("200 OK", [*headers, *cors], b"" if method == "HEAD" else None)
 
     def no_content(self, environ: Mapping[str, Any]) -> Answer:
         """Return the answer that tells an EventSource not to come back (HTML standard, 9.2.3)."""
@@ -140,7 +162,8 @@ def farewell(retry: int | None = None) -> bytes:
     return Event(retry=round(base * random.uniform(0.5, 1.5))).encode()  # noqa: S311
 
 
-def _told(status: str, why: str, headers: Headers) -> Answer:
+def told(status: str, why: str, headers: Headers) -> Answer:
+    """Return a short answer in plain text."""
     return Answer(
         status, [("Content-Type", "text/plain; charset=utf-8"), *headers], f"{why}\n".encode()
     )
@@ -151,13 +174,14 @@ def _accepts(accept: str) -> bool:
     best = (-1, 0.0)  # how specific the range is, its weight
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        specific = ["*/*", "text/*", CONTENT_TYPE].index(name) if name in _RANGES else -1
+        specific = _RANGES.get(name, -1)
         if specific > best[0]:
             best = (specific, _weight(parameters))
-    return not accept.strip() or best[1] > 0
+    return not accept.strip(", \t") or best[1] > 0
 
 
-_RANGES = {"*/*", "text/*", CONTENT_TYPE}
+# A lone * is what Java's own client writes for all.
+_RANGES = {"*": 0, "*/*": 0, "text/*": 1, CONTENT_TYPE: 2}
 
 
 def _weight(parameters: list[str]) -> float:
@@ -186,20 +210,18 @@ def _origins(origins: Iterable[str]) -> tuple[bool, frozenset[str]]:
     return False, allowed
 
 
-def _stream_headers(extra: Iterable[tuple[str, str]] | Mapping[str, str]) -> Headers:
-    """The headers of every stream, with a user's own, which replace ours of the same name."""
-    ours = {
-        "content-type": ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
-        # no-transform: a proxy must not compress, and so hold back, the stream (RFC 9111, 5.2.2.6).
-        "cache-control": ("Cache-Control", "no-cache, no-transform"),
-        "x-accel-buffering": ("X-Accel-Buffering", "no"),
-    }
+def _pairs(headers: Pairs | Mapping[str, str]) -> Pairs:
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
+def _stream_headers(extra: Pairs, ours: Headers = _OURS) -> Headers:
+    """Return the headers of a stream, with a user's own, which replace ours of the same name."""
     theirs: Headers = []
-    for name, value in extra.items() if isinstance(extra, Mapping) else extra:
+    for name, value in extra:
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"not a header: {name!r}: {value!r}")
-        if name.lower() in _NOT_OURS or name.lower() == "content-type":
+        if name.lower() in _NOT_OURS:
             raise ValueError(f"the header {name} is not the application's to set on a stream")
-        ours.pop(name.lower(), None)
         theirs.append((name, value))
-    return [*ours.values(), *theirs]
+    replaced = {name.lower() for name, _ in theirs}
+    return [*(pair for pair in ours if pair[0].lower() not in replaced), *theirs]

@@ -13,17 +13,15 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from ssekit import cgi, host
 from ssekit.errors import SSEError
 from ssekit.host.process import ProcessClient
-from ssekit.negotiation import Offer, farewell
+from ssekit.negotiation import Headers, Offer, Pairs, farewell
 from ssekit.wire import HEARTBEAT
-
-Pairs = Iterable[tuple[str, str]]
 
 
 class Run:
@@ -35,10 +33,9 @@ class Run:
     def __init__(self) -> None:
         self.begun = False
 
-    def begin(self, headers: Pairs = ()) -> None:
+    def begin(self, headers: Pairs | Mapping[str, str] = ()) -> None:
         """Send the headers and the opening, once; later calls do nothing."""
         if not self.begun:
-            self.begun = True
             self._open(headers)
             self.client.enter()
 
@@ -50,7 +47,8 @@ class Run:
         self._write(block)
         client.enter()
 
-    def _open(self, headers: Pairs) -> None:
+    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
+        """Do so, and set ``begun`` once the headers are on their way."""
         raise NotImplementedError
 
     def _write(self, block: bytes) -> None:
@@ -76,16 +74,21 @@ class ProcessRun(Run):
         host.become(client)
         atexit.register(self._at_exit)
 
-    def _open(self, headers: Pairs) -> None:
+    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
+        answer = Offer().answer(self.environ, headers)
+        self.begun = True
         if self._cgi:
-            answer = Offer(headers=headers).answer(self.environ)
-            self._output.send_head(cgi.head(answer.status, answer.headers))
-            if answer.body is not None:
-                self._output.send(answer.body)
+            if not answer.streams:
+                for block in answer.give(self.environ, self._send_head):
+                    self._output.send(block)
                 sys.exit(0)
+            self._send_head(answer.status, answer.headers)
             self.client.wrote(HEARTBEAT)
             self._output.send(HEARTBEAT)
         self.client.attach(None)
+
+    def _send_head(self, status: str, headers: Headers) -> None:
+        self._output.send_head(cgi.head(status, headers))
 
     def _write(self, block: bytes) -> None:
         self._output.send(block)

@@ -11,12 +11,13 @@
 ``python clock.py`` prints the stream.  As a CGI script it answers a browser.  ``Folder("scripts")``
 is the WSGI application that serves such files: each client gets its own run of the file, in the
 server's own thread or greenlet.  Of a run only what this module gives is the client's own; the
-working directory, ``os.environ`` and ``print`` are the process's, as in every WSGI application.
+working directory, ``os.environ``, ``sys.path`` and ``print`` are the process's, as in every WSGI
+application.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ssekit import runs
@@ -78,8 +79,11 @@ def return_event_data(
     )
 
 
-def start(headers: Iterable[tuple[str, str]] = ()) -> None:
-    """Send the headers now, with further ones; the first event would do it otherwise."""
+def start(headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
+    """Send the headers now, with further ones; the first event would do it otherwise.
+
+    They are those of `ssekit.Stream`.  Raises ValueError for one that is not a script's to set.
+    """
     runs.current().begin(headers)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from ssekit import host, servers
 from ssekit.errors import InvalidEvent, SSEError
 from ssekit.limits import Admission, Limit, turned_away
-from ssekit.negotiation import Answer, Offer, farewell, last_event_id
+from ssekit.negotiation import Answer, Headers, Offer, farewell, last_event_id
 from ssekit.timer import every
 from ssekit.wire import HEARTBEAT, Event
 
@@ -37,7 +37,9 @@ access = logging.getLogger("ssekit.access")
 class Stop(Exception):
     """Raised by a source, when it is called, to end the client's reconnecting for good.
 
-    It is answered with 204 No Content (HTML standard, 9.2.3).
+    It is answered with 204 No Content (HTML standard, 9.2.3).  The body of a generator function
+    runs too late for that, when the headers have left: raise it in a function that returns the
+    generator.
     """
 
 
@@ -57,7 +59,8 @@ class Stream:
     ``origins``: a tuple of the origins that may read the stream across origins, with credentials,
     or ``"*"`` for all, without.
 
-    Raises TypeError for an iterator, which clients would share, or a bare ``str``.
+    Raises TypeError for an iterator, which clients would share, a bare ``str``, or a callable that
+    needs more than the request.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Stream:
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
         self._limit = Limit()
         if callable(source):
-            functools.update_wrapper(self, source)
+            functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
@@ -91,8 +94,7 @@ class Stream:
             if admission is not None:
                 return self._stream(environ, start_response, answer, admission)
             answer = turned_away(environ, self._offer.cors(environ))
-        start_response(answer.status, answer.headers)
-        return [answer.body] if answer.body else []
+        return answer.give(environ, start_response)
 
     def _stream(
         self,
@@ -114,13 +116,16 @@ class Stream:
             start_response(answer.status, answer.headers)
             return body
         except Stop:
-            answer = self._offer.no_content(environ)
-            start_response(answer.status, answer.headers)
-            return []
+            return self._offer.no_content(environ).give(environ, start_response)
         except Exception as error:
             if not _is_http_exception(error):
                 raise
-            return error(environ, start_response)  # type: ignore[no-any-return,operator]
+            cors = self._offer.cors(environ)  # Or a page of another origin cannot read why.
+
+            def start(status: str, headers: Headers, *exc_info: Any) -> Any:
+                return start_response(status, [*headers, *cors], *exc_info)
+
+            return error(environ, start)  # type: ignore[no-any-return,operator]
         finally:
             if body is None:
                 admission.end()
@@ -204,6 +209,8 @@ class Body:
                 return self._finish("source ended")
             except host.Ended as ended:
                 return self._say_farewell(ended.reason)
+            except SystemExit:
+                return self._finish("source ended")  # Its own exit must not be the server's.
             except Exception:
                 log.exception("the source of %s failed; its stream ends", self.path)
                 return self._say_farewell("source failed")
@@ -295,11 +302,16 @@ def _takes_request(source: Callable[..., Any]) -> bool:
         parameters = inspect.signature(source).parameters.values()
     except ValueError:
         return False  # Some built-in callables do not tell.
-    return any(
-        parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        parameter
         for parameter in parameters
-    )
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed):
+        names = ", ".join(parameter.name for parameter in needed)
+        raise TypeError(f"a source gets at most the request, and this one needs more: {names}")
+    return bool(needed)
 
 
 def request_of(environ: dict[str, Any]) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from werkzeug import Request
 from werkzeug.exceptions import NotFound
 
 from ssekit import Event, InvalidEvent, Stream, every
@@ -84,6 +87,26 @@ def test_a_callable_is_called_for_each_client_and_gets_the_request_if_it_wants_i
         assert next(stream).data == "no request"
 
 
+def test_whatever_is_callable_can_be_a_source() -> None:
+    class Room:
+        def __init__(self) -> None:
+            self._source = self._retry = self._heartbeat = self._offer = "the room's own"
+
+        def __call__(self, request: Any) -> list[str]:
+            return [request.path]
+
+        def method(self, request: Any, *rest: str, **more: str) -> list[str]:
+            return [request.path, *rest, *more]
+
+    for source in (Room(), Room().method, partial(Room().method), partial(Room().method, more="")):
+        with connect(Stream(source), "/here") as stream:
+            assert next(stream).data == "/here"
+    with connect(Stream(partial(Room().method, Request({})))) as stream:
+        assert stream.status == 200
+    with connect(Stream(lambda request=None, *rest: [request])) as stream:
+        assert list(stream) == []
+
+
 def test_a_stream_decorates_a_function() -> None:
     @Stream
     def greeting() -> Iterator[str]:
@@ -98,6 +121,10 @@ def test_a_stream_decorates_a_function() -> None:
 async def coroutine() -> None: ...
 
 
+def needs_a_name(*, name: str) -> list[str]:
+    return [name]
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
@@ -108,6 +135,8 @@ async def coroutine() -> None: ...
         ({"a": 1}, "not a dict"),
         (5, "not a int"),
         (coroutine, "not async"),
+        (lambda request, room: [], "needs more: request, room"),
+        (needs_a_name, "needs more: name"),
     ],
 )
 def test_a_source_that_cannot_be_one_is_refused(source: Any, why: str) -> None:
@@ -139,6 +168,36 @@ def test_an_http_exception_is_its_own_answer() -> None:
     with connect(Stream(missing)) as stream:
         assert stream.status == 404
         assert b"no such room" in stream.read_all()
+
+
+@pytest.mark.parametrize("origin", ["https://page.example", "https://evil.example"])
+def test_a_page_of_an_admitted_origin_can_read_every_answer(origin: str) -> None:
+    def missing() -> list[str]:
+        raise NotFound
+
+    app = Stream(missing, origins=("https://page.example",))
+    admitted = origin if origin == "https://page.example" else None
+    for method, accept, status in [
+        ("GET", "*/*", 404),
+        ("GET", "text/html", 406),
+        ("POST", "*/*", 405),
+    ]:
+        answer = request(
+            method, app, HTTP_ORIGIN=origin, HTTP_ACCEPT=accept, **{"wsgi.url_scheme": "http"}
+        )
+        assert answer[0] == status
+        assert answer[1].get("Access-Control-Allow-Origin") == admitted
+        assert answer[1]["Vary"] == "Origin"
+
+
+def test_an_exit_in_a_source_ends_its_stream_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def leaving() -> Iterator[str]:
+        yield "x"
+        sys.exit("enough")
+
+    with connect(Stream(leaving)) as stream:
+        assert stream.read_all() == b":\ndata: x\n\n"
+    assert not caplog.records
 
 
 def test_stop_answers_204() -> None:
@@ -226,6 +285,15 @@ def test_head_has_the_headers_alone() -> None:
     assert not called
 
 
+def test_no_answer_to_head_has_a_body() -> None:
+    for app, accept, status in [
+        (HELLO, "text/html", 406),
+        (Stream([], methods=("POST",)), "*/*", 405),
+    ]:
+        answer = request("HEAD", app, HTTP_ACCEPT=accept)
+        assert (answer[0], answer[2]) == (status, b"")
+
+
 def request(method: str, app: Any, **environ: str) -> tuple[int, dict[str, str], bytes]:
     seen: list[Any] = []
 
@@ -262,7 +330,13 @@ def test_methods_can_be_chosen() -> None:
         ("text/html, */*;q=0.1", 200),
         ("text/html", 406),
         ("application/json, text/plain", 406),
+        ("*", 200),
+        ("*; q=.2", 200),
+        (" , ,", 200),
+        ('text/html;level="1,2", text/event-stream;q=0.1', 200),
         ("text/event-stream;q=0", 406),
+        ("text/event-stream;q=0.000, */*", 406),
+        ("TEXT/EVENT-STREAM;Q=0", 406),
         ("*/*, text/event-stream;q=0", 406),
         ("text/*;q=0, */*", 406),
         ("*/*;q=junk", 406),
@@ -323,11 +397,31 @@ def test_a_preflight_is_answered() -> None:
 
 @pytest.mark.parametrize(
     "origins",
-    [PAGE, ("page.example",), (f"{PAGE}/",), ("null",), ("HTTPS://PAGE.EXAMPLE",), ("*",)],
+    [
+        PAGE,
+        ("page.example",),
+        (f"{PAGE}/",),
+        ("null",),
+        ("HTTPS://PAGE.EXAMPLE",),
+        ("https://Page.example",),
+        (f"{PAGE}:443",),
+        ("http://page.example:80",),
+        ("https://caf\u00e9.example",),
+        ("*",),
+    ],
 )
 def test_origins_that_can_never_match_are_refused(origins: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="origin"):
         Stream([], origins=origins)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://[::1]:8000", "http://127.0.0.1", "http://page.example:443", "app-extension://a_b-c"],
+)
+def test_every_origin_of_a_browser_is_taken(origin: str) -> None:
+    _, headers, _ = request("HEAD", Stream([], origins=(origin,)), HTTP_ORIGIN=origin)
+    assert headers["Access-Control-Allow-Origin"] == origin
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan")])

@@ -5,7 +5,10 @@ import os
 import sys
 
 # A CGI host runs this file as it is: the package is found two folders up, without an install.
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+# Where each client has a run in the same process, the first one has said so for all.
+root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+if root not in sys.path:
+    sys.path.insert(0, root)
 
 from ssekit import every, script
 
