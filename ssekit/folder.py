@@ -166,7 +166,9 @@ class WsgiRun(runs.Run):
         except host.Ended as ended:
             if ended.reason != host.LEFT:
                 self._last(farewell())
-        except Exception:
+        except BaseException as error:
+            if not host.failed(error):
+                raise
             log.exception("the script %s failed; its stream ends", name)
             if not self.begun:
                 return False

@@ -106,7 +106,7 @@ class Stream:
         body = None
         try:
             body = Body(
-                self._open(environ),
+                self._call(environ),
                 host.client_of(environ, self._heartbeat),
                 admission,
                 path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
@@ -129,6 +129,16 @@ class Stream:
         finally:
             if body is None:
                 admission.end()
+
+    def _call(self, environ: dict[str, Any]) -> Iterator[Any]:
+        """Call the source.  What it raises has to reach the server as an error to answer."""
+        try:
+            return self._open(environ)
+        except host.Ended:
+            raise
+        except (OSError, StopIteration, SystemExit) as error:
+            # Servers take these for a client that has left, or for their own end.
+            raise SSEError(f"the source failed: {error!r}") from error
 
     def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
         """Return the source's items for one client."""
@@ -211,7 +221,9 @@ class Body:
                 return self._say_farewell(ended.reason)
             except SystemExit:
                 return self._finish("source ended")  # Its own exit must not be the server's.
-            except Exception:
+            except BaseException as error:
+                if not host.failed(error):
+                    raise
                 log.exception("the source of %s failed; its stream ends", self.path)
                 return self._say_farewell("source failed")
         return block

@@ -12,7 +12,7 @@ import pytest
 from werkzeug import Request
 from werkzeug.exceptions import NotFound
 
-from ssekit import Event, InvalidEvent, Stream, every
+from ssekit import Event, InvalidEvent, SSEError, Stream, every
 from ssekit.stream import Stop
 from ssekit.testing import connect
 from tests.waiting import until
@@ -159,6 +159,34 @@ def test_an_error_before_the_headers_is_the_servers_to_answer() -> None:
 
     with pytest.raises(RuntimeError, match="no database"), connect(Stream(broken)):
         pass
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("news.db"), StopIteration(), SystemExit(1)])
+def test_an_error_that_a_server_would_take_for_its_own_is_named_as_the_sources(
+    error: BaseException,
+) -> None:
+    def broken() -> list[str]:
+        raise error
+
+    with pytest.raises(SSEError, match="the source failed") as raised, connect(Stream(broken)):
+        pass
+    assert raised.value.__cause__ is error
+
+
+class OwnTimeout(BaseException):
+    """As gevent's Timeout is none of the Exceptions."""
+
+
+def test_an_error_that_is_no_exception_ends_the_stream_cleanly_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing() -> Iterator[str]:
+        yield "before"
+        raise OwnTimeout
+
+    with connect(Stream(failing)) as stream:
+        assert stream.read_all().startswith(b":\ndata: before\n\nretry: ")
+    assert "OwnTimeout" in caplog.text
 
 
 def test_an_http_exception_is_its_own_answer() -> None:

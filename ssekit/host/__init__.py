@@ -43,6 +43,15 @@ class Ended(BaseException):
         self.reason = reason
 
 
+def failed(error: BaseException) -> bool:
+    """Tell whether an error is the failure of the code that raised it, and no way to end it.
+
+    gevent's Timeout, for one, is no `Exception`, and yet is nobody else's than the source's.
+    """
+    passing = (Ended, SystemExit, KeyboardInterrupt, GeneratorExit)
+    return not isinstance(error, passing) and type(error).__name__ != "GreenletExit"
+
+
 class Client:
     """One client of one stream.
 

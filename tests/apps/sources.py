@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from werkzeug import Request
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ssekit import Stream, every
+from ssekit import Event, Hub, Stream, every
 from ssekit.script import Folder
 
 logging.basicConfig(level=logging.INFO)
@@ -69,6 +70,17 @@ def broken() -> list[str]:
     raise RuntimeError("before the first event")
 
 
+def refused() -> list[str]:
+    # Servers take an OSError for a client that has left.
+    raise ConnectionRefusedError("the database before the first event")
+
+
+def invalid(request: Request) -> Iterator[Any]:
+    yield "before"
+    yield INVALID[request.args["what"]]
+    yield "after"
+
+
 def endless() -> Iterator[str]:
     def items() -> Iterator[str]:
         while True:
@@ -79,7 +91,12 @@ def endless() -> Iterator[str]:
 
 def counts() -> Iterator[dict[str, Any]]:
     # The clock is the machine's: other processes may compare.
-    yield {"opened": len(opened), "ended": len(ended), "at": ended[-200:]}
+    yield {
+        "worker": os.getpid(),
+        "opened": len(opened),
+        "ended": len(ended),
+        "at": ended[-200:],
+    }
 
 
 def upper(app: Any) -> Any:
@@ -102,6 +119,29 @@ def plain(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"ok"]
 
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+INVALID: dict[str, Any] = {
+    "a newline in the id": Event("x", id="1\nretry: 0"),
+    "a carriage return in the id": Event("x", id="1\r"),
+    "a NUL in the id": Event("x", id="1\0"),
+    "a newline in the name": Event("x", event="a\ndata: injected"),
+    "a carriage return in the name": Event("x", event="a\r"),
+    "a NUL in the name": Event("x", event="\0"),
+    "an id that is a number": Event("x", id=1),  # type: ignore[arg-type]
+    "a retry below zero": Event("x", retry=-1),
+    "a retry with a fraction": Event("x", retry=0.5),  # type: ignore[arg-type]
+    "a retry that is text": Event("x", retry="5"),  # type: ignore[arg-type]
+    "a retry without end": Event("x", retry=10**5000),
+    "a lone surrogate": "\ud800",
+    "a lone surrogate in JSON": {"a": "\ud800"},
+    "a lone surrogate in the id": Event("x", id="\ud800"),
+    "bytes that are not UTF-8": Event(b"\xff"),
+    "NaN": float("nan"),
+    "an infinity within": {"a": [float("inf")]},
+    "what JSON does not know": {"a": object()},
+    "a circle": CIRCLE,
+}
 STREAMS: dict[str, Any] = {
     "/sleeping": Stream(sleeping, heartbeat=BEAT),
     "/quiet": Stream(sleeping, heartbeat=3600),
@@ -110,6 +150,9 @@ STREAMS: dict[str, Any] = {
     "/stubborn": Stream(stubborn, heartbeat=BEAT),
     "/failing": Stream(failing),
     "/broken": Stream(broken),
+    "/refused": Stream(refused),
+    "/invalid": Stream(invalid),
+    "/hub": Hub().stream("a", heartbeat=BEAT),
     "/endless": Stream(endless),
     "/counts": Stream(counts),
     "/upper": upper(Stream(sleeping, heartbeat=BEAT)),
