@@ -7,8 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from socket import SHUT_RDWR
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -90,6 +92,34 @@ def test_a_client_that_stops_reading_and_leaves_ends_its_source(server: Server) 
     with Client(f"{server.url}/endless") as client:
         client.until_body(b"data: xxx")
     until(lambda: counts(server)["ended"] == before["ended"] + 1)
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """Read a stream as fast as it comes, beside the block."""
+    with Client(url) as client:
+
+        def read() -> None:
+            with suppress(ConnectionError):  # What is left unread is no orderly end.
+                while client.socket.recv(1 << 20):
+                    pass
+
+        reader = Thread(target=read)
+        reader.start()
+        try:
+            yield
+        finally:
+            client.socket.shutdown(SHUT_RDWR)
+            reader.join()
+
+
+@pytest.mark.parametrize("path", ["/flood", "/spin", "/folder/flood.py"])
+def test_a_source_that_never_waits_leaves_the_worker_to_others(server: Server, path: str) -> None:
+    with reading(server.url + path):
+        for _ in range(5):
+            counts(server)
+        with Client(f"{server.url}/sleeping") as client:
+            client.until_body(b"\n:\n:\n:\n")
 
 
 def test_a_script_is_run_for_each_client(server: Server) -> None:

@@ -35,6 +35,9 @@ from ssekit.wire import HEARTBEAT
 
 log = logging.getLogger("ssekit.host")
 
+LONGEST_TURN = 0.02
+"""Seconds after which a source lets the event loop run, if it has not waited for anything."""
+
 
 class GreenletClient(Client):
     """One client, served by one greenlet."""
@@ -60,6 +63,10 @@ class GreenletClient(Client):
         super().detach()
 
     def enter(self) -> None:
+        loop = gevent.get_hub().loop
+        if time.time() - loop.now() > LONGEST_TURN:
+            # A source that never waits, with a client that reads as fast, would be all that runs.
+            gevent.sleep(0)
         self.check()
         self._greenlet = getcurrent()
         self._inside = True

@@ -89,6 +89,16 @@ def endless() -> Iterator[str]:
     return counted(items())
 
 
+def never_waiting() -> Iterator[str]:
+    while True:
+        yield "x" * 100
+
+
+def never_waiting_or_sending() -> Iterator[None]:
+    while True:
+        yield None
+
+
 def counts() -> Iterator[dict[str, Any]]:
     # The clock is the machine's: other processes may compare.
     yield {
@@ -154,6 +164,8 @@ STREAMS: dict[str, Any] = {
     "/invalid": Stream(invalid),
     "/hub": Hub().stream("a", heartbeat=BEAT),
     "/endless": Stream(endless),
+    "/flood": Stream(never_waiting),
+    "/spin": Stream(never_waiting_or_sending),
     "/counts": Stream(counts),
     "/upper": upper(Stream(sleeping, heartbeat=BEAT)),
     "/folder": Folder(Path(__file__).parent / "folder", heartbeat=BEAT),

@@ -1,0 +1,4 @@
+from ssekit.script import send
+
+while True:
+    send("x" * 100)
