@@ -32,7 +32,11 @@ def run(app: Callable[..., Iterable[bytes]], *, max_seconds: float = MAX_SECONDS
 
     ``max_seconds`` bounds the life of a stream: it then ends between two events, with a
     ``retry:``, and the client comes back for the rest.  ``math.inf`` lifts the bound.
+
+    Raises ValueError if ``max_seconds`` is not above 0.
     """
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds must be seconds above 0, not {max_seconds!r}")
     client = ProcessClient(math.inf, max_seconds)
     answer = _Answer(client)
     with client.signals():

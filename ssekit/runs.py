@@ -36,6 +36,7 @@ class Run:
     def begin(self, headers: Pairs | Mapping[str, str] = ()) -> None:
         """Send the headers and the opening, once; later calls do nothing."""
         if not self.begun:
+            self.client.leave()
             self._open(headers)
             self.client.enter()
 
@@ -73,19 +74,27 @@ class ProcessRun(Run):
         self._signals.enter_context(client.signals())
         host.become(client)
         atexit.register(self._at_exit)
+        client.enter()
 
     def _open(self, headers: Pairs | Mapping[str, str]) -> None:
+        if not self._answer(headers):
+            sys.exit(0)
+        self.client.attach(None)
+
+    def _answer(self, headers: Pairs | Mapping[str, str] = ()) -> bool:
+        """Answer the request; false if not with a stream."""
         answer = Offer().answer(self.environ, headers)
         self.begun = True
-        if self._cgi:
-            if not answer.streams:
-                for block in answer.give(self.environ, self._send_head):
-                    self._output.send(block)
-                sys.exit(0)
-            self._send_head(answer.status, answer.headers)
-            self.client.wrote(HEARTBEAT)
-            self._output.send(HEARTBEAT)
-        self.client.attach(None)
+        if not self._cgi:
+            return True
+        if not answer.streams:
+            for block in answer.give(self.environ, self._send_head):
+                self._output.send(block)
+            return False
+        self._send_head(answer.status, answer.headers)
+        self.client.wrote(HEARTBEAT)
+        self._output.send(HEARTBEAT)
+        return True
 
     def _send_head(self, status: str, headers: Headers) -> None:
         self._output.send_head(cgi.head(status, headers))
@@ -102,7 +111,10 @@ class ProcessRun(Run):
             return
         if failed and not self.begun:
             self._output.send_head(cgi.FAILED)
-        elif self.begun and (failed or self.client.ended is not None):
+            return
+        # A gateway makes an error of a script without output, and of that no client comes back.
+        streams = self.begun or self._answer()
+        if streams and (failed or self.client.ended is not None):
             self._output.send(farewell())
 
 

@@ -24,22 +24,16 @@ from ssekit import runs
 from ssekit.negotiation import last_event_id as _last_event_id
 from ssekit.wire import Event
 
-__all__ = [
-    "Folder",
-    "Script",
-    "comment",
-    "environ",
-    "last_event_id",
-    "request",
-    "return_event_data",
-    "send",
-    "start",
-]
+# What `import *` may take: the rest is made for who asks for it, and the request by werkzeug.
+__all__ = ["comment", "return_event_data", "send", "start"]
 
 if TYPE_CHECKING:
     from werkzeug import Request
 
-    from ssekit.folder import Folder, Script
+    from ssekit import folder
+
+    Folder = folder.Folder
+    Script = folder.Script
 
     environ: dict[str, Any]
     request: Request

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ssekit import Decoder
+from ssekit import Decoder, Stream, cgi
 from tests.servers import ROOT
 from tests.waiting import until
 
@@ -80,9 +80,9 @@ class Script:
 
 
 @contextmanager
-def script(path: Path, **env: str) -> Iterator[Script]:
+def script(path: Path, *before: str, **env: str) -> Iterator[Script]:
     process = subprocess.Popen(
-        [sys.executable, path],
+        [*before, sys.executable, path],
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -221,12 +221,56 @@ def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None
     assert abs(json.loads(event.data)["id"] - time.time()) < 60
 
 
-def test_ctrl_c_in_a_terminal_ends_a_script_quietly() -> None:
+def test_a_script_that_sends_nothing_is_an_empty_stream(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.py"
+    for end in ("", "sys.exit()"):
+        begin = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
+        path.write_text(f"{begin}; from ssekit.script import environ\n{end}")
+        with script(path, **REQUEST) as run:
+            assert run.rest() == (HEAD + b":\n", "")
+        with script(path, **{**REQUEST, "REQUEST_METHOD": "POST"}) as run:
+            assert run.rest()[0].startswith(b"Status: 405 ")
+
+
+SLOW = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from ssekit.script import environ, send
+print("not yet", file=sys.stderr, flush=True)
+time.sleep(60)
+send("too late")
+"""
+
+
+def test_sigterm_before_the_first_event_is_answered_with_a_farewell(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    with script(path, **REQUEST) as run:
+        assert run.process.stderr is not None
+        assert run.process.stderr.readline() == b"not yet\n"
+        run.process.terminate()
+        output, errors = run.rest()
+    assert output.startswith(HEAD + b":\nretry: ")
+    assert errors == ""
+
+
+def test_nohup_keeps_a_script_alive_when_its_terminal_goes() -> None:
+    with script(CLOCK, "nohup", QUERY_STRING="interval=0.1", GATEWAY_INTERFACE="") as run:
+        run.until(b"}\n\n")
+        run.process.send_signal(signal.SIGHUP)
+        for _ in range(3):
+            run.output = b""
+            run.until(b"}\n\n")
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_ctrl_c_in_a_terminal_ends_a_script_quietly(tmp_path: Path, sends: bool) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, str(CLOCK)])
+        os.execv(sys.executable, [sys.executable, str(CLOCK if sends else tmp_path / "slow.py")])
     shown = b""
-    while b"Welcome" not in shown:
+    while (b"Welcome" if sends else b"not yet") not in shown:
         shown += os.read(terminal, 4096)
     os.write(terminal, b"\x03")
     status: list[int] = []
@@ -256,6 +300,21 @@ def test_a_cgi_start_imports_neither_werkzeug_nor_gevent() -> None:
     imported = {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
     assert "ssekit.wire" in imported
     assert not {"werkzeug", "gevent", "redis", "httpx", "logging"} & imported
+
+
+def test_a_star_import_gives_a_script_what_it_calls_and_starts_nothing() -> None:
+    code = (
+        "import sys; from ssekit.script import *; start, send, comment, return_event_data; "
+        "print(*[name for name in ('werkzeug', 'gevent', 'ssekit.folder') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert answer.stdout == b"\n"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_the_life_of_a_cgi_stream_must_be_above_zero(seconds: float) -> None:
+    with pytest.raises(ValueError, match="max_seconds"):
+        cgi.run(Stream([]), max_seconds=seconds)
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan"])

@@ -83,9 +83,10 @@ class ProcessClient(Client):
             return
         handlers: dict[int, Handler] = {
             signal.SIGTERM: self._on_term,
-            signal.SIGHUP: self._on_term,
             signal.SIGALRM: self._on_alarm,
         }
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup asks for
+            handlers[signal.SIGHUP] = self._on_term
         if self._exits:
             handlers[signal.SIGINT] = self._on_interrupt
         before = {number: signal.signal(number, handlers[number]) for number in handlers}
