@@ -115,7 +115,10 @@ class Application:
         self._routes = Map(
             [
                 Rule("/", endpoint=partial(self._file, name="index.html"), methods=["GET"]),
-                Rule("/<name>", endpoint=self._file, methods=["GET"]),
+                *(
+                    Rule(f"/{name}", endpoint=partial(self._file, name=name), methods=["GET"])
+                    for name in self._files
+                ),
                 Rule("/status", endpoint=self._status, methods=["GET"]),
                 Rule("/clock", endpoint=self._answer_clock),
                 Rule("/hello", endpoint=self._answer_hello),
@@ -149,8 +152,6 @@ class Application:
 
     def _file(self, request: Request, name: str) -> WSGI:
         """The page and its parts.  A browser asks each time whether it has the newest."""
-        if name not in self._files:
-            raise NotFound("There is nothing at this address.")
         answer = Response(self._files[name], content_type=_TYPES[Path(name).suffix])
         answer.headers.update(_PAGE_HEADERS)
         answer.add_etag()

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from werkzeug import Request
 from werkzeug.datastructures import WWWAuthenticate
@@ -191,6 +191,14 @@ def _json(request: Request) -> Mapping[str, Any]:
 
 
 def _form(request: Request) -> Mapping[str, Any]:
+    # Read before werkzeug does, which would put U+FFFD where the bytes are no text.
+    body = request.get_data()
+    if request.mimetype == "application/x-www-form-urlencoded":
+        body = unquote_to_bytes(body)
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise UnprocessableEntity(f"The form is not UTF-8 text: {error}.") from error
     for name, values in request.form.lists():
         if len(values) > 1:
             raise UnprocessableEntity(f"The field {name!r:.80} is there {len(values)} times.")

@@ -123,6 +123,13 @@ def test_a_wrong_method_is_a_405_that_says_which(visitor: Visitor, path: str) ->
     assert answer.headers["Allow"]
 
 
+@pytest.mark.parametrize("path", ["/publish", "/room"])
+def test_what_takes_posts_says_so_to_a_browser_that_opens_it(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["Allow"]
+
+
 # The streams.
 
 
@@ -219,6 +226,13 @@ def test_every_stream_admits_the_origins_and_no_other(path: str) -> None:
 
 # Publishing.
 
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=b"
+PARTS = (
+    b'--b\r\nContent-Disposition: form-data; name="channel"\r\n\r\nnews\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n%b\r\n--b--\r\n'
+)
+
 
 def test_what_is_published_arrives(app: Application, visitor: Visitor) -> None:
     with connect(app, "/events?channel=news&channel=sport") as stream:
@@ -228,6 +242,8 @@ def test_what_is_published_arrives(app: Application, visitor: Visitor) -> None:
             {"data": {"channel": "sport", "data": "line one\nline two", "retry": "7"}},
             {"json": {"channel": "news", "data": None}},
             {"data": {"channel": "news", "data": "", "event": "", "retry": ""}},
+            {"data": PARTS % "é+%ff".encode(), "content_type": MULTIPART},
+            {"data": b"channel=news&data=%C3%A9+%2B", "content_type": FORM},
         ]
         for body in bodies:
             answer = visitor.post("/publish", headers=BEARER, **body)
@@ -240,6 +256,8 @@ def test_what_is_published_arrives(app: Application, visitor: Visitor) -> None:
             ("message", "line one\nline two"),
             ("message", "null"),
             ("message", ""),
+            ("message", "é+%ff"),
+            ("message", "é +"),
         ]
 
 
@@ -281,6 +299,9 @@ GOOD = {"channel": "a", "data": "x"}
             "",
         ),
         ({"data": {"channel": ["a", "b"], "data": "x"}}, 422, "2 times"),
+        ({"data": b"channel=a&data=%ff", "content_type": FORM}, 422, "not UTF-8"),
+        ({"data": b"channel=a&data=\xff", "content_type": FORM}, 422, "not UTF-8"),
+        ({"data": PARTS % b"\xff", "content_type": MULTIPART}, 422, "UTF-8"),
     ],
 )
 def test_what_cannot_be_published_is_refused_and_said(
