@@ -101,7 +101,7 @@ def __getattr__(name: str) -> Any:
     if name == "last_event_id":
         return _last_event_id(runs.current().environ)
     if name == "request":
-        from ssekit.stream import request_of
+        from ssekit.source import request_of
 
         return request_of(runs.current().environ)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,30 +1,29 @@
 """A source of events as a WSGI application.
 
 `Stream` is the whole interface: a WSGI server, a framework and the hub meet a source through it.
-It calls the source, turns its items into blocks with `ssekit.wire`, and lets `ssekit.host` say when
-to send a heartbeat and when to end.  It knows no server and imports no framework; werkzeug only
-where a source wants the request.
+It calls the source, turns its items into blocks, and lets `ssekit.host` say when to send a
+heartbeat and when to end.  It knows no server and imports no framework; what may be a source, and
+what it may yield, is `ssekit.source`'s to say.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ssekit import host, servers
-from ssekit.errors import InvalidEvent, SSEError
+from ssekit.errors import SSEError
 from ssekit.limits import Admission, Limit, turned_away
 from ssekit.negotiation import Answer, Headers, Offer, farewell, last_event_id
+from ssekit.source import Source, check, encode, request_of, takes_request
 from ssekit.timer import every
 from ssekit.wire import HEARTBEAT, Event
 
 __all__ = ["Stop", "Stream", "every", "last_event_id"]
 
-Source = Callable[..., Iterable[Any]] | list[Any] | tuple[Any, ...]
 StartResponse = Callable[..., Any]
 
 LONGEST_SILENCE = 86_400.0
@@ -73,11 +72,11 @@ class Stream:
         methods: Iterable[str] = ("GET",),
         origins: Iterable[str] = (),
     ) -> None:
-        _check_source(source)
+        check(source)
         if not heartbeat > 0:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
         self._source = source
-        self._wants_request = callable(source) and _takes_request(source)
+        self._wants_request = callable(source) and takes_request(source)
         self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
         self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
@@ -283,58 +282,6 @@ def log_ended(path: str, began: float, events: int, size: int, why: str) -> None
 
 def _over() -> bytes:
     raise StopIteration
-
-
-def encode(item: object) -> bytes:
-    """Return an item of a source as a block; empty where it sends nothing."""
-    if isinstance(item, Event):
-        return item.encode()
-    if isinstance(item, bytes | bytearray):
-        raise InvalidEvent("a source must yield str, a JSON value or Event(data), not bytes")
-    return b"" if item is None else Event(item).encode()
-
-
-def _check_source(source: object) -> None:
-    if isinstance(source, str | bytes | Mapping):
-        raise TypeError(
-            f"a source is a list or a callable that returns events, not a {type(source).__name__}"
-        )
-    if isinstance(source, Iterator):
-        raise TypeError(
-            "all clients would share this one iterator: give the function that makes it"
-        )
-    if inspect.iscoroutinefunction(source) or inspect.isasyncgenfunction(source):
-        raise TypeError("a source is plain, synchronous Python, not async")
-    if not callable(source) and not isinstance(source, Iterable):
-        raise TypeError(f"a source is a list or a callable, not a {type(source).__name__}")
-
-
-def _takes_request(source: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(source).parameters.values()
-    except ValueError:
-        return False  # Some built-in callables do not tell.
-    needed = [
-        parameter
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed):
-        names = ", ".join(parameter.name for parameter in needed)
-        raise TypeError(f"a source gets at most the request, and this one needs more: {names}")
-    return bool(needed)
-
-
-def request_of(environ: dict[str, Any]) -> Any:
-    """Return the `werkzeug.Request` of an environ; raises `SSEError` where werkzeug is missing."""
-    try:
-        from werkzeug import Request
-    except ImportError as error:
-        raise SSEError(
-            "a source that takes the request needs werkzeug: pip install werkzeug"
-        ) from error
-    return Request(environ)
 
 
 def _is_http_exception(error: Exception) -> bool:

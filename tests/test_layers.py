@@ -16,7 +16,7 @@ LAYERS = [
     ["errors", "wire"],
     ["servers", "host"],
     ["timer", "negotiation"],
-    ["limits"],
+    ["limits", "source"],
     ["stream"],
     ["brokers"],
     ["tail"],
@@ -39,7 +39,7 @@ FOREIGN = {
     "gunicorn": {"fanout", "gunicorn"},
     "redis": {"brokers"},
     "httpx": {"client", "doctor"},
-    "werkzeug": {"app", "posting", "stream", "script", "probe"},
+    "werkzeug": {"app", "posting", "source", "script", "probe"},
 }
 STANDARD_ONLY = [
     "ssekit.wire",
