@@ -157,12 +157,11 @@ class WsgiRun(runs.Run):
         runs.become(self)
         try:
             try:
-                function()
+                with contextlib.suppress(SystemExit):  # A script may end itself with sys.exit().
+                    function()
                 self.begin()
             finally:
                 self.client.leave()
-        except SystemExit:
-            self.begin()  # A script may end itself with sys.exit().
         except host.Ended as ended:
             if ended.reason != host.LEFT:
                 self._last(farewell())

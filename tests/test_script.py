@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
-from ssekit import Event
+from ssekit import Decoder, Event, script
 from ssekit.script import Folder, Script
 from ssekit.testing import connect
 from tests.servers import ROOT
@@ -109,6 +112,23 @@ def test_a_page_of_an_admitted_origin_can_read_every_answer(tmp_path: Path) -> N
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
         with connect(app, path, headers={"Origin": "https://evil.example"}) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] is None
+
+
+def test_the_script_of_the_documentation_runs_everywhere(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "scripts.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    expected = Event('{"number":42}', "message", "42")
+    with connect(written(tmp_path, code), "/script.py", last_event_id="41") as stream:
+        assert next(stream) == expected
+    request = {"GATEWAY_INTERFACE": "CGI/1.1", "HTTP_LAST_EVENT_ID": "41"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, **request, "PYTHONPATH": str(ROOT), "SSEKIT_MAX_SECONDS": "0.2"},
+        capture_output=True,
+        check=True,
+    )
+    assert Decoder().feed(done.stdout.partition(b"\r\n\r\n")[2])[:1] == [expected]
+    assert set(script.__all__) <= set(re.findall(r"^\| `([a-z_]+)\(", text, re.MULTILINE))
 
 
 def test_a_script_may_end_itself(tmp_path: Path, caplog: Logs) -> None:
