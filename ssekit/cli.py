@@ -8,6 +8,7 @@ of the family `SSEError` is one line on standard error; any other is a bug and k
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -28,6 +29,9 @@ COMMANDS = {
 OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
 """Packages that a command may need and an installation may lack."""
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What goes wrong where standard output is a file.  Every hub says the like in an SSEError."""
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CODES = """\
 exit codes:
@@ -41,14 +45,22 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, ``sys.argv`` by default, and return its exit code."""
     logging.basicConfig(format="ssekit: %(message)s", level=logging.WARNING)
+    # A shell may have closed them (<&-): then there is nothing to read, and nobody who reads.
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more as it ends, and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return OK
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _write_no_more()
+        say(f"standard output cannot be written: {error.strerror}")
+        return FAILED
     except SSEError as error:
         say(str(error))
         return FAILED
@@ -57,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(str(error))
         return FAILED
+
+
+def _write_no_more() -> None:
+    """Python flushes standard output once more as it ends, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -91,11 +91,18 @@ def listen(
     socket; it is not closed.
     ``tap``: called with the bytes of the stream as they come, before their events are returned.
 
+    Raises ValueError for a ``timeout``, ``retry`` or ``limit`` that is none.
+
     Iterating ends when the server answers 204 or `Listener.close` is called.  It raises
     `StreamRefused` for another status than 200, another type than ``text/event-stream``, too many
     redirects or a wrong certificate, and `InvalidEvent` for an event longer than ``limit``.
     Lost connections are logged (logger ``ssekit.client``, level WARNING) and raise nothing.
     """
+    bounds: tuple[tuple[str, float, float], ...]
+    bounds = ("timeout", timeout, 0.001), ("retry", retry, 0), ("limit", limit, 1)
+    for name, value, least in bounds:
+        if not value >= least:  # nan is not, either
+            raise ValueError(f"{name} must be at least {least:g}, not {value!r}")
     return Listener(url, last_event_id or "", headers, timeout, retry, limit, client, tap)
 
 
@@ -133,8 +140,8 @@ class Listener:
                 "User-Agent": f"ssekit/{ssekit.__version__}",
             }
         )
-        self._headers.update(httpx.Headers(headers))
-        self._timeout = httpx.Timeout(CONNECT, read=timeout)
+        self._headers.update(httpx.Headers(headers, encoding="utf-8"))
+        self._timeout = httpx.Timeout(CONNECT, read=min(timeout, LONGEST_WAIT))
         self._limit = limit
         self._client = client
         self._tap = tap
@@ -218,6 +225,8 @@ class Listener:
                 timeout=self._timeout,
                 extensions={"trace": self._watch},
             )
+            if (request.url.port or 0) > 65535:  # the system would connect to what is left of it
+                raise httpx.InvalidURL(f"Invalid port: {request.url.port}")
         except httpx.InvalidURL as error:
             raise StreamRefused(f"{self.url} is no address: {error}", url=self.url) from error
         for _ in range(REDIRECTS + 1):

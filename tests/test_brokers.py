@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -156,6 +157,11 @@ class TestABroker:
         assert everything(broker, str(a[3].id), "b", "c") == a[4:7]
         assert broker.read(["nobody"], start, 10) == ([], a[7].id)
         assert broker.read(["a"], str(a[7].id), 10) == ([], a[7].id)
+
+    def test_reads_nothing_of_no_channel(self, broker: Broker) -> None:
+        start = broker.tip()
+        sent = broker.append("a", Event("x"))
+        assert broker.read([], start, 10) == ([], sent.id)
 
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_reads_in_pieces_without_loss_or_repeat(self, broker: Broker, limit: int) -> None:
@@ -385,10 +391,10 @@ class TestASharedBroker:
     "url",
     [
         *("", "memory:x", "file:x", "sqlite:", "sqlite://x.db", "sqlite:///", "sqlite:///:memory:"),
-        *("http://x", "redis"),
+        *("http://x", "redis", "sqlite:///x.db?history=5", "sqlite:///x.db#1", None, Path("x.db")),
     ],
 )
-def test_a_url_that_names_no_broker_is_refused(url: str) -> None:
+def test_a_url_that_names_no_broker_is_refused(url: Any) -> None:
     with pytest.raises(ValueError, match=r"sqlite:///|no parts|Redis URL"):
         connect(url)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import signal
 import socket
@@ -88,6 +89,24 @@ def test_an_id_that_a_header_cannot_carry_is_refused_when_given_and_fails_when_r
         heard(STREAM + b"id: a\x0bb\n\n")
     _, server = heard(STREAM + b"id:  spaces around \n\n")
     assert server.requests[1].last_event_id == "spaces around"
+
+
+def test_a_header_is_sent_as_utf_8() -> None:
+    _, server = heard(headers={"X-Name": "Zoë"})
+    assert server.requests[0].headers["X-Name"].encode("latin-1") == "Zoë".encode()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"timeout": 0}, {"timeout": math.nan}, {"retry": -1}, {"retry": math.nan}, {"limit": 0}],
+)
+def test_a_number_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be at least"):
+        listen("http://127.0.0.1/", **wrong)  # type: ignore[arg-type]
+
+
+def test_there_may_be_no_timeout() -> None:
+    assert heard(STREAM + b"data: x\n\n", timeout=math.inf)[0] == [message("x")]
 
 
 def test_an_unfinished_event_is_dropped_and_its_id_does_not_count() -> None:
@@ -194,7 +213,9 @@ def test_a_redirect_to_something_else_than_http_fails_for_good() -> None:
         heard(answer("302 Found", "Location: file:///etc/hostname"))
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:65536/"]
+)
 def test_what_is_no_http_address_fails_for_good(url: str) -> None:
     with pytest.raises(StreamRefused), listen(url) as events:
         next(events)

@@ -61,6 +61,8 @@ def test_each_command_has_examples(command: str) -> None:
         (("listen", "http://127.0.0.1/", "--count", "0"), "--count needs"),
         (("listen", "http://127.0.0.1/", "--header", "Cookie"), "'NAME: VALUE'"),
         (("listen", "http://127.0.0.1/", "--header", "A: b\r\nC: d"), "'NAME: VALUE'"),
+        (("listen", "http://127.0.0.1/", "--header", "Ü: b"), "'NAME: VALUE'"),
+        (("listen", "http://127.0.0.1/", "--header", "A b: c"), "'NAME: VALUE'"),
         (("listen", "http://127.0.0.1/", "--timeout", "0"), "--timeout needs"),
         (("listen", "http://127.0.0.1/", "--json", "--raw"), "not allowed with"),
         (("listen", "news", "--header", "A: b"), "are for a URL"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ssekit import Event
 from ssekit.cli import main
 from ssekit.hub import Hub
 from tests.commands import ran, ssekit
+from tests.servers import ROOT
 
 
 @pytest.fixture
@@ -143,6 +146,51 @@ def test_a_hub_that_cannot_be_reached_is_one_line_and_exit_code_1(tmp_path: Path
     for url in (f"sqlite:///{tmp_path}/missing/hub.db", "redis://127.0.0.1:1/0"):
         done = ran("publish", "news", "x", "--url", url)
         assert (done.returncode, done.stdout) == (1, "")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_hub_that_lacks_its_package_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise ImportError('none', name='redis')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for command in ("publish", "listen"):
+        done = ran(command, "news", "--url", "redis://localhost/0", env={"PYTHONPATH": path})
+        assert done.returncode == 1
+        assert (
+            done.stderr
+            == "ssekit: redis: URLs need the redis package: pip install 'ssekit[redis]'\n"
+        )
+
+
+def shell(script: str, url: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which ``$ssekit`` is the command, and ``$url`` names the hub."""
+    env = {**os.environ, "ssekit": f"{sys.executable} -m ssekit", "url": url}
+    return subprocess.run(
+        ["sh", "-c", script],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_standard_input_and_output_may_be_closed(hub: Hub, url: str) -> None:
+    done = shell(
+        "$ssekit publish news --lines --url $url <&- && $ssekit publish news x --url $url >&-", url
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [event.data for event in stored(hub, "news")] == ["x"]
+
+
+def test_output_that_cannot_be_written_is_one_line(hub: Hub, url: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    hub.publish("news", "x")
+    for command in ("publish news x", "listen news --json"):
+        done = shell(f"$ssekit {command} --url $url >/dev/full", url)
+        assert done.returncode == 1
+        assert done.stderr.startswith("ssekit: standard output cannot be written: No space")
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -297,6 +297,18 @@ def test_an_option_that_means_nothing_is_refused() -> None:
         connect("redis://localhost/0?stream=x&nonsense=1")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://localhost/news", "redis://localhost/-1", "rediss://localhost/0/1"),
+        *("redis://localhost/0?stream=", "unix:///x.sock?db=news", "redis://localhost:x/0"),
+    ],
+)
+def test_a_url_that_redis_py_would_take_for_another_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"database|stream=|invalid literal|Invalid value|Port"):
+        connect(url)
+
+
 def test_a_port_a_database_and_a_password_are_taken_from_the_url(tmp_path: Path) -> None:
     port = free_port()
     server = RedisServer(tmp_path, "--port", str(port), "--bind", "127.0.0.1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -237,6 +238,35 @@ def test_a_publisher_that_is_killed_leaves_a_whole_log(broker: Broker, path: Pat
         assert parse_id(broker.tip())[1] - parse_id(last)[1] in (0, 1)
     found = everything(broker, start, "news")
     assert len(found) == parse_id(broker.tip())[1]
+
+
+def test_a_folder_that_goes_is_said_and_a_new_one_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    broker = connect(f"sqlite:///{folder}/log.db")
+    before = str(broker.append("news", Event("before")).id)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(broker.follow, before, 20)
+        time.sleep(0.05)
+        shutil.rmtree(folder)
+        with pytest.raises(BrokerUnavailable, match="No such file"):
+            waiting.result(20)
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable, match="No such file") as raised:
+            broker.append("news", Event("lost"))
+        assert not raised.value.maybe_stored
+    folder.touch()  # a file where the folder was
+    with pytest.raises(BrokerUnavailable, match="Not a directory"):
+        broker.append("news", Event("lost"))
+    folder.unlink()
+    folder.mkdir()
+    start = broker.tip()
+    sent = broker.append("news", Event("after"))
+    assert everything(broker, start, "news") == [sent]
+    with pytest.raises(HistoryLost):
+        broker.read(["news"], before, 10)
+    shutil.rmtree(folder)
+    broker.close()
 
 
 def test_a_database_of_something_else_is_left_alone(broker: Broker, path: Path) -> None:

@@ -110,7 +110,7 @@ def connect(url: str, history: int = 1000) -> Broker:
     """
     if not isinstance(history, int) or isinstance(history, bool) or history < 1:
         raise ValueError(f"history must be a whole number of events from 1 up, not {history!r}")
-    scheme = url.partition(":")[0]
+    scheme = url.partition(":")[0] if isinstance(url, str) else ""
     if scheme == "memory":
         from ssekit.brokers.memory import MemoryBroker
 

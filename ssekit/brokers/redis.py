@@ -13,10 +13,11 @@ with each run of the server, so whoever had seen such an event is told that hist
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ssekit.brokers import (
     BATCH,
@@ -126,8 +127,14 @@ class RedisBroker(Broker):
     @classmethod
     def from_url(cls, url: str, history: int) -> RedisBroker:
         base, _, query = url.partition("?")
-        options = dict(parse_qsl(query))
+        path = urlsplit(base).path
+        if re.match("rediss?://", base) and not re.fullmatch("/?|/[0-9]+", path):
+            # redis-py would take the database 0.  Not the URL whole: it may have a password.
+            raise ValueError(f"{path!r} is no database: write its number, as in redis://host/0")
+        options = dict(parse_qsl(query, keep_blank_values=True))
         stream = options.pop("stream", "ssekit")
+        if not stream:
+            raise ValueError("the option stream= of the URL has no name")
         return cls(f"{base}?{urlencode(options)}", stream, history)
 
     def after_fork(self) -> None:

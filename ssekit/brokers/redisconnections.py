@@ -27,7 +27,9 @@ try:
     from redis.exceptions import RedisError, ResponseError
     from redis.retry import Retry
 except ImportError as error:
-    raise ImportError("redis: URLs need the redis package: pip install 'ssekit[redis]'") from error
+    raise ImportError(
+        "redis: URLs need the redis package: pip install 'ssekit[redis]'", name="redis"
+    ) from error
 
 _MOST = 8  # connections for commands
 _TIMEOUT = 5.0  # seconds to connect, and for an answer

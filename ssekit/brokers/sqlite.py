@@ -54,6 +54,9 @@ class SQLiteBroker(Broker):
         path = os.fsdecode(unquote_to_bytes(url.removeprefix("sqlite:///")))
         if not url.startswith("sqlite:///") or not path or path == ":memory:" or "\0" in path:
             raise ValueError(f"{url!r}: write sqlite:///relative.db or sqlite:////absolute.db")
+        if "?" in url or "#" in url:
+            # Elsewhere an option would follow; here it would become a part of the file's name.
+            raise ValueError(f"{url!r}: sqlite:/// has no options; a name is quoted (%3F, %23)")
         return cls(path, history)
 
     def after_fork(self) -> None:

@@ -70,18 +70,20 @@ class OpenFile:
     def close(self) -> None:
         """Close it; if it was deleted or replaced, SQLite leaves what lies there now alone."""
         self.connection.close()
-        if self.is_current():
-            return
-        with suppress(Locked), _locked_folder(self._path):
-            # Another file in its place must not be read with what this one has left.
-            if self._wal is not None and _identity(self._path + "-wal") == self._wal:
-                _unlink_beside(self._path)
+        # OSError: the whole folder is gone, or closed to us: nothing there is ours to clear away.
+        with suppress(Locked, OSError):
+            if self.is_current():
+                return
+            with _locked_folder(self._path):
+                # Another file in its place must not be read with what this one has left.
+                if self._wal is not None and _identity(self._path + "-wal") == self._wal:
+                    _unlink_beside(self._path)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 

@@ -126,7 +126,7 @@ def _trimmed(db: sqlite3.Connection, names: str) -> int:
     """Return the highest seq up to which one of the channels was trimmed."""
     seq: int
     (seq,) = db.execute(
-        "SELECT max(ifnull(trimmed.seq, log.floor)) FROM log, json_each(?) AS named"
+        "SELECT ifnull(max(ifnull(trimmed.seq, log.floor)), 0) FROM log, json_each(?) AS named"
         " LEFT JOIN trimmed ON trimmed.channel = named.value",
         (names,),
     ).fetchone()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import select
 import sys
 import threading
@@ -36,6 +37,7 @@ examples:
   ssekit listen build deploy
   ssekit listen news --count 1 --last-event-id 1760000000000-41
 """
+_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # of a header: RFC 9110, 5.6.2
 HUBS_OWN = ("stream-open", "stream-reset")
 
 
@@ -117,7 +119,7 @@ def _listener(arguments: argparse.Namespace, url: str) -> Listener:
     headers = []
     for header in arguments.header:
         name, colon, value = header.partition(":")
-        if not (colon and name.strip()) or not header.isprintable():
+        if not (colon and _NAME.fullmatch(name.strip()) and header.isprintable()):
             raise Usage(f"--header needs 'NAME: VALUE', not {header!r}")
         headers.append((name.strip(), value.strip()))
     timeout = client.IDLE if arguments.timeout is None else arguments.timeout
