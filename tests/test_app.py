@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as Visitor
-from werkzeug.test import TestResponse
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from ssekit import BrokerUnavailable, Event, HubClosed
 from ssekit.app import Application, create, origins_of
@@ -118,9 +119,12 @@ def test_what_is_not_there_is_a_404_in_json(visitor: Visitor, path: str) -> None
 
 @pytest.mark.parametrize("path", ["/", "/publish", "/room", "/clock", "/events?channel=a"])
 def test_a_wrong_method_is_a_405_that_says_which(visitor: Visitor, path: str) -> None:
-    answer = visitor.put(path)
-    assert answer.status_code == 405
-    assert answer.headers["Allow"]
+    posted = path in ("/publish", "/room")
+    for method in ("PUT", "GET" if posted else "POST"):
+        answer = visitor.open(path, method=method)
+        assert answer.status_code == 405
+        assert ("POST" in answer.headers["Allow"]) == posted
+        assert ("GET" in answer.headers["Allow"]) != posted
 
 
 @pytest.mark.parametrize("path", ["/publish", "/room"])
@@ -314,6 +318,45 @@ def test_what_cannot_be_published_is_refused_and_said(
     with connect(app, "/events?channel=a") as stream:
         app.hub.publish("a", "the first")
         assert [next(stream).event, next(stream).data] == ["stream-open", "the first"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "tail"),
+    [
+        ("application/json", '{"channel": "a", "data": "', '"}'),
+        ("application/x-www-form-urlencoded", "channel=a&data=", ""),
+    ],
+)
+def test_a_body_that_does_not_say_how_long_it_is_has_the_same_limit(
+    app: Application, kind: str, head: str, tail: str
+) -> None:
+    def status(length: int) -> int:
+        body = head + "x" * (length - len(head + tail)) + tail
+        environ = EnvironBuilder(path="/publish", method="POST", headers=BEARER).get_environ()
+        environ["CONTENT_TYPE"] = kind
+        environ["wsgi.input"] = io.BytesIO(body.encode())
+        environ["wsgi.input_terminated"] = True  # so gunicorn says that it is chunked
+        environ.pop("CONTENT_LENGTH", None)
+        _, said, _ = run_wsgi_app(app, environ)
+        return int(said.split()[0])
+
+    assert [status(length) for length in (65_535, 65_536, 65_537, 70_000)] == [201, 201, 413, 413]
+
+
+def test_the_token_is_compared_in_constant_time(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[bytes] = []
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append(given)
+        return given == token
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for token, status in (("wrong", 401), (TOKEN, 201)):
+        headers = {"Authorization": f"Bearer {token}"}
+        assert visitor.post("/publish", json=GOOD, headers=headers).status_code == status
+        assert compared.pop() == token.encode()
 
 
 @pytest.mark.parametrize("token", [None, ""])
