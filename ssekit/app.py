@@ -115,6 +115,7 @@ class Application:
         self._routes = Map(
             [
                 Rule("/", endpoint=partial(self._file, name="index.html"), methods=["GET"]),
+                # Each by its name: another method at another address is then a 405 of its own.
                 *(
                     Rule(f"/{name}", endpoint=partial(self._file, name=name), methods=["GET"])
                     for name in self._files
