@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +10,15 @@ from uuid import uuid4
 import pytest
 
 from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_thousand_clients() -> None:
+    """Let the tests, and the servers they start, open the descriptors that some of them need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 4096:
+        most = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,8 +19,10 @@ from httpx_sse import connect_sse
 
 from ssekit import Hub
 from tests import proxies
+from tests.apps.between import assert_all_came_in_order
 from tests.browser import chromium
 from tests.cable import cable
+from tests.clients import Client
 from tests.crowd import Crowd, Publishers, Viewer
 from tests.ports import free_port
 from tests.redis_server import RedisServer
@@ -81,8 +83,7 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
         publishers.process("news", "one", 250, 0.005)
         publishers.process("sport", "two", 250, 0.005)
         until(lambda: crowd.arrived > 300, 30)
-        clients = redis.command("CLIENT", "LIST").decode()
-        assert len(re.findall(r"name=ssekit-tail", clients)) == 2
+        assert len(re.findall(r"name=ssekit-tail", all_clients(redis))) == 2
         redis.kill()
         until(lambda: publishers.refused > 3, 30, "publishers to notice")
         redis.start()
@@ -91,6 +92,48 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
         assert len(publishers.stored) + len(publishers.uncertain) + publishers.refused == 500
         assert server.log.count("the hub's broker is away") == 2  # once in each worker
     redis.stop()
+
+
+@pytest.mark.parametrize("fanout", ["on", "off"])
+def test_what_is_published_between_the_replay_and_going_live_arrives_once(
+    tmp_path: Path, fanout: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/hub.db"
+    hub = Hub(url)
+    before = str(hub.publish("news", "before").id)
+    for n in range(3):
+        hub.publish("news", n)
+    env = {"HUB": url, "SSEKIT_FANOUT": fanout}
+    with (
+        gunicorn("tests.apps.between:app", env=env) as server,
+        Client(server.url, headers={"Last-Event-ID": before}) as client,
+    ):
+        client.until_body(b"follow 3")
+        hub.publish("news", "last")
+        assert_all_came_in_order(client.until_body(b"data: last"))
+    hub.close()
+
+
+def test_a_thousand_viewers_are_one_reading_connection_to_redis(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path)
+    with gunicorn(APP, env={"HUB": redis.url, "BEAT": "60"}) as server, ExitStack() as stack:
+        watching = [stack.enter_context(Client(server.url, timeout=30)) for _ in range(1000)]
+        for client in watching:
+            assert client.wait(1)[0].event == "stream-open"
+        publishers = Publishers(redis.url)
+        for n in range(10):
+            publishers.request(f"{server.url}/publish", "news", f"request {n}", 1)
+        publishers.join()
+        for client in watching:
+            assert {event.id for event in client.wait(11)[1:]} == set(publishers.stored)
+        names = re.findall(r" name=(ssekit\S*)", all_clients(redis))
+        assert names.count("ssekit-tail") == 1
+        assert 1 <= names.count("ssekit") <= 8
+    redis.stop()
+
+
+def all_clients(redis: RedisServer) -> str:
+    return redis.command("CLIENT", "LIST").decode()
 
 
 def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ssekit import Event, Hub, HubClosed, InvalidEvent
 from ssekit.brokers import connect as connect_broker
 from ssekit.hub import default_url
 from ssekit.testing import connect
+from tests.apps.between import assert_all_came_in_order, publish_in_between
 from tests.redis_server import RedisServer
 from tests.test_brokers import python
 from tests.waiting import until
@@ -100,6 +101,19 @@ class TestAHub:
             hub.publish("news", n)
         with connect(hub.stream("news"), last_event_id=joined) as viewer:
             assert seen(viewer, 3) == news(0, 1, 2)
+
+    def test_what_is_published_between_the_replay_and_going_live_arrives_once(
+        self, hub: Hub
+    ) -> None:
+        before = hub.publish("news", "before")
+        for n in range(3):
+            hub.publish("news", n)
+        publish_in_between(hub._broker)
+        with connect(hub.stream("news"), last_event_id=before.id) as viewer:
+            until(lambda: viewer.read() and b"follow 3" in viewer.body)
+            hub.publish("news", "last")
+            until(lambda: viewer.read() and b"last" in viewer.body)
+            assert_all_came_in_order(viewer.body)
 
     def test_lost_history_is_told_once_and_the_stream_goes_on(self, opened: Open) -> None:
         hub = opened(3)
@@ -331,6 +345,46 @@ def test_a_deleted_file_is_lost_history_to_those_who_watch(
         sent = hub.publish("news", "after")
         assert next(viewer) == Event("after", "message", sent.id)
     hub.close()
+
+
+def test_a_full_disk_is_said_at_publish_and_ends_no_stream(tmp_path: Path) -> None:
+    output = python(
+        """if True:
+        import resource, sys
+        from ssekit import BrokerUnavailable, Hub
+        from ssekit.testing import connect
+
+        def limit(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        hub = Hub(sys.argv[1])
+        stream = hub.stream("news", heartbeat=0.05)
+        with connect(stream, timeout=10) as viewer, connect(stream, timeout=10) as other:
+            assert next(viewer).event == next(other).event == "stream-open"
+            limit(100_000)
+            ids, refused = [], 0
+            while refused < 5:
+                try:
+                    ids.append(hub.publish("news", "x" * 1000).id)
+                except BrokerUnavailable as error:
+                    assert not error.maybe_stored
+                    refused += 1
+            assert [next(viewer).id for _ in ids] == ids
+            beats = viewer.body.count(b":\\n")
+            while viewer.body.count(b":\\n") < beats + 5:
+                viewer.read()
+            with connect(stream, last_event_id=ids[0], timeout=10) as newcomer:
+                assert [next(newcomer).id for _ in ids[1:]] == ids[1:]
+            limit(resource.RLIM_INFINITY)
+            ids.append(hub.publish("news", "after").id)
+            assert next(viewer).id == ids[-1]
+            assert [next(other).id for _ in ids] == ids
+        print(len(ids) > 10)
+        hub.close()
+        """,
+        f"sqlite:///{tmp_path}/hub.db",
+    )
+    assert output == "True\n"
 
 
 def test_a_redis_that_goes_and_comes_back_ends_no_stream(

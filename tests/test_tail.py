@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ssekit import Hub
+from ssekit import BrokerUnavailable, Event, Hub
+from ssekit.brokers.memory import MemoryBroker
 from ssekit.subscription import Subscription
+from ssekit.tail import Tail
 from tests.waiting import until
 
 
@@ -40,3 +42,37 @@ def test_a_viewer_that_comes_before_the_log_was_ever_reached_waits_without_runni
     finally:
         hub.close()
         viewer.join(10)
+
+
+def test_an_outage_is_logged_once_and_tried_at_growing_jittered_intervals(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = MemoryBroker(10)
+    waits: list[float] = []
+
+    def away() -> str:
+        raise BrokerUnavailable("nobody answers")
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        tail.closed = len(waits) == 30
+        if len(waits) == 15:  # it comes back for a moment
+            monkeypatch.setattr(broker, "tip", MemoryBroker.tip.__get__(broker))
+            monkeypatch.setattr(broker, "follow", follow)
+
+    def follow(after: str, timeout: float) -> object:
+        monkeypatch.setattr(broker, "follow", lambda *_: away())
+        broker.append("news", Event("x"))
+        return MemoryBroker.follow(broker, after, timeout)
+
+    monkeypatch.setattr(broker, "tip", away)
+    tail = Tail(broker, 10)
+    monkeypatch.setattr(tail._stop, "wait", wait)
+    with caplog.at_level("INFO", "ssekit.hub"):
+        tail._run()
+    outage = "the hub's broker is away, its streams stay open: nobody answers"
+    assert caplog.messages == [outage, "the hub's broker is back", outage]
+    bounds = [min(5.0, 0.1 * 2 ** (n + 1)) for n in range(15)] * 2
+    assert all(most / 2 <= waited <= most for waited, most in zip(waits, bounds, strict=True))
+    assert len(set(waits)) == len(waits)
+    broker.close()
