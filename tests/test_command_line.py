@@ -72,6 +72,7 @@ def test_each_command_has_examples(command: str) -> None:
         (("serve", "os:getcwd", "--bind", "127.0.0.1:99999"), "--bind needs HOST:PORT"),
         (("serve", "os:getcwd", "--workers", "0"), "--workers needs"),
         (("serve", "os:getcwd", "--origin", "https://a.example"), "--origin is for scripts"),
+        (("serve", "scripts/cgi-bin", "--origin", "a.example"), "--origin: 'a.example' is not an"),
         (("doctor", "ftp://127.0.0.1/"), "ftp://127.0.0.1/"),
         (("doctor", "http://127.0.0.1/", "--seconds", "0"), "--seconds needs"),
         (("config",), "SERVER"),
@@ -328,6 +329,14 @@ def test_serve_refuses_a_folder_without_scripts(tmp_path: Path) -> None:
     done = ran("serve", str(tmp_path))
     assert done.returncode == 1
     assert "no script (*.py) in the folder" in done.stderr
+
+
+def test_serve_says_that_there_is_no_such_module(tmp_path: Path) -> None:
+    done = ran("serve", "wsgj:app", "--bind", "127.0.0.1:0", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == "ssekit: there is no module wsgj for wsgj:app, neither here nor installed\n"
+    )
 
 
 def test_serve_binds_to_this_machine_alone_unless_told(tmp_path: Path) -> None:

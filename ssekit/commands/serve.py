@@ -18,6 +18,7 @@ from pathlib import Path
 import ssekit
 from ssekit.commands import Usage
 from ssekit.errors import SSEError
+from ssekit.negotiation import Offer
 
 DEFAULT = "127.0.0.1:8000"
 EPILOG = """\
@@ -84,6 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _application(target: str, origins: tuple[str, ...]) -> tuple[str, list[str]]:
     """Return gunicorn's name of the application, and the paths worth showing."""
     path = Path(target)
+    try:
+        Offer(origins=origins)
+    except ValueError as error:
+        raise Usage(f"--origin: {error}") from error
     further = f", origins={origins!r}" if origins else ""
     if path.is_dir():
         names = sorted(file.name for file in path.glob("[!._]*.py"))
@@ -96,6 +101,10 @@ def _application(target: str, origins: tuple[str, ...]) -> tuple[str, list[str]]
         raise Usage(f"TARGET {target!r} is no script, no folder and not of the form module:app")
     if origins:
         raise Usage("--origin is for scripts; an application has its own (ssekit.Stream: origins)")
+    package = re.split("[.:]", target)[0]
+    sys.path.insert(0, os.getcwd())  # as gunicorn does
+    if importlib.util.find_spec(package) is None:
+        raise SSEError(f"there is no module {package} for {target}, neither here nor installed")
     return target, ["/"]
 
 
