@@ -158,10 +158,14 @@ class Hub:
         """Say once if this hub is in one process's memory and the server has several processes."""
         if self._memory and environ.get("wsgi.multiprocess") and not self._warned:
             self._warned = True
-            log.warning(
-                "this hub is memory: and the server runs more than one process: what one of them "
-                "publishes does not reach the viewers of the others; use Hub('sqlite:///hub.db')"
-            )
+            from ssekit.brokers.memory import first_of_its_server
+
+            if first_of_its_server():
+                log.warning(
+                    "this hub is memory: and the server runs more than one process: what one of "
+                    "them publishes does not reach the viewers of the others; use "
+                    "Hub('sqlite:///hub.db')"
+                )
 
     def _reading(self) -> Tail:
         with self._lock:

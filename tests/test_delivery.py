@@ -136,6 +136,22 @@ def all_clients(redis: RedisServer) -> str:
     return redis.command("CLIENT", "LIST").decode()
 
 
+def test_a_hub_in_memory_says_once_that_its_workers_are_several() -> None:
+    with gunicorn(APP, "--workers", "3", env={"HUB": "memory:"}) as server, ExitStack() as stack:
+        epochs: set[str | None] = set()
+
+        def all_have_served() -> bool:
+            client = stack.enter_context(Client(server.url))
+            epochs.add(client.wait(1)[0].id)  # each worker's log has its own epoch
+            return len(epochs) == 3
+
+        until(all_have_served, 30)
+        assert server.log.count("this hub is memory:") == 1
+    with gunicorn(APP, env={"HUB": "memory:"}) as server, Client(server.url) as client:
+        client.wait(1)
+        assert "this hub is memory:" not in server.log
+
+
 def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hub.db"
     with gunicorn(APP, env={"HUB": url, "HISTORY": "100000"}) as server:

@@ -7,8 +7,11 @@ id to two events.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from _socket import AF_UNIX, SOCK_DGRAM
+from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
 from collections.abc import Collection
 
 from ssekit.brokers import (
@@ -128,6 +131,28 @@ class MemoryBroker(Broker):
     def _check_open(self) -> None:
         if self._closed:
             raise HubClosed("the hub is closed")
+
+
+_claims: dict[int, NativeSocket] = {}
+"""By process: what holds the name that `first_of_its_server` claims, until the process ends."""
+
+
+def first_of_its_server() -> bool:
+    """Whether no other process of the same parent has asked before, so that one speaks for all.
+
+    The claim is a name that the kernel forgets with its owner.  Only Linux has such names:
+    elsewhere everybody is the first.
+    """
+    if os.getpid() in _claims:
+        return True
+    claim = NativeSocket(AF_UNIX, SOCK_DGRAM)
+    try:
+        claim.bind(f"\0ssekit-memory-{os.getuid()}-{os.getppid()}")
+    except OSError as error:
+        claim.close()
+        return error.errno != errno.EADDRINUSE
+    _claims[os.getpid()] = claim
+    return True
 
 
 class Trimmed:
