@@ -30,7 +30,7 @@ OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
 """Packages that a command may need and an installation may lack."""
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What goes wrong where standard output is a file.  Every hub says the like in an SSEError."""
+"""What goes wrong where standard output is a file.  A hub's own troubles are an SSEError each."""
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CODES = """\
@@ -55,14 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _write_no_more()
         return OK
+    except SSEError as error:
+        say(str(error))
+        return FAILED
     except OSError as error:
         if error.errno not in DISK:
             raise
         _write_no_more()
         say(f"standard output cannot be written: {error.strerror}")
-        return FAILED
-    except SSEError as error:
-        say(str(error))
         return FAILED
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in OPTIONAL:
