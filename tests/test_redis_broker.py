@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ssekit import BrokerUnavailable, Event
+from ssekit import BrokerUnavailable, Event, HubClosed
 from ssekit.brokers import Broker, HistoryLost, connect, parse_id
 from tests.ports import free_port
+from tests.proxies import certificate_files
 from tests.redis_server import RedisServer
 from tests.test_brokers import events, everything
 from tests.waiting import until
@@ -323,3 +324,36 @@ def test_a_port_a_database_and_a_password_are_taken_from_the_url(tmp_path: Path)
         wrong.tip()
     wrong.close()
     server.stop()
+
+
+def test_rediss_is_redis_with_a_certificate_that_is_checked(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    if b"tls-port" not in server.command("CONFIG", "GET", "tls-port"):
+        pytest.skip("this redis-server was built without TLS")
+    files = certificate_files(tmp_path)
+    port = free_port()
+    for name, value in (
+        ("tls-cert-file", files["certificate"]),
+        ("tls-key-file", files["key"]),
+        ("tls-auth-clients", "no"),
+        ("tls-port", str(port)),
+    ):
+        assert server.command("CONFIG", "SET", name, value) == b"+OK\r\n"
+    broker = connect(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={files['certificate']}")
+    cursor = broker.tip()
+    with ThreadPoolExecutor() as pool:
+        for n in range(3):
+            waiting = pool.submit(broker.follow, cursor, 20)
+            time.sleep(0.05)
+            sent = [broker.append("news", Event(f"{n} {'x' * 40_000}"))]
+            entries, cursor = waiting.result()
+            assert events(entries) == sent
+        closing = pool.submit(broker.follow, cursor, 20)
+        time.sleep(0.05)
+        broker.close()
+        assert isinstance(closing.exception(5), HubClosed)
+    stranger = connect(f"rediss://127.0.0.1:{port}/0")
+    with pytest.raises(BrokerUnavailable, match="certificate verify failed"):
+        stranger.append("news", Event("x"))
+    stranger.close()
