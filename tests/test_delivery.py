@@ -9,9 +9,11 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
@@ -27,7 +29,7 @@ from tests.crowd import Crowd, Publishers, Viewer
 from tests.ports import free_port
 from tests.redis_server import RedisServer
 from tests.servers import Server, gunicorn, running
-from tests.waiting import until
+from tests.waiting import at_best, until
 
 APP = "tests.apps.news:app"
 CHANNELS = ("news", "sport")
@@ -134,6 +136,47 @@ def test_a_thousand_viewers_are_one_reading_connection_to_redis(tmp_path: Path) 
 
 def all_clients(redis: RedisServer) -> str:
     return redis.command("CLIENT", "LIST").decode()
+
+
+def test_news_of_another_process_are_soon_there_and_500_idle_viewers_cost_nearly_nothing(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/hub.db"
+    hub = Hub(url)
+
+    def wait_for_news(client: Client) -> float:
+        """The median of some waits, in seconds."""
+        waits = []
+        for _ in range(20):
+            count, published = len(client.events), time.monotonic()
+            hub.publish("news", "x")
+            client.wait(count + 1)
+            waits.append(time.monotonic() - published)
+        return median(waits)
+
+    def share_of_a_core(process: int) -> float:
+        before = processor_seconds(process)
+        time.sleep(3)
+        return (processor_seconds(process) - before) / 3
+
+    with gunicorn(APP, env={"HUB": url, "BEAT": "15"}) as server, ExitStack() as stack:
+        with Client(server.url) as client:
+            client.wait(1)
+            (worker,) = server.children()
+            assert any(took < 0.010 for took in at_best(lambda: wait_for_news(client)))
+            open_before = len(os.listdir(f"/proc/{worker}/fd"))
+        for _ in range(500):
+            stack.enter_context(Client(server.url)).wait(1)
+        # Each has its connection, and nothing beside it.
+        assert len(os.listdir(f"/proc/{worker}/fd")) - open_before <= 500
+        # A tick of the clock (10 ms) is a third of a per cent here, so the bound has one to spare.
+        assert any(share < 0.005 + 0.01 / 3 for share in at_best(lambda: share_of_a_core(worker)))
+    hub.close()
+
+
+def processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_hub_in_memory_says_once_that_its_workers_are_several() -> None:
