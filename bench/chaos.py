@@ -102,6 +102,7 @@ def _four_kinds_of_publishers(settings: Settings, folder: Path) -> Iterator[Stag
 
 
 def _back_and_forth(settings: Settings, folder: Path) -> Iterator[Stage]:
+    """Each of some ten thousand replays races with what is published before it goes live."""
     with _stage(settings, _file(folder), "--workers", "4", patience=10) as stage:
         stage.publish()
         yield stage
