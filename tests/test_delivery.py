@@ -206,6 +206,14 @@ def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:
             crowd.check(publishers)
 
 
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_a_source_that_cannot_reach_something_is_a_500(worker: str) -> None:
+    with gunicorn(APP, worker=worker) as server:
+        with Client(f"{server.url}/away") as client:
+            assert client.status == 500
+        until(lambda: "the source's own broker is away" in server.log)
+
+
 @contextmanager
 def waitress(target: str, env: dict[str, str]) -> Iterator[Server]:
     port = free_port()

@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ssekit import Hub
+from ssekit import BrokerUnavailable, Hub, Stream
 from ssekit.host import sends
 from tests.apps.sources import upper
 
@@ -59,6 +59,11 @@ def passing(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
     yield from listening(environ, start_response)
 
 
+@Stream
+def away() -> list[str]:
+    raise BrokerUnavailable("the source's own broker is away")
+
+
 app = ProxyFix(
     DispatcherMiddleware(
         listening,
@@ -68,6 +73,7 @@ app = ProxyFix(
             "/passing": passing,
             "/publish": publishing,
             "/inside": inside,
+            "/away": away,
         },
     )
 )
