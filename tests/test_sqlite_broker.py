@@ -74,6 +74,35 @@ def test_a_replaced_file_is_another_log(broker: Broker, path: Path, tmp_path: Pa
     assert everything(broker, there, "news") == [sent]
 
 
+def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / "one" / "log.db")
+    linked, real = connect(f"sqlite:///{link}"), connect(f"sqlite:///{tmp_path}/one/log.db")
+    cursor = linked.tip()
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        for n in range(20):  # each wakes the other, though they name the file differently
+            waiting = pool.submit(linked.follow, cursor, 10)
+            time.sleep(0.005)
+            sent = real.append("news", Event(n))
+            entries, cursor = waiting.result()
+            assert events(entries) == [sent]
+    assert time.monotonic() - started < 5
+    os.unlink(tmp_path / "one" / "log.db")  # and its -wal is left
+    sent = linked.append("news", Event("after"))
+    assert parse_id(str(sent.id))[1] == 1
+    with pytest.raises(HistoryLost):
+        real.read(["news"], cursor, 10)
+    assert real.tip() == sent.id
+    link.unlink()
+    link.symlink_to(tmp_path / "two" / "log.db")
+    assert parse_id(linked.tip())[1] == 0
+    linked.close()
+    real.close()
+
+
 def test_deleting_the_file_under_many_publishers_breaks_nothing(path: Path) -> None:
     code = """if True:
         import sys, time

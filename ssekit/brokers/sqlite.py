@@ -45,7 +45,7 @@ class SQLiteBroker(Broker):
         self._closed = False
         self._lock = NativeLock()
         self._file: OpenFile | None = None
-        self._neighbours = Neighbours(self._path)
+        self._neighbours = Neighbours(os.path.realpath(self._path))  # the same by any name
         self._bells = Bells(self._neighbours.bell)
         on_fork(self)
 

@@ -42,8 +42,10 @@ class Locked(Exception):
 class OpenFile:
     """A connection, and which file on the disk it has open."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # Where the name is a symbolic link, SQLite has its files beside what the link leads to.
+        self._path = path = os.path.realpath(name)
         with _locked_folder(path):
             if not os.path.exists(path):
                 _make(path)
@@ -64,8 +66,8 @@ class OpenFile:
                 raise
 
     def is_current(self) -> bool:
-        """Whether the path still leads to this file."""
-        return self._identity is not None and _identity(self._path) == self._identity
+        """Whether the name still leads to this file."""
+        return self._identity is not None and _identity(self._name) == self._identity
 
     def close(self) -> None:
         """Close it; if it was deleted or replaced, SQLite leaves what lies there now alone."""
