@@ -37,7 +37,7 @@ def assert_all_came_in_order(body: bytes) -> None:
     events = Decoder().feed(body)
     data = [str(event.data) for event in events]
     assert data[:3] == ["0", "1", "2"]
-    assert {"tip 0", "read 0", "read 1", *(f"follow {n}" for n in range(4))} <= set(data[3:])
+    assert {"tip 0", "read 0", *(f"follow {n}" for n in range(4))} <= set(data[3:])
     seqs = [parse_id(str(event.id))[1] for event in events]
     assert seqs == list(range(2, 2 + len(seqs)))
 
