@@ -42,10 +42,13 @@ class Stage:
         self.publishers = publishers
         self.events = events
 
-    def publish(self, *, programs: int = 4) -> None:
-        """Publish all events from several programs at once, at some thousand a second."""
+    def publish(self, *, programs: int = 4, refused: float = 0.0) -> None:
+        """Publish all events from several programs at once, at some thousand a second.
+
+        ``refused`` is the share that is likely to be refused, by a broker that is away.
+        """
         for n in range(programs):
-            each = self.events // programs
+            each = round(self.events * (1 + refused)) // programs
             self.publishers.process(CHANNELS[n % 2], f"program {n}", each, 0.001)
 
     def while_publishing(self, calamity: Callable[[], None], pause: float) -> None:
@@ -102,7 +105,7 @@ def _four_kinds_of_publishers(settings: Settings, folder: Path) -> Iterator[Stag
 
 
 def _back_and_forth(settings: Settings, folder: Path) -> Iterator[Stage]:
-    """Each of some ten thousand replays races with what is published before it goes live."""
+    """Each of some thousands of replays races with what is published before it goes live."""
     with _stage(settings, _file(folder), "--workers", "4", patience=10) as stage:
         stage.publish()
         yield stage
@@ -150,7 +153,7 @@ def _dying_redis(settings: Settings, folder: Path) -> Iterator[Stage]:
                 time.sleep(0.3)
                 redis.start()
 
-            stage.publish()
+            stage.publish(refused=0.05)
             stage.while_publishing(kill, 2.0)
             yield stage
     finally:
