@@ -147,7 +147,8 @@ def first_of_its_server() -> bool:
         return True
     claim = NativeSocket(AF_UNIX, SOCK_DGRAM)
     try:
-        claim.bind(f"\0ssekit-memory-{os.getuid()}-{os.getppid()}")
+        space = os.stat("/proc/self/ns/pid").st_ino  # containers may have such names in common
+        claim.bind(f"\0ssekit-memory-{space}-{os.getuid()}-{os.getppid()}")
     except OSError as error:
         claim.close()
         return error.errno != errno.EADDRINUSE
