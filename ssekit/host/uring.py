@@ -146,12 +146,15 @@ class Uring:
         self._sq_tail[0] = (tail + len(batch)) & 0xFFFFFFFF
         submitted = 0
         while submitted < len(batch):
+            # It stops at a descriptor that is none, and says so in that one's result.
             try:
-                # It stops at a descriptor that is none, and says so in that one's result.
-                submitted += self._enter(len(batch) - submitted)
+                taken = self._enter(len(batch) - submitted)
             except OSError:
+                taken = 0
+            if not taken:
                 self._sq_tail[0] = self._sq_head[0]
                 break
+            submitted += taken
         return submitted
 
     def _collect(self, batch: array[int], first: int) -> dict[int, int]:
