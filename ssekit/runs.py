@@ -118,20 +118,36 @@ class ProcessRun(Run):
             self._output.send(farewell())
 
 
+class _Process:
+    run: ProcessRun | None = None  # also of threads that a script starts
+    serves = False  # others than itself
+
+
+_process = _Process()
 _current: ContextVar[Run | None] = ContextVar("ssekit_run", default=None)
 
 
 def current() -> Run:
-    """Return the run of the code that calls."""
+    """Return the run of the code that calls.
+
+    Raises `SSEError` in a server for a thread that belongs to no client.
+    """
     run = _current.get()
-    if run is None:
-        run = ProcessRun()
-        _current.set(run)
-    return run
+    if run is not None:
+        return run
+    if _process.run is None:
+        if _process.serves:
+            raise SSEError(
+                "no client's run is here; a script starts a thread or greenlet that sends with "
+                "contextvars.copy_context().run"
+            )
+        _process.run = ProcessRun()
+    return _process.run
 
 
 def become(run: Run) -> None:
     """Make ``run`` the current one for the rest of this context."""
+    _process.serves = True
     _current.set(run)
     host.become(run.client)
 

@@ -131,6 +131,43 @@ def test_the_script_of_the_documentation_runs_everywhere(tmp_path: Path) -> None
     assert set(script.__all__) <= set(re.findall(r"^\| `([a-z_]+)\(", text, re.MULTILINE))
 
 
+THREADED = """
+import threading
+from ssekit.script import send
+
+def say(): send("from a thread")
+
+send("first")
+thread = threading.Thread(target=say)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_thread_of_a_script_sends_in_the_same_stream(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(THREADED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "GATEWAY_INTERFACE": "CGI/1.1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.count(b"Status:") == 1
+    assert done.stdout.endswith(b"\r\n\r\n:\ndata: first\n\ndata: from a thread\n\n")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_belongs_to_no_client_sends_to_nobody(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with connect(written(tmp_path, THREADED), "/script.py") as stream:
+        assert [event.data for event in stream] == ["first"]
+    assert capfd.readouterr().out == ""
+    inherits = THREADED.replace("target=say", "target=contextvars.copy_context().run, args=(say,)")
+    with connect(written(tmp_path, f"import contextvars{inherits}"), "/script.py") as stream:
+        assert [event.data for event in stream] == ["first", "from a thread"]
+
+
 def test_a_script_may_end_itself(tmp_path: Path, caplog: Logs) -> None:
     app = written(tmp_path, "import sys; from ssekit.script import send; send('x'); sys.exit(1)")
     with connect(app, "/script.py") as stream:
