@@ -226,6 +226,7 @@ def clock(interval: float) -> Iterator[Event]:
 
 
 def greeting() -> str:
+    """The PHP blog's message: the server's time, for people."""
     return time.strftime("Welcome, it is %Y-%m-%d %H:%M:%S %Z")
 
 

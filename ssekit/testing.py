@@ -63,6 +63,7 @@ class Connection:
 
     @property
     def last_event_id(self) -> str:
+        """What a browser would send as ``Last-Event-ID`` when it comes back."""
         return self._decoder.last_event_id
 
     def __iter__(self) -> Iterator[Event]:
