@@ -210,8 +210,8 @@ def seconds_to_stop_500(folder: Path, number: int) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number: int) -> None:
-    folders = map(tmp_path.joinpath, "12345")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(next(folders), number)))
+    folders = map(tmp_path.joinpath, "0123456789")
+    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(next(folders), number), 10))
 
 
 def seconds_to_reload_500(folder: Path) -> float:
@@ -235,5 +235,5 @@ def seconds_to_reload_500(folder: Path) -> float:
 def test_a_reload_ends_500_streams_well_and_new_workers_serve_within_2_seconds(
     tmp_path: Path,
 ) -> None:
-    folders = map(tmp_path.joinpath, "12345")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_reload_500(next(folders))))
+    folders = map(tmp_path.joinpath, "0123456789")
+    assert any(took < 2 for took in at_best(lambda: seconds_to_reload_500(next(folders)), 10))
