@@ -223,7 +223,8 @@ class Body:
             except BaseException as error:
                 if not host.failed(error):
                     raise
-                log.exception("the source of %s failed; its stream ends", self.path)
+                late = _TOO_LATE if isinstance(error, Stop) or _is_http_exception(error) else ""
+                log.exception("the source of %s failed; its stream ends%s", self.path, late)
                 return self._say_farewell("source failed")
         return block
 
@@ -284,6 +285,12 @@ def _over() -> bytes:
     raise StopIteration
 
 
-def _is_http_exception(error: Exception) -> bool:
+_TOO_LATE = (
+    " (too late for an answer of its own: raise it in a function that returns the events, which is"
+    " called before the headers leave)"
+)
+
+
+def _is_http_exception(error: BaseException) -> bool:
     # Without importing werkzeug: its HTTPException is a WSGI application with get_response.
     return callable(error) and hasattr(error, "get_response")

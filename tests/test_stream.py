@@ -198,6 +198,19 @@ def test_an_http_exception_is_its_own_answer() -> None:
         assert b"no such room" in stream.read_all()
 
 
+@pytest.mark.parametrize("error", [Stop, NotFound])
+def test_an_answer_that_comes_too_late_is_logged_with_what_to_do(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def generator() -> Iterator[str]:
+        raise error
+        yield
+
+    with connect(Stream(generator)) as stream:
+        assert stream.read_all().startswith(b":\nretry: ")
+    assert "raise it in a function that returns the events" in caplog.text
+
+
 @pytest.mark.parametrize("origin", ["https://page.example", "https://evil.example"])
 def test_a_page_of_an_admitted_origin_can_read_every_answer(origin: str) -> None:
     def missing() -> list[str]:
