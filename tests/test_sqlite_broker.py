@@ -298,6 +298,86 @@ def test_a_folder_that_goes_is_said_and_a_new_one_taken(tmp_path: Path) -> None:
     broker.close()
 
 
+def test_a_fork_waits_for_the_end_of_another_threads_transaction(path: Path) -> None:
+    output = python(
+        """if True:
+        import os, sys, threading, time, warnings
+        from ssekit import Event
+        from ssekit.brokers import connect, sqlitelog
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread is the point
+        broker = connect(sys.argv[1])
+        broker.append("news", Event("before"))
+        append, inside = sqlitelog.append, threading.Event()
+
+        def slow(*arguments):
+            stored = append(*arguments)
+            inside.set()
+            time.sleep(0.3)
+            return stored
+
+        sqlitelog.append = slow
+        thread = threading.Thread(target=broker.append, args=("news", Event("slow")))
+        thread.start()
+        inside.wait()
+        sqlitelog.append = append
+        if not os.fork():
+            broker.append("news", Event("the child's"))
+            os._exit(0)
+        print(os.wait()[1])
+        thread.join()
+        print(broker.append("news", Event("after")).id.partition("-")[2])
+        broker.close()
+        """,
+        f"sqlite:///{path}",
+    )
+    assert output.split() == ["0", "4"]
+
+
+@pytest.mark.parametrize("parent", ["ends", "closes its hub"])
+def test_a_child_keeps_its_log_when_its_parent_is_gone(path: Path, parent: str) -> None:
+    code = """if True:
+        import os, sys
+        from ssekit import Event
+        from ssekit.brokers import connect
+
+        url, parent = sys.argv[1:]
+        broker = connect(url)
+        print(broker.append("news", Event("the parent's")).id, flush=True)
+        if os.fork():
+            if parent == "ends":
+                os._exit(0)
+            broker.close()
+            os.wait()
+            os._exit(0)
+        for line in sys.stdin:
+            print(broker.append("news", Event("the child's")).id, flush=True)
+        os._exit(0)
+    """
+    url = f"sqlite:///{path}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url, parent],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ids = [process.stdout.readline().strip()]
+        for _ in range(3):
+            process.stdin.write("go\n")
+            ids.append(process.stdout.readline().strip())
+            other = connect(url)  # opens and closes the file as if it were alone
+            ids.append(str(other.append("news", Event("another's")).id))
+            other.close()
+    assert [parse_id(one)[1] for one in ids] == [1, 2, 3, 4, 5, 6, 7]
+    broker = connect(url)
+    assert len(everything(broker, f"{parse_id(ids[0])[0]}-0", "news")) == 7
+    broker.close()
+
+
 def test_a_database_of_something_else_is_left_alone(broker: Broker, path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("CREATE TABLE entry (mine)")

@@ -24,7 +24,7 @@ from urllib.parse import unquote_to_bytes
 from ssekit.brokers import Broker, Entry, as_stored, pack, sqlitelog, unpack
 from ssekit.brokers.neighbours import DoorBell, Neighbours
 from ssekit.brokers.sqlitefile import Locked, OpenFile
-from ssekit.brokers.waking import Bells, NativeLock, on_fork
+from ssekit.brokers.waking import Bells, NativeLock, around_fork, on_fork
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.wire import Event
 
@@ -33,9 +33,6 @@ T = TypeVar("T")
 _PATIENCE = 10.0  # seconds that a call tries while others hold the lock
 _LOOK = 1.0  # seconds after which a follower looks at the file though no bell rang
 _LOOK_UNRUNG = 0.1  # the same where there is no bell for the others to ring
-
-_forgotten: list[object] = []
-"""Connections of a parent process: SQLite forbids to use or close them in the child."""
 
 
 class SQLiteBroker(Broker):
@@ -48,6 +45,7 @@ class SQLiteBroker(Broker):
         self._neighbours = Neighbours(os.path.realpath(self._path))  # the same by any name
         self._bells = Bells(self._neighbours.bell)
         on_fork(self)
+        around_fork(self)
 
     @classmethod
     def from_url(cls, url: str, history: int) -> SQLiteBroker:
@@ -59,10 +57,18 @@ class SQLiteBroker(Broker):
             raise ValueError(f"{url!r}: sqlite:/// has no options; a name is quoted (%3F, %23)")
         return cls(path, history)
 
+    def before_fork(self) -> None:
+        """Wait for the end of a transaction: the child would take its lock for one of its own."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
     def after_fork(self) -> None:
-        _forgotten.append(self._file)
-        self._file = None
         self._lock = NativeLock()
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
         self._bells.abandon()
         self._neighbours.abandon()
 

@@ -81,6 +81,17 @@ class OpenFile:
                 if self._wal is not None and _identity(self._path + "-wal") == self._wal:
                     _unlink_beside(self._path)
 
+    def abandon(self) -> None:
+        """Close a fork's copy of it.
+
+        SQLite's advice is to keep such a connection unused for ever, as a transaction may be open
+        in it.  In this one there is none.  Kept, it would do harm: SQLite takes its locks for this
+        process's own, while the kernel gave them to the parent alone.  Once the parent has ended,
+        another process would believe that nobody uses the file, and delete its -wal under us.
+        """
+        with suppress(sqlite3.Error):
+            self.connection.close()
+
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:

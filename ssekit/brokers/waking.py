@@ -17,11 +17,12 @@ import os
 import select
 import weakref
 from _thread import RLock as NativeLock
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-__all__ = ["Bell", "Bells", "NativeLock", "on_fork"]
+__all__ = ["Bell", "Bells", "NativeLock", "around_fork", "on_fork"]
 
 _LONGEST = 3600.0  # a poll's milliseconds are a C int
 
@@ -132,7 +133,14 @@ class Forks(Protocol):
     def after_fork(self) -> None: ...
 
 
+class Holds(Protocol):
+    def before_fork(self) -> None: ...
+    def after_fork_in_parent(self) -> None: ...
+
+
 _forks: weakref.WeakSet[Forks] = weakref.WeakSet()
+_holding: weakref.WeakSet[Holds] = weakref.WeakSet()
+_held: dict[int, list[Holds]] = {}  # by the thread that forks
 
 
 def on_fork(it: Forks) -> None:
@@ -140,9 +148,28 @@ def on_fork(it: Forks) -> None:
     _forks.add(it)
 
 
+def around_fork(it: Holds) -> None:
+    """Have ``it`` told before each fork as well, and in the parent after it."""
+    _holding.add(it)
+
+
+def _before_fork() -> None:
+    held = _held[get_ident()] = list(_holding)
+    for it in held:
+        it.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for it in _held.pop(get_ident()):
+        it.after_fork_in_parent()
+
+
 def _after_fork() -> None:
+    _held.clear()
     for it in list(_forks):
         it.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
+)
