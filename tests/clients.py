@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from email.message import Message
 from email.parser import BytesParser
 from urllib.parse import urlsplit
@@ -12,8 +13,67 @@ from urllib.parse import urlsplit
 from ssekit import Decoder, Event
 
 
-class Client:
-    """One request and its answer as it comes; ``body`` holds every byte of the answer so far."""
+class Answer:
+    """An answer as it comes; ``body`` holds every byte of it so far, and ``events`` what they say.
+
+    Who brings the bytes is a subclass: it says how to `read` more.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.version = ""
+        self.status = 0
+        self.headers = Message()
+        self.body = b""
+        self.ended = False
+        """True once the answer has ended."""
+        self.decoder = Decoder()
+        self.events: list[Event] = []
+        self._unpack: Callable[[bytes], bytes] = bytes
+
+    def read(self, seconds: float | None = None) -> bool:
+        """Wait for more bytes; false if none came in time or the answer has ended."""
+        raise NotImplementedError
+
+    def wait(self, count: int, seconds: float | None = None) -> list[Event]:
+        """Return the first ``count`` events; fails if they do not come in time."""
+        self._until(lambda: len(self.events) >= count, f"{count} events", seconds)
+        return self.events[:count]
+
+    def until_body(self, wanted: bytes, seconds: float | None = None) -> bytes:
+        """Return the body once it contains ``wanted``."""
+        self._until(lambda: wanted in self.body, repr(wanted), seconds)
+        return self.body
+
+    def until_end(self, seconds: float | None = None) -> bytes:
+        """Read to the end of the answer and return its body."""
+        self._until(lambda: self.ended, "the end", seconds)
+        return self.body
+
+    def _until(self, done: Callable[[], bool], wanted: str, seconds: float | None) -> None:
+        deadline = time.monotonic() + (self.timeout if seconds is None else seconds)
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0 or self.ended:
+                raise AssertionError(f"{wanted} wanted, got {self.events}: {self.body!r}")
+            self.read(left)
+
+    def _take_head(self, head: bytes) -> None:
+        line, _, fields = head.partition(b"\r\n")
+        version, status, *_ = line.decode("latin-1").split()
+        self.version, self.status = version.removeprefix("HTTP/"), int(status)
+        self.headers = BytesParser().parsebytes(fields + b"\r\n\r\n", headersonly=True)
+        if self.headers.get("Content-Encoding") == "gzip":
+            self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+
+    def _take(self, data: bytes) -> None:
+        data = self._unpack(data)
+        self.body += data
+        self.events += self.decoder.feed(data)
+
+
+class Client(Answer):
+    """One request and its answer."""
 
     def __init__(
         self,
@@ -25,18 +85,14 @@ class Client:
         version: str = "1.1",
         timeout: float = 10.0,
     ) -> None:
+        super().__init__(timeout)
         parts = urlsplit(url)
-        self.timeout = timeout
         self.socket = socket.create_connection(
             (parts.hostname or "127.0.0.1", parts.port or 80), timeout=timeout
         )
         self._buffer = b""
-        self.body = b""
-        self.ended = False
-        """True once the answer has ended; ``cleanly`` tells whether with its last chunk."""
         self.cleanly = False
-        self.decoder = Decoder()
-        self.events: list[Event] = []
+        """True once the answer has ended as its framing says."""
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         lines = [f"{method} {path} HTTP/{version}", f"Host: {parts.netloc}"]
         if body:
@@ -51,9 +107,7 @@ class Client:
             self.socket.close()  # Nobody else could: there is no client to close.
             raise
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        status, _, fields = head.partition(b"\r\n")
-        self.status = int(status.split()[1])
-        self.headers: Message = BytesParser().parsebytes(fields + b"\r\n\r\n", headersonly=True)
+        self._take_head(head)
         self.chunked = self.headers.get("Transfer-Encoding") == "chunked"
         length = self.headers.get("Content-Length")
         self._left = int(length) if length else None
@@ -69,6 +123,12 @@ class Client:
 
     def close(self) -> None:
         self.socket.close()
+
+    def until_farewell(self, seconds: float | None = None) -> None:
+        """Read to the end, which has to be a clean one behind a line that says when to return."""
+        *_, last, end = self.until_end(seconds).lower().split(b"\n")
+        assert self.cleanly, "the answer was cut off"
+        assert (last[:7], end) == (b"retry: ", b""), f"the last line is {last + end!r}"
 
     def _receive(self) -> bool:
         data = self.socket.recv(65536)
@@ -96,12 +156,7 @@ class Client:
             self._take(self._buffer)
             self._buffer = b""
 
-    def _take(self, data: bytes) -> None:
-        self.body += data
-        self.events += self.decoder.feed(data)
-
     def read(self, seconds: float | None = None) -> bool:
-        """Wait for more bytes; false if none came in time or the answer has ended."""
         if self.ended:
             return False
         self.socket.settimeout(self.timeout if seconds is None else max(seconds, 0.001))
@@ -116,33 +171,3 @@ class Client:
         else:
             self.ended = True
         return not self.ended
-
-    def wait(self, count: int, seconds: float | None = None) -> list[Event]:
-        """Return the first ``count`` events; fails if they do not come in time."""
-        deadline = time.monotonic() + (self.timeout if seconds is None else seconds)
-        while len(self.events) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or self.ended:
-                raise AssertionError(f"{count} events wanted, got {self.events}: {self.body!r}")
-            self.read(left)
-        return self.events[:count]
-
-    def until_body(self, wanted: bytes, seconds: float | None = None) -> bytes:
-        """Return the body once it contains ``wanted``."""
-        deadline = time.monotonic() + (self.timeout if seconds is None else seconds)
-        while wanted not in self.body:
-            left = deadline - time.monotonic()
-            if left <= 0 or self.ended:
-                raise AssertionError(f"{wanted!r} wanted, got {self.body!r}")
-            self.read(left)
-        return self.body
-
-    def until_end(self, seconds: float | None = None) -> bytes:
-        """Read to the end of the answer and return its body."""
-        deadline = time.monotonic() + (self.timeout if seconds is None else seconds)
-        while not self.ended:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise AssertionError(f"the answer did not end: {self.body!r}")
-            self.read(left)
-        return self.body
