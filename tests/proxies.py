@@ -159,17 +159,9 @@ def lighttpd(text: str, port: int, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def haproxy(backend: str, port: int, folder: Path, *, defaults: str = "") -> Iterator[Server]:
-    """haproxy in front of ``backend`` (HOST:PORT); a reload is SIGUSR2."""
-    (folder / "haproxy.cfg").write_text(
-        "global\n    hard-stop-after 200ms\n"
-        "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n"
-        f"    timeout server 60s\n{defaults}"
-        f"frontend front\n    bind 127.0.0.1:{port}\n"
-        "    http-request del-header SCRIPT_NAME\n    http-request del-header PATH_INFO\n"
-        "    default_backend back\n"
-        f"backend back\n    server gunicorn {backend}\n"
-    )
+def haproxy(text: str, port: int, folder: Path) -> Iterator[Server]:
+    """haproxy with ``text`` behind its "global" part; a reload is SIGUSR2."""
+    (folder / "haproxy.cfg").write_text(f"global\n    hard-stop-after 200ms\n{text}")
     with ExitStack() as stack:
         command: list[str | Path] = [need("haproxy"), "-W", "-db", "-f", folder / "haproxy.cfg"]
         yield _started(stack, command, port, folder)
@@ -177,10 +169,13 @@ def haproxy(backend: str, port: int, folder: Path, *, defaults: str = "") -> Ite
 
 @contextmanager
 def fcgiwrap(folder: Path, *, children: int = 4, user: int | None = NOBODY) -> Iterator[str]:
-    """fcgiwrap at a unix socket, as Debian starts it; yields the address."""
+    """fcgiwrap at a unix socket, with the options in one word; yields the address.
+
+    Debian's service passes all of them as one (``ssekit config fcgiwrap`` says which).
+    """
     socket = folder / "fcgiwrap.sock"
     process = subprocess.Popen(
-        [need("fcgiwrap"), "-f", "-c", str(children), "-s", f"unix:{socket}"],
+        [need("fcgiwrap"), f"-fc{children}", "-s", f"unix:{socket}"],
         stdin=subprocess.DEVNULL,
         cwd=folder,
         user=user,

@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -23,7 +27,7 @@ from tests.clients import Client
 from tests.components import need
 from tests.ports import free_port
 from tests.servers import ROOT, running
-from tests.waiting import until
+from tests.waiting import at_best, until
 
 UPSTREAM = "127.0.0.1:8000"
 
@@ -39,14 +43,12 @@ def test_the_nginx_file_of_the_repository_is_what_the_command_prints(
     assert printed("nginx", capsys=capsys) == (ROOT / "nginx" / "ssekit.conf").read_text()
 
 
-def test_every_option_reaches_the_text(capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(
-        "nginx --name example.org --listen 127.0.0.1:8443 --upstream unix:/run/s.sock "
-        "--prefix /live/ --certificate /c.pem --key /k.pem --cgi /scripts "
-        "--fcgiwrap 127.0.0.1:9000",
-        capsys=capsys,
-    )
-    for line in (
+SITE = (
+    "--name example.org --listen 127.0.0.1:8443 --upstream unix:/run/s.sock --prefix /live/ "
+    "--certificate /c.pem --key /k.pem --cgi /scripts"
+)
+LINES = {
+    f"nginx {SITE} --fcgiwrap 127.0.0.1:9000": [
         "listen 127.0.0.1:8443 ssl http2;",
         "server_name example.org;",
         "server unix:/run/s.sock;",
@@ -56,19 +58,50 @@ def test_every_option_reaches_the_text(capsys: pytest.CaptureFixture[str]) -> No
         "ssl_certificate_key /k.pem;",
         "fastcgi_pass 127.0.0.1:9000;",
         "fastcgi_param SCRIPT_FILENAME /scripts/$script;",
-    ):
+    ],
+    f"apache {SITE}": [
+        "Listen 127.0.0.1:8443",
+        "<VirtualHost 127.0.0.1:8443>",
+        "ServerName example.org",
+        "Protocols h2 http/1.1",
+        'ProxyPass "unix:/run/s.sock|http://ssekit/live/" disablereuse=on timeout=60',
+        "RequestHeader set SCRIPT_NAME /live",
+        "SSLCertificateFile /c.pem",
+        "SSLCertificateKeyFile /k.pem",
+        'ScriptAlias "/live/cgi-bin/" "/scripts/"',
+    ],
+    f"lighttpd {SITE}": [
+        "server.port = 8443",
+        'server.bind = "127.0.0.1"',
+        'server.name = "example.org"',
+        'proxy.server = ( "" => (( "socket" => "/run/s.sock" )) )',
+        '"SCRIPT_NAME" => "/live"',
+        'ssl.pemfile = "/c.pem"',
+        'ssl.privkey = "/k.pem"',
+        'alias.url = ( "/live/cgi-bin/" => "/scripts/" )',
+    ],
+    "nginx --certificate /c.pem --key /k.pem --no-http2": ["listen 443 ssl;"],
+    "lighttpd --certificate /c.pem --key /k.pem --no-http2": ['"server.h2proto" => "disable"'],
+    "fcgiwrap --fcgiwrap unix:/run/f.sock": [
+        "fastcgi_pass unix:/run/f.sock;",
+        "fcgiwrap -f -c 64 -s unix:/run/f.sock",
+        "DAEMON_OPTS=-fc64",
+        "fastcgi_param SCRIPT_FILENAME /usr/lib/cgi-bin/$script;",
+    ],
+    "systemd shop:app --folder /srv/shop --bind unix:/run/shop/s.sock --user shop "
+    "--gunicorn /usr/bin/gunicorn --workers 3": [
+        "ExecStart=/usr/bin/gunicorn -k gevent --workers 3 --bind unix:/run/shop/s.sock shop:app\n",
+        "User=shop\nWorkingDirectory=/srv/shop\n",
+        "RuntimeDirectory=shop\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("arguments", LINES, ids=lambda arguments: arguments.split()[0])
+def test_every_option_reaches_the_text(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(arguments, capsys=capsys)
+    for line in LINES[arguments]:
         assert line in text
-    unit = printed(
-        "systemd shop:app --folder /srv/shop --bind unix:/run/shop/s.sock "
-        "--user shop --gunicorn /usr/bin/gunicorn --workers 3",
-        capsys=capsys,
-    )
-    assert (
-        "ExecStart=/usr/bin/gunicorn -k gevent --workers 3 --bind unix:/run/shop/s.sock shop:app"
-        in unit
-    )
-    assert "User=shop\nWorkingDirectory=/srv/shop\n" in unit
-    assert "RuntimeDirectory=shop\n" in unit
 
 
 @pytest.mark.parametrize(
@@ -159,66 +192,91 @@ def test_the_server_takes_the_text_whatever_the_options(kind: str) -> None:
             )
 
 
-def test_systemd_takes_the_unit_and_its_command_serves(tmp_path: Path) -> None:
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    for bind in (UPSTREAM, "unix:/run/ssekit/gunicorn.sock"):
+        file = tmp_path / "ssekit.service"
+        file.write_text(unit_here(bind))
+        command = ["systemd-analyze", "verify", "--man=no", file]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "ssekit.service" not in done.stderr
+
+
+def test_the_command_of_the_unit_serves_and_tells_systemd_when_it_is_ready(tmp_path: Path) -> None:
     port = free_port()
-    unit = systemd(
+    unit = unit_here(f"127.0.0.1:{port}")
+    assert "Type=notify\n" in unit
+    (command,) = [
+        line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStart=")
+    ]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd_listens:
+        systemd_listens.bind(str(tmp_path / "notify"))
+        systemd_listens.settimeout(20)
+        environment = {
+            "SSEKIT_TEST_FOLDER": str(tmp_path),
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        }
+        with running(shlex.split(command), port, env=environment) as server:
+            assert b"READY=1" in systemd_listens.recv(4096)
+            with Client(f"{server.url}/stream") as client:
+                assert client.wait(1)
+
+
+def unit_here(bind: str) -> str:
+    """A unit with this checkout's application and this environment's gunicorn."""
+    return systemd(
         Unit(
             target="tests.apps.ways:app",
             folder=str(ROOT),
-            bind=f"127.0.0.1:{port}",
+            bind=bind,
             user="www-data",
             gunicorn=str(Path(sys.executable).with_name("gunicorn")),
         )
     )
-    if shutil.which("systemd-analyze"):
-        file = tmp_path / "ssekit.service"
-        file.write_text(unit)
-        done = subprocess.run(
-            ["systemd-analyze", "verify", "--man=no", file],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "ssekit.service" not in done.stderr
-    (command,) = [
-        line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStart=")
-    ]
-    with (
-        running(shlex.split(command), port, env={"SSEKIT_TEST_FOLDER": str(tmp_path)}) as server,
-        Client(f"{server.url}/stream") as client,
-    ):
-        assert client.wait(1)
 
 
-def test_four_that_left_do_not_keep_a_fifth_waiting_behind_fcgiwrap() -> None:
-    with proxies.open_folder() as folder, proxies.fcgiwrap(folder, children=4) as socket:
+def test_four_that_left_do_not_keep_a_fifth_waiting_for_over_a_second_behind_fcgiwrap() -> None:
+    with proxies.open_folder() as folder, proxies.fcgiwrap(folder, children=4) as where:
         port = free_port()
-        site = Site(listen=f"127.0.0.1:{port}", cgi=str(proxies.scripts(folder)), fcgiwrap=socket)
+        site = Site(listen=f"127.0.0.1:{port}", cgi=str(proxies.scripts(folder)), fcgiwrap=where)
         with proxies.nginx(nginx(site), port, folder) as server:
             url = f"{server.url}/cgi-bin/stream"
-            for number in range(4):
-                with Client(f"{url}?silent=1&name=quiet-{number}") as client:
-                    client.wait(1)
-            began = time.monotonic()
-            with Client(url) as fifth:
-                fifth.wait(1)
-            waited = time.monotonic() - began
-            print(f"the fifth waited {waited * 1000:.0f} ms")
-            # The first event comes after 0.1 s; and the start of Python is in it.
-            assert waited < 2 * HEARTBEAT
-            for number in range(4):
-                until((folder / f"quiet-{number}.closed").exists)
+            names = (f"quiet-{number}" for number in count())
+            # It may be late once, on a machine that is busy with something else.
+            assert any(
+                waited < 1
+                for waited in at_best(lambda: seconds_of_a_fifth(url, folder, islice(names, 4)))
+            )
+
+
+def seconds_of_a_fifth(url: str, folder: Path, names: Iterable[str]) -> float:
+    """How long it takes to the first event where four have just left all of the children."""
+    with ExitStack() as stack:
+        four = {name: stack.enter_context(Client(f"{url}?silent=1&name={name}")) for name in names}
+        for client in four.values():
+            client.wait(1)
+        assert not any((folder / f"{name}.closed").exists() for name in four)
+    began = time.monotonic()
+    with Client(url) as fifth:
+        fifth.wait(1)
+    waited = time.monotonic() - began
+    for name in four:
+        until((folder / f"{name}.closed").exists)
+    # 0.1 s of it are the source's own, and the start of Python is in it.
+    print(f"the fifth waited {waited * 1000:.0f} ms, with a heartbeat of {HEARTBEAT} s")
+    return waited
 
 
 def test_the_clock_script_streams_behind_nginx_and_fcgiwrap_from_the_checkout() -> None:
     # As the user who runs the tests, because the checkout may be nobody else's to read.
-    with proxies.open_folder() as folder, proxies.fcgiwrap(folder, user=None) as socket:
+    with proxies.open_folder() as folder, proxies.fcgiwrap(folder, user=None) as where:
         port = free_port()
         site = Site(
             listen=f"127.0.0.1:{port}",
             cgi=str(ROOT / "scripts" / "cgi-bin"),
-            fcgiwrap=socket,
+            fcgiwrap=where,
             prefix="/seeds/",
         )
         with proxies.nginx(nginx(site), port, folder) as server:

@@ -3,18 +3,21 @@
 One way is one chain of servers, started once for this module's tests.  What is claimed of each in
 ``docs/hosts.md`` is shown here: events come one by one, a client that leaves ends its source,
 ``Last-Event-ID`` arrives, and a reload of the server loses nothing for a client that comes back.
+
+Every bound of time is one that the way can hold, so it has to be held at least once of a few times:
+the machine may be busy with something else.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from tests.clients import Client
 from tests.curl import Curl
 from tests.ports import free_port
 from tests.servers import ROOT, Server, gunicorn
-from tests.waiting import until
+from tests.waiting import at_best, until
 
 APP = "tests.apps.ways:app"
 numbers = count()
@@ -44,14 +47,19 @@ class Place:
     reload: signal.Signals | None = None
     connect: Callable[..., Any] = Client
     prefix: str = ""
+    heartbeats: int = 0
+    """How many have to go out before it is noticed that the client has left."""
+    coding: str = ""
+    """How the server encodes a stream for a browser, all of which take gzip."""
     last_id_by_query: bool = False
     """The server passes no Last-Event-ID, so that only the query can carry it."""
     passes_authorization: bool = True
     guards: bool = False
     """Headers that gunicorn would believe do not come through from outside."""
 
-    def open(self, query: str = "", **options: Any) -> Any:
-        return self.connect(f"{self.url}?{query}", **options)
+    def open(self, query: str = "", headers: Mapping[str, str] = {}) -> Any:
+        headers = {"Accept-Encoding": "gzip, deflate, br", **headers}
+        return self.connect(f"{self.url}?{query}", headers=headers)
 
 
 @dataclass
@@ -79,13 +87,15 @@ def backends() -> Iterator[Backends]:
 
 
 def gunicorn_alone(stack: ExitStack, backends: Backends) -> Place:
-    return Place(f"http://{backends.address}/stream", backends.folder)
+    environment = {"SSEKIT_TEST_FOLDER": str(backends.folder)}
+    server = stack.enter_context(gunicorn(APP, env=environment))
+    return Place(f"{server.url}/stream", backends.folder, server, signal.SIGHUP)
 
 
 def gthread_alone(stack: ExitStack, backends: Backends) -> Place:
     environment = {"SSEKIT_TEST_FOLDER": str(backends.folder)}
     server = stack.enter_context(gunicorn(APP, "--threads", "8", worker="gthread", env=environment))
-    return Place(f"{server.url}/stream", backends.folder)
+    return Place(f"{server.url}/stream", backends.folder, server, signal.SIGHUP)
 
 
 def waitress_alone(stack: ExitStack, backends: Backends) -> Place:
@@ -135,7 +145,9 @@ def nginx_with_http_1_0_upstream(stack: ExitStack, backends: Backends) -> Place:
 def nginx_with_gzip(stack: ExitStack, backends: Backends) -> Place:
     port = free_port()
     gzip = "gzip on; gzip_min_length 1; gzip_types text/event-stream; gzip_proxied any;"
-    return behind_nginx(stack, backends, shipped(backends, port), port, http=gzip)
+    place = behind_nginx(stack, backends, shipped(backends, port), port, http=gzip)
+    place.coding = "gzip"
+    return place
 
 
 def nginx_to_a_unix_socket_below_a_prefix(stack: ExitStack, backends: Backends) -> Place:
@@ -166,25 +178,35 @@ def nginx_and_fcgiwrap(stack: ExitStack, backends: Backends) -> Place:
         fcgiwrap=stack.enter_context(proxies.fcgiwrap(folder)),
     )
     server = stack.enter_context(proxies.nginx(nginx(site), site.port, folder))
-    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGHUP, guards=True)
+    url = f"{at(site)}cgi-bin/stream"
+    return Place(url, folder, server, signal.SIGHUP, heartbeats=1, guards=True)
+
+
+# A server that compresses whatever it sends: the printed lines must prevail.
+DEFLATE = ("filter", "deflate", "brotli")
+DEFLATES = """SetOutputFilter BROTLI_COMPRESS;DEFLATE
+AddOutputFilterByType BROTLI_COMPRESS;DEFLATE text/event-stream"""
 
 
 def apache_running_cgi(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
     site = Site(listen=f"127.0.0.1:{free_port()}", cgi=str(proxies.scripts(folder)))
     server = stack.enter_context(
-        proxies.apache(apache(site), site.port, folder, "cgid", "alias", "deflate")
+        proxies.apache(apache(site), site.port, folder, "cgid", "alias", *DEFLATE, main=DEFLATES)
     )
-    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGUSR1, guards=True)
+    url = f"{at(site)}cgi-bin/stream"
+    return Place(url, folder, server, signal.SIGUSR1, heartbeats=2, guards=True)
 
 
 def apache_before_gunicorn(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
     site = Site(listen=f"127.0.0.1:{free_port()}", upstream=backends.address, name="localhost")
+    modules = ["proxy", "proxy_http", *DEFLATE]
     server = stack.enter_context(
-        proxies.apache(apache(site), site.port, folder, "proxy", "proxy_http", "deflate")
+        proxies.apache(apache(site), site.port, folder, *modules, main=DEFLATES)
     )
-    return Place(f"{at(site)}stream", backends.folder, server, signal.SIGUSR1, guards=True)
+    url = f"{at(site)}stream"
+    return Place(url, backends.folder, server, signal.SIGUSR1, heartbeats=2, guards=True)
 
 
 def apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix(
@@ -200,14 +222,19 @@ def apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix(
     modules = ["proxy", "proxy_http", "socache_shmcb", "ssl", "http2"]
     server = stack.enter_context(proxies.apache(apache(site), site.port, folder, *modules))
     url = f"{at(site)}stream"
-    return Place(url, backends.folder, server, signal.SIGUSR1, Curl, prefix="/live", guards=True)
+    return Place(
+        url, backends.folder, server, signal.SIGUSR1, Curl, "/live", heartbeats=1, guards=True
+    )
 
 
-def lighttpd_running_cgi(stack: ExitStack, backends: Backends) -> Place:
+def lighttpd_running_cgi_below_a_prefix(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
-    site = Site(listen=f"127.0.0.1:{free_port()}", cgi=str(proxies.scripts(folder)))
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}", cgi=str(proxies.scripts(folder)), prefix="/live/"
+    )
     server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
-    return Place(f"{at(site)}cgi-bin/stream", folder, server, signal.SIGUSR1, guards=True)
+    url = f"{at(site)}cgi-bin/stream"
+    return Place(url, folder, server, signal.SIGUSR1, prefix="/live", heartbeats=1, guards=True)
 
 
 def lighttpd_before_gunicorn_below_a_prefix(stack: ExitStack, backends: Backends) -> Place:
@@ -219,15 +246,45 @@ def lighttpd_before_gunicorn_below_a_prefix(stack: ExitStack, backends: Backends
         cgi=str(proxies.scripts(folder)),
     )
     server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
+    return Place(
+        f"{at(site)}stream",
+        backends.folder,
+        server,
+        signal.SIGUSR1,
+        prefix="/live",
+        heartbeats=1,
+        guards=True,
+    )
+
+
+def lighttpd_with_tls_and_http_2_to_a_unix_socket(stack: ExitStack, backends: Backends) -> Place:
+    folder = stack.enter_context(proxies.open_folder())
+    site = Site(
+        listen=f"127.0.0.1:{free_port()}",
+        upstream=backends.socket,
+        name="localhost",
+        **proxies.certificate_files(folder),
+    )
+    server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
     url = f"{at(site)}stream"
-    return Place(url, backends.folder, server, signal.SIGUSR1, prefix="/live", guards=True)
+    return Place(url, backends.folder, server, signal.SIGUSR1, Curl, heartbeats=1, guards=True)
+
+
+def documented_haproxy(backends: Backends, port: int) -> str:
+    """The configuration in ``docs/hosts.md``, with the two addresses changed."""
+    text = (ROOT / "docs" / "hosts.md").read_text().partition("```\ndefaults\n")[2]
+    text = "defaults\n" + text.partition("```")[0]
+    assert "bind :80\n" in text
+    assert "server gunicorn 127.0.0.1:8000\n" in text
+    text = text.replace("bind :80\n", f"bind 127.0.0.1:{port}\n")
+    return text.replace("127.0.0.1:8000", backends.address)
 
 
 def haproxy_before_gunicorn(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
     port = free_port()
-    no_delay = "    option http-no-delay\n    option abortonclose\n"
-    server = stack.enter_context(proxies.haproxy(backends.address, port, folder, defaults=no_delay))
+    text = documented_haproxy(backends, port)
+    server = stack.enter_context(proxies.haproxy(text, port, folder))
     return Place(
         f"http://127.0.0.1:{port}/stream", backends.folder, server, signal.SIGUSR2, guards=True
     )
@@ -240,7 +297,7 @@ def pythons_own_cgi_server(stack: ExitStack, backends: Backends) -> Place:
     proxies.scripts(folder)
     server = stack.enter_context(proxies.python_cgi_server(folder))
     url = f"{server.url}/cgi-bin/stream"
-    return Place(url, folder, last_id_by_query=True, passes_authorization=False)
+    return Place(url, folder, heartbeats=2, last_id_by_query=True, passes_authorization=False)
 
 
 WAYS = [
@@ -257,8 +314,9 @@ WAYS = [
     apache_running_cgi,
     apache_before_gunicorn,
     apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix,
-    lighttpd_running_cgi,
+    lighttpd_running_cgi_below_a_prefix,
     lighttpd_before_gunicorn_below_a_prefix,
+    lighttpd_with_tls_and_http_2_to_a_unix_socket,
     haproxy_before_gunicorn,
     pythons_own_cgi_server,
 ]
@@ -270,26 +328,51 @@ def place(request: pytest.FixtureRequest, backends: Backends) -> Iterator[Place]
         yield request.param(stack, backends)
 
 
-def test_events_arrive_one_by_one_and_soon(place: Place) -> None:
+def seconds_to_open(place: Place) -> float:
+    began = time.monotonic()
+    with place.open("interval=30") as client:
+        client.until_body(b"retry: ")
+    return time.monotonic() - began
+
+
+def test_a_stream_opens_before_there_is_an_event(place: Place) -> None:
+    # It may take the start of a script, with all that it imports.
+    assert any(took < 2 for took in at_best(lambda: seconds_to_open(place)))
+
+
+def slowest_of_a_few(place: Place) -> float:
     late = []
-    with place.open("interval=0.05") as client:
-        for number in range(1, 7):
+    with place.open("interval=0.15") as client:
+        for number in range(1, 5):
             *_, event = client.wait(number)
             late.append(time.monotonic() - json.loads(event.data)["sent"])
-    print(f"late by {statistics.median(late) * 1000:.1f} ms, {max(late) * 1000:.1f} ms at most")
-    # Of a machine that is busy with other things some events may be late, but not most.
-    assert statistics.median(late) < 0.1
+        assert client.headers.get("Content-Encoding", "") == place.coding
+    print("late by", ", ".join(f"{one * 1000:.1f}" for one in late), "ms")
+    return max(late)
 
 
-def test_the_client_leaving_ends_the_source(place: Place) -> None:
+def test_events_arrive_one_by_one_each_within_100_ms(place: Place) -> None:
+    # Two that came together would be seen: the first of them would be 150 ms late.
+    assert any(late < 0.1 for late in at_best(lambda: slowest_of_a_few(place)))
+
+
+def seconds_to_end(place: Place) -> float:
     name = f"leave-{next(numbers)}"
     with place.open(f"silent=1&name={name}") as client:
         client.wait(1)
         left = time.monotonic()
     closed = place.folder / f"{name}.closed"
     until(closed.exists, 10, "the source to end")
-    print(f"ended {(float(closed.read_text()) - left) * 1000:.0f} ms after the client left")
-    assert float(closed.read_text()) - left < 2 * HEARTBEAT + 0.5
+    took = float(closed.read_text()) - left
+    print(f"ended {took * 1000:.0f} ms after the client left")
+    return took
+
+
+def test_the_client_leaving_ends_the_source(place: Place) -> None:
+    assert place.heartbeats <= 2
+    # A server that polls, and the timer of a script, may take a part of a heartbeat to see it.
+    bound = place.heartbeats * HEARTBEAT + HEARTBEAT / 2 if place.heartbeats else 0.1
+    assert any(took < bound for took in at_best(lambda: seconds_to_end(place)))
 
 
 def test_what_the_client_says_arrives(place: Place) -> None:
@@ -315,7 +398,7 @@ def test_what_the_client_says_arrives(place: Place) -> None:
 
 def test_a_reload_of_the_server_loses_nothing_for_a_client_that_comes_back(place: Place) -> None:
     if place.server is None or place.reload is None:
-        pytest.skip("nothing to reload on this way")
+        pytest.skip("this server has no reload")
     with place.open("interval=0.05") as client:
         client.wait(3)
         place.server.process.send_signal(place.reload)
@@ -325,10 +408,13 @@ def test_a_reload_of_the_server_loses_nothing_for_a_client_that_comes_back(place
             client.read(0.2)
         print("cut" if client.ended else "lives on")
         seen = [int(event.id) for event in client.events]
-    # A browser, too, tries until the server is back.
-    client = until(lambda: connected(place, seen[-1]), 10, "the server to answer again")
-    with client:
-        seen += [int(event.id) for event in client.wait(5)]
+    # A browser, too, tries until the server is back, and once more where that was the old one.
+    before = len(seen)
+    while len(seen) < before + 5:
+        with until(partial(connected, place, seen[-1]), 10, "the server to answer") as client:
+            while len(client.events) < 5 and client.read():
+                pass
+            seen += [int(event.id) for event in client.events]
     assert seen == list(range(seen[0], seen[0] + len(seen)))
 
 

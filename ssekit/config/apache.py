@@ -1,8 +1,8 @@
 """Apache in front of gunicorn, running CGI scripts, or both: one file for ``sites-available``.
 
 Apache gives each proxied stream a thread and each CGI stream a process, so the file begins with
-how many there may be.  mod_deflate and mod_brotli hold a stream back until it ends; the file turns
-them off where streams are.
+how many there may be.  mod_deflate and mod_brotli hold a stream back until it ends; the file takes
+them out where streams are.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ _HTTP2 = """\
     Protocols h2 http/1.1
 """
 
+_NO_COMPRESSION = """\
+        # Compression holds a stream back until it ends. The two variables alone would not do: where
+        # mod_deflate is told not to compress, it still keeps the first 68 bytes of a script.
+        SetOutputFilter none
+        <IfModule mod_filter.c>
+            FilterChain !
+        </IfModule>
+        SetEnv no-gzip 1
+        SetEnv no-brotli 1
+"""
+
 _PROXY = """\
     <Location "{prefix}">
         # A new connection per request: gunicorn closes idle ones after two seconds, and a kept one
@@ -39,10 +50,7 @@ _PROXY = """\
         # every 15 s.
         ProxyPass "{url}" disablereuse=on timeout=60
 
-        # Compression holds a stream back until it ends.
-        SetEnv no-gzip 1
-        SetEnv no-brotli 1
-
+{no_compression}
         # gunicorn believes these two, so they must never come from outside.
         RequestHeader unset PATH_INFO
         RequestHeader {script_name}
@@ -61,10 +69,7 @@ _CGI = """\
         # Without this line a script never sees the Authorization header.
         CGIPassAuth On
 
-        # Compression holds a stream back until it ends.
-        SetEnv no-gzip 1
-        SetEnv no-brotli 1
-    </Directory>
+{no_compression}    </Directory>
 {except_scripts}
     # A silent script is cut after this many seconds. ssekit's heartbeat leaves every 15 s; it is
     # also how Apache learns that a client has left and ends the script.
@@ -114,6 +119,7 @@ def _proxy(site: Site) -> str:
     return _PROXY.format(
         prefix=site.prefix,
         url=f"{base}{site.prefix}",
+        no_compression=_NO_COMPRESSION,
         script_name=f"set SCRIPT_NAME {name}" if name else "unset SCRIPT_NAME",
     )
 
@@ -122,5 +128,6 @@ def _cgi(site: Site) -> str:
     return _CGI.format(
         scripts=site.scripts,
         folder=site.folder,
+        no_compression=_NO_COMPRESSION,
         except_scripts=_EXCEPT.format(scripts=site.scripts) if site.upstream else "",
     )

@@ -79,8 +79,11 @@ _SCRIPT_NAME = """\
 """
 
 _CGI = """\
-    # CGI scripts, run by fcgiwrap, one of its children per open stream:
-    #   fcgiwrap -c 64 -s {fcgiwrap}
+    # CGI scripts, run by fcgiwrap: each open stream holds one of its children, and unless it is
+    # told otherwise it has one. For 64 streams:
+    #   fcgiwrap -f -c 64 -s {fcgiwrap}
+    # or, of Debian's service, which passes its options on as a single word:
+    #   echo DAEMON_OPTS=-fc64 >/etc/default/fcgiwrap && systemctl restart fcgiwrap
     location ~ ^{pattern}(?<script>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?<rest>/.*)?$ {{
         fastcgi_pass {pass_to};
 
