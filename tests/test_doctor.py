@@ -1,11 +1,14 @@
 """``ssekit doctor`` at real servers: each broken in one way, which it must name first, or healthy.
 
 An examination is mostly waiting, so those that are asked for run side by side and each test looks
-at its own.  ``tests/test_doctor_checks.py`` has what needs no server.
+at its own.  The doctor judges by time, and the machine may be busy with something else: what it
+says has to be right at least once of a few times.  ``tests/test_doctor_checks.py`` has what needs
+no server.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import socketserver
 import threading
@@ -18,18 +21,20 @@ from typing import Any
 
 import pytest
 
-from ssekit.config import Site, nginx
-from ssekit.doctor import Finding, Plan, Seen, examine, judge
+from ssekit.config import Site, apache, nginx
+from ssekit.doctor import Plan, Seen, examine, judge
+from ssekit.doctor.checks import blame
 from ssekit.doctor.http import Manner
 from tests import proxies, test_ways
 from tests.clients import Client
 from tests.ports import free_port
-from tests.servers import gunicorn
-from tests.test_ways import Backends, at
+from tests.servers import ROOT, gunicorn
+from tests.test_ways import Backends, at, documented_haproxy
 
 SECONDS = 9.0
 ORIGIN = "https://page.example"
 AT_ONCE = 20
+TRIES = 3
 IMPATIENT = ("--graceful-timeout", "1")  # these streams do not end when they are told to
 
 
@@ -57,29 +62,37 @@ class Behind:
         return f"http://127.0.0.1:{port}"
 
 
+Start = Callable[[Behind], Plan]
+
+
 @dataclass(frozen=True)
 class Case:
-    """How to break it, what must be found first, and whose fault it is."""
+    """How to start it, what must be found first, whose fault it is, and on which side it is."""
 
-    start: Callable[[Behind], Plan]
-    finding: str
+    start: Start
+    finding: str = ""
     hop: str = ""
     change: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.start.__name__
+    where: str = ""
 
 
 CASES: dict[str, Case] = {}
+HEALTHY: dict[str, Case] = {}
 
 
-def case(finding: str, hop: str = "", change: str = "") -> Any:
-    def add(start: Callable[[Behind], Plan]) -> Callable[[Behind], Plan]:
-        CASES[start.__name__] = Case(start, finding, hop, change)
+def case(
+    finding: str, hop: str = "", change: str = "", where: str = ""
+) -> Callable[[Start], Start]:
+    def add(start: Start) -> Start:
+        CASES[start.__name__] = Case(start, finding, hop, change, where)
         return start
 
     return add
+
+
+def healthy(start: Start) -> Start:
+    HEALTHY[start.__name__] = Case(start)
+    return start
 
 
 def plain(path: str, finding: str, **options: Any) -> None:
@@ -89,7 +102,7 @@ def plain(path: str, finding: str, **options: Any) -> None:
         return Plan(f"http://{behind.broken}{path}", **options)
 
     start.__name__ = "gunicorn" + path
-    CASES[start.__name__] = Case(start, finding)
+    case(finding)(start)
 
 
 plain("/error", "status")
@@ -99,7 +112,7 @@ plain("/charset", "charset")
 plain("/moved", "redirect")
 plain("/round", "redirect")
 plain("/late", "headers-late")
-plain("/silent", "no-heartbeat", heartbeat=1.0)
+plain("/silent", "no-heartbeat", seconds=40.0)
 plain("/short", "short")
 plain("/length", "content-length")
 plain("/cacheable", "cacheable")
@@ -108,6 +121,7 @@ plain("/post", "post")
 plain("/repeats", "resuming")
 plain("/live-only", "resuming")
 plain("/same-ids", "same-ids")
+plain("/flood", "flood")
 plain("/no-ids", "no-ids")
 plain("/no-retry", "no-retry")
 plain("/unknown-field", "format")
@@ -133,7 +147,7 @@ def nginx_as_it_comes(behind: Behind) -> Plan:
     return Plan(behind.nginx(behind.broken) + "/good")
 
 
-@case("buffered", "nginx", "proxy_buffering off;")
+@case("buffered", "nginx", "proxy_buffering off;", where="in front of upstream")
 def nginx_as_it_comes_compared_with_its_upstream(behind: Behind) -> Plan:
     url = behind.nginx(behind.broken) + "/good"
     return Plan(url, upstream=f"http://{behind.broken}/good")
@@ -150,6 +164,29 @@ def nginx_that_ignores_x_accel_buffering(behind: Behind) -> Plan:
 def nginx_that_cuts_after_two_seconds(behind: Behind) -> Plan:
     lines = "proxy_buffering off; proxy_read_timeout 2s;"
     return Plan(behind.nginx(behind.broken, lines) + "/silent", heartbeat=1.0)
+
+
+@case("idle-cut", "nginx", "proxy_read_timeout")
+def nginx_that_cuts_after_its_minute(behind: Behind) -> Plan:
+    return Plan(behind.nginx(behind.broken, "proxy_buffering off;") + "/silent", seconds=75.0)
+
+
+@case("status", "nginx", "start the server", where="in front of upstream")
+def nginx_that_looks_for_its_upstream_elsewhere(behind: Behind) -> Plan:
+    url = behind.nginx(f"127.0.0.1:{free_port()}")
+    return Plan(f"{url}/good", upstream=f"http://{behind.broken}/good")
+
+
+@case("status", where="upstream")
+def nginx_before_an_application_that_fails(behind: Behind) -> Plan:
+    url = behind.nginx(behind.broken)
+    return Plan(f"{url}/error", upstream=f"http://{behind.broken}/error")
+
+
+@case("no-retry", where="upstream")
+def nginx_before_a_stream_that_both_are_asked_for(behind: Behind) -> Plan:
+    url = behind.nginx(behind.broken, "proxy_buffering off;")
+    return Plan(f"{url}/no-retry", upstream=f"http://{behind.broken}/no-retry")
 
 
 @case("lingers")
@@ -195,6 +232,17 @@ def nginx_that_drops_last_event_id(behind: Behind) -> Plan:
 def nginx_that_adds_connection(behind: Behind) -> Plan:
     lines = "proxy_buffering off; add_header Connection keep-alive;"
     return Plan(behind.nginx(behind.broken, lines) + "/good")
+
+
+@case("connection")
+def uwsgi_with_an_application_that_sends_connection(behind: Behind) -> Plan:
+    server = behind.stack.enter_context(proxies.uwsgi("tests.apps.broken:app"))
+    return Plan(f"{server.url}/kept")
+
+
+@case("resuming")
+def pythons_own_cgi_server(behind: Behind) -> Plan:
+    return Plan(test_ways.pythons_own_cgi_server(behind.stack, behind.ssekit).url, heartbeat=2.0)
 
 
 @case("cached")
@@ -265,23 +313,43 @@ def lighttpd_as_it_comes(behind: Behind) -> Plan:
     return Plan(f"http://127.0.0.1:{port}/plain")
 
 
-@case("compressed", "Apache", "SetEnv no-gzip 1")
-def apache_with_mod_deflate(behind: Behind) -> Plan:
+def apache_that_compresses(behind: Behind, module: str, output_filter: str) -> Plan:
     folder, port = behind.folder(), free_port()
     finite_script(folder)
     site = f"""
         Listen 127.0.0.1:{port}
         ScriptAlias /cgi-bin/ {folder}/
-        SetOutputFilter DEFLATE
+        SetOutputFilter {output_filter}
         <Directory {folder}>
             Require all granted
         </Directory>"""
-    modules = ["cgid", "alias", "filter", "deflate"]
+    modules = ["cgid", "alias", "filter", module]
     behind.stack.enter_context(proxies.apache(site, port, folder, *modules))
     # Apache listens before it can answer.
     with Client(f"http://127.0.0.1:{port}/cgi-bin/absent") as warmed:
         assert warmed.status == 404
     return Plan(f"http://127.0.0.1:{port}/cgi-bin/plain")
+
+
+@case("compressed", "Apache", "SetEnv no-gzip 1")
+def apache_with_mod_deflate(behind: Behind) -> Plan:
+    return apache_that_compresses(behind, "deflate", "DEFLATE")
+
+
+@case("compressed", "Apache", "SetEnv no-brotli 1")
+def apache_with_mod_brotli(behind: Behind) -> Plan:
+    return apache_that_compresses(behind, "brotli", "BROTLI_COMPRESS")
+
+
+@case("headers-late", "", "SetOutputFilter none")
+def apache_that_is_told_only_not_to_compress(behind: Behind) -> Plan:
+    folder, port = behind.folder(), free_port()
+    site = Site(listen=f"127.0.0.1:{port}", cgi=str(proxies.scripts(folder)))
+    text = apache(site).replace("SetOutputFilter none", "")
+    modules = ["cgid", "alias", "deflate"]
+    server = proxies.apache(text, port, folder, *modules, main="SetOutputFilter DEFLATE")
+    behind.stack.enter_context(server)
+    return Plan(f"http://127.0.0.1:{port}/cgi-bin/stream?interval=1.5", heartbeat=5.0)
 
 
 @case("compressed", "", "GZipMiddleware")
@@ -290,10 +358,18 @@ def django_with_gzip_middleware(behind: Behind) -> Plan:
     return Plan(f"{server.url}/stream")
 
 
+@healthy
+def django_with_gzip_middleware_and_a_stream_that_it_leaves_alone(behind: Behind) -> Plan:
+    server = behind.stack.enter_context(gunicorn("tests.apps.django_gzip:app", *IMPATIENT))
+    return Plan(f"{server.url}/untouched")
+
+
 @case("delayed", "", "option http-no-delay")
 def haproxy_as_it_comes(behind: Behind) -> Plan:
     folder, port = behind.folder(), free_port()
-    behind.stack.enter_context(proxies.haproxy(behind.ssekit.address, port, folder))
+    lines = documented_haproxy(behind.ssekit, port).splitlines()
+    text = "\n".join(line for line in lines if not line.strip().startswith("option "))
+    behind.stack.enter_context(proxies.haproxy(f"{text}\n", port, folder))
     return Plan(f"http://127.0.0.1:{port}/stream")
 
 
@@ -318,12 +394,37 @@ def behind() -> Iterator[Behind]:
         yield Behind(f"127.0.0.1:{broken.port}", backends, stack)
 
 
+@healthy
+def a_stream_without_ssekit(behind: Behind) -> Plan:
+    return Plan(f"http://{behind.broken}/good")
+
+
+@healthy
+def a_stream_behind_nginx_asked_on_both_sides(behind: Behind) -> Plan:
+    url = behind.nginx(behind.ssekit.address)
+    return Plan(f"{url}/stream", upstream=f"http://{behind.ssekit.address}/stream", heartbeat=2.0)
+
+
+def by_a_way(way: Callable[[ExitStack, Backends], test_ways.Place]) -> None:
+    def start(behind: Behind) -> Plan:
+        return Plan(way(behind.stack, behind.ssekit).url, heartbeat=2.0)
+
+    start.__name__ = way.__name__
+    healthy(start)
+
+
+for way in test_ways.WAYS:
+    if way is not test_ways.pythons_own_cgi_server:
+        by_a_way(way)
+
+ALL = {**CASES, **HEALTHY}
+LONGEST = ["nginx_that_cuts_after_its_minute", "gunicorn/silent"]
 Results = dict[str, "Future[Seen]"]
 
 
 @pytest.fixture(scope="module")
 def examined(request: pytest.FixtureRequest, behind: Behind) -> Iterator[Results]:
-    """The examinations of the cases and ways whose tests were asked for, under way."""
+    """The examinations whose tests were asked for, under way, those that take long first."""
     asked = {
         str(item.callspec.params["name"])
         for item in request.session.items
@@ -331,39 +432,65 @@ def examined(request: pytest.FixtureRequest, behind: Behind) -> Iterator[Results
         and hasattr(item, "callspec")
         and "name" in item.callspec.params
     }
+    order = sorted(asked, key=lambda name: (name not in LONGEST, name))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(examination, name, behind) for name in sorted(asked)}
+        yield {name: pool.submit(examination, name, behind) for name in order}
 
 
 def examination(name: str, behind: Behind) -> Seen:
     with ExitStack() as stack:
-        if name in CASES:
-            plan = CASES[name].start(replace(behind, stack=stack))
-        else:
-            place = getattr(test_ways, name)(stack, behind.ssekit)
-            plan = Plan(place.url, heartbeat=2.0)
-        if plan.seconds == Plan.seconds:
+        plan = ALL[name].start(replace(behind, stack=stack))
+        if plan.seconds == Plan.seconds and name not in LONGEST:
             plan = replace(plan, seconds=SECONDS)
         return examine(plan, Manner(insecure=True), lambda _: None)
 
 
-def show(findings: list[Finding]) -> str:
-    return "\n".join(f"{one.name} ({one.hop}): {one.seen} -> {one.change}" for one in findings)
+def examinations(name: str, examined: Results, behind: Behind) -> Iterator[Seen]:
+    yield examined[name].result()
+    for _ in range(TRIES - 1):
+        yield examination(name, behind)
+
+
+def names_first(seen: Seen, wanted: Case) -> bool:
+    for one in judge(seen)[:1]:
+        where = blame(seen).get(one.name, "")
+        found = (one.name, one.hop, where) == (wanted.finding, wanted.hop, wanted.where)
+        return found and wanted.change in one.change
+    return False
+
+
+def show(tried: list[Seen]) -> str:
+    return "\n\n".join(
+        "\n".join(f"{one.name} ({one.hop}): {one.seen} -> {one.change}" for one in judge(seen))
+        or "nothing was found"
+        for seen in tried
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_doctor_names_the_cause_first(name: str, examined: Results) -> None:
-    wanted = CASES[name]
-    findings = judge(examined[name].result())
-    assert findings, "nothing was found"
-    assert (findings[0].name, findings[0].hop) == (wanted.finding, wanted.hop), show(findings)
-    assert wanted.change in findings[0].change
-
-
-HEALTHY = [way.__name__ for way in test_ways.WAYS if way is not test_ways.pythons_own_cgi_server]
+def test_the_doctor_names_the_cause_first(name: str, examined: Results, behind: Behind) -> None:
+    tried = []
+    for seen in examinations(name, examined, behind):
+        tried.append(seen)
+        if names_first(seen, CASES[name]):
+            return
+    pytest.fail(f"{CASES[name]} was not named first:\n{show(tried)}")
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_the_doctor_finds_nothing_where_nothing_is_wrong(name: str, examined: Results) -> None:
-    findings = judge(examined[name].result())
-    assert not findings, show(findings)
+def test_the_doctor_finds_nothing_where_nothing_is_wrong(
+    name: str, examined: Results, behind: Behind
+) -> None:
+    tried = []
+    for seen in examinations(name, examined, behind):
+        tried.append(seen)
+        if not judge(seen):
+            return
+    pytest.fail(f"findings where nothing is wrong:\n{show(tried)}")
+
+
+def test_every_finding_of_the_documentation_has_a_real_server_here() -> None:
+    table = (ROOT / "docs" / "doctor.md").read_text().partition("## Findings")[2]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall("`([^`]+)`", row)}
+    assert {one.finding for one in CASES.values()} == documented

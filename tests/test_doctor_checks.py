@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import io
 import json
 import re
 import socket
@@ -14,14 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ssekit.cli import main
-from ssekit.doctor import Plan, Seen, examine, judge
-from ssekit.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Piece
+from ssekit.doctor import Plan, Progress, Seen, examine, judge
+from ssekit.doctor.checks import blame, path, untested
+from ssekit.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Headers, Piece
 from ssekit.doctor.http import Manner, ask
 from ssekit.doctor.seen import Measured
+from tests.commands import ssekit
 from tests.servers import ROOT
 
 URL = "http://127.0.0.1/events"
@@ -114,6 +118,121 @@ def test_what_upstream_does_as_well_is_not_blamed_on_the_hop_in_front() -> None:
     assert judge(direct)[0].hop == ""
 
 
+def test_what_a_short_look_at_the_upstream_cannot_show_is_blamed_on_nobody() -> None:
+    silent = answer(event(1, 0.5), left_at=35.0)
+    short = replace(silent, left_at=4.0)
+    seen = Seen(URL, look=silent, long=silent, upstream=Seen(URL, look=short))
+    cacheable = replace(seen, look=replace(silent, headers=HEADERS[:2]))
+    where = blame(cacheable)
+    assert {"no-heartbeat", "cacheable"} <= set(found(cacheable))
+    assert where == {"cacheable": "in front of upstream"}
+    both = replace(cacheable, upstream=Seen(URL, look=replace(short, headers=HEADERS[:2])))
+    assert blame(both) == {"cacheable": "upstream"}
+
+
+def test_headers_alone_are_buffered_where_the_upstream_has_more_to_say() -> None:
+    nothing = replace(answer(left_at=30.0), pieces=())
+    events = answer(*(event(n, n * 1.0) for n in range(1, 4)), left_at=4.0)
+    seen = Seen(URL, look=nothing, long=nothing, upstream=Seen(URL, look=events))
+    (first, *_) = judge(seen)
+    assert (first.name, blame(seen)["buffered"]) == ("buffered", "in front of upstream")
+    assert "the first event after 1.00 s" in first.seen
+    # Where the upstream is as silent, nobody holds anything back.
+    assert "buffered" not in found(replace(seen, upstream=Seen(URL, look=nothing)))
+
+
+GZIP = (*HEADERS, ("Content-Encoding", "gzip"))
+BROTLI = (*HEADERS, ("Content-Encoding", "br"))
+
+
+def compressing(headers: Headers, pieces: list[Piece], plain: Exchange) -> Seen:
+    opaque = headers is BROTLI
+    look = replace(FINE, headers=headers, pieces=tuple(pieces), left_at=4.0, opaque=opaque)
+    return Seen(URL, look=look, plain=plain, long=FINE)
+
+
+def test_a_compression_that_holds_back_is_seen_also_where_it_cannot_be_read() -> None:
+    plain = answer(*(event(n, n * 1.2) for n in range(1, 4)), left_at=3.6)
+    head = Piece(0.02, b"\x1b\x0a")
+    assert found(compressing(GZIP, [], plain)) == ["compressed"]
+    assert found(compressing(BROTLI, [], plain)) == ["compressed"]
+    assert found(compressing(BROTLI, [head], plain)) == ["compressed"]
+    assert "Content-Encoding: br" in judge(compressing(BROTLI, [head], plain))[0].seen
+    flushed = [Piece(n * 1.2, b"\x9c\xf0") for n in range(4)]
+    assert found(compressing(BROTLI, flushed, plain)) == []
+
+
+def test_a_compressed_stream_that_has_just_nothing_to_say_is_not_held_back() -> None:
+    rare = answer(event(1, 2.3), left_at=4.0)
+    assert found(compressing(GZIP, [Piece(0.01, b"retry: 3000\n")], rare)) == []
+    assert found(compressing(GZIP, [], replace(rare, pieces=rare.pieces[1:]))) == []
+
+
+def test_a_server_that_is_slow_with_everything_does_not_hold_headers_back() -> None:
+    late = answer(event(1, 1.2), head_at=1.2)
+    late = replace(late, pieces=(Piece(1.2, b"retry: 1\n"), *late.pieces[1:]))
+    seen = Seen(URL, look=late, long=late)
+    assert "headers-late" in found(seen)
+    slow = Exchange(URL, "HEAD", status=200, head_at=1.1)
+    assert "headers-late" not in found(replace(seen, head=slow))
+    assert "headers-late" in found(replace(seen, head=replace(slow, head_at=0.01)))
+
+
+def test_a_head_that_was_not_waited_for_does_not_hang() -> None:
+    impatient = Exchange(URL, "HEAD", left_at=0.25)
+    seen = replace(HEALTHY, head=impatient)
+    assert found(seen) == []
+    assert any("HEAD" in note for note in untested(seen))
+    assert found(replace(HEALTHY, head=replace(impatient, left_at=3.0))) == ["head"]
+
+
+def test_a_connection_that_is_kept_cannot_have_its_end_for_the_answers_end() -> None:
+    keeps = (*HEADERS, ("Connection", "keep-alive"))
+    assert found(replace(HEALTHY, look=replace(FINE, headers=keeps))) == ["connection"]
+    chunked = (*keeps, ("Transfer-Encoding", "chunked"))
+    assert found(replace(HEALTHY, look=replace(FINE, headers=chunked))) == []
+    closes = (*HEADERS, ("Connection", "close"))
+    assert found(replace(HEALTHY, look=replace(FINE, headers=closes))) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "name"),
+    [
+        ("Server", "nginx/1.22.1", "nginx"),
+        ("Server", "Apache/2.4.71 (Debian)", "Apache"),
+        ("Server", "lighttpd/1.4.69", "lighttpd"),
+        ("Server", "cloudflare", "Cloudflare"),
+        ("CF-Ray", "8f1c2d3e4f5a6b7c-FRA", "Cloudflare"),
+        ("Via", "1.1 1234abcd.cloudfront.net (CloudFront)", "CloudFront"),
+        ("X-Cache", "Miss from cloudfront", "CloudFront"),
+        ("X-Served-By", "cache-fra-etou8220100-FRA", "Fastly"),
+        ("Via", "1.1 varnish (Varnish/7.1)", "Varnish"),
+        ("X-Cache", "MISS from squid.example.org", "Squid"),
+        ("Via", "1.1 vegur", "Heroku's router"),
+        ("Via", "1.1 google", "Google's load balancer"),
+    ],
+)
+def test_a_hop_is_known_by_what_it_writes_into_an_answer(
+    header: str, value: str, name: str
+) -> None:
+    behind = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"))
+    nothing = Exchange(URL, left_at=20.0)
+    head = Exchange(URL, "HEAD", status=200, headers=((header, value), *behind), head_at=0.01)
+    (first, *_) = judge(Seen(URL, look=nothing, long=nothing, head=head))
+    assert (first.name, first.hop) == ("buffered", name)
+
+
+def test_an_nginx_without_a_name_is_known_by_the_header_that_it_takes_out() -> None:
+    sends = (*HEADERS[1:], ("X-Accel-Buffering", "no"))
+    bare = replace(FINE, headers=HEADERS[1:])
+    direct = Seen(URL, look=replace(FINE, headers=sends))
+    (hop,) = path(Seen(URL, look=bare, long=bare, upstream=direct))
+    assert hop.name == "nginx"
+    assert "X-Accel-Buffering" in hop.sign
+    passed_on = replace(FINE, headers=sends)
+    assert path(Seen(URL, look=passed_on, long=passed_on, upstream=direct)) == []
+
+
 def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
     def resumed(*ids: int) -> Seen:
         pieces = [event(number, 0.1) for number in ids]
@@ -129,13 +248,15 @@ def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
     assert "nothing came" in judge(resumed())[0].seen
 
 
+MAKES_A_FINDING = ("Finding", "blaming")
+
+
 def test_the_documentation_has_every_finding_and_no_other() -> None:
     named = set()
-    for path in (ROOT / "ssekit" / "doctor").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
-                assert isinstance(node.args[0], ast.Constant)
-                named.add(node.args[0].value)
+    for file in (ROOT / "ssekit" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MAKES_A_FINDING:
+                named |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}
     table = (ROOT / "docs" / "doctor.md").read_text().partition("## Findings")[2]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert named == {name for row in rows for name in re.findall("`([^`]+)`", row)}
@@ -315,6 +436,75 @@ def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[s
         assert main(["doctor", url, *also]) == 1
         assert time.monotonic() - began < 2 + 2
     assert "not one byte came" in capsys.readouterr().out
+
+
+def test_a_name_that_nobody_resolves_does_not_take_longer_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60) and [])
+    began = time.monotonic()
+    try:
+        assert main(["doctor", "http://slow.example/", "--seconds", "2"]) == 1
+    finally:
+        over.set()
+    assert time.monotonic() - began < 2 + 2
+    assert "slow.example: the name was not resolved in" in capsys.readouterr().out
+
+
+def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def two(host: str, *more: Any, **options: Any) -> Any:
+        if host != "two.example":
+            return resolve(host, *more, **options)
+        return resolve("127.0.0.2", *more, **options) + resolve("127.0.0.1", *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with stranger(streaming) as url:
+        answer = ask(url.replace("127.0.0.1", "two.example"), 5, Manner(), enough=bool)
+        assert answer.status == 200
+
+
+def test_ctrl_c_ends_it_without_a_report_or_a_traceback() -> None:
+    with stranger(streaming) as url, ssekit("doctor", url, "--seconds", "30") as command:
+        assert command.process.stderr is not None
+        said = iter(command.process.stderr.readline, b"")
+        assert any(b"listening" in line for line in said)
+        command.interrupt()
+        assert command.code() == 130
+        assert command.output.read() == b""
+        assert command.errors() == ""
+
+
+def test_progress_is_one_line_on_a_terminal_and_gone_at_the_end() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, log = Terminal(), io.StringIO()
+    for output in (terminal, log):
+        progress = Progress(output)
+        progress.step("connecting to a \x1b[2Jstranger")
+        progress.beat()
+        progress.step("listening")
+        progress.done()
+    shown = terminal.getvalue()
+    assert "\n" not in shown
+    assert "0 s  connecting" in shown
+    assert "\x1b" not in shown
+    assert shown.endswith(" \r")
+    connecting, listening = log.getvalue().splitlines()
+    assert listening == "ssekit doctor: listening"
+    assert "\x1b" not in connecting
+
+
+def test_an_address_without_a_scheme_is_told_what_it_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "localhost:8000/clock"])
+    assert "did you mean http://localhost:8000/clock?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from typing import TextIO
 
 from ssekit.commands import Usage, printable
 from ssekit.doctor.checks import CHECKS, blame, judge, path, untested
-from ssekit.doctor.finding import Finding
-from ssekit.doctor.http import Manner, check_url
+from ssekit.doctor.finding import ADVICE, Finding
+from ssekit.doctor.http import Manner
 from ssekit.doctor.probing import Plan, examine
+from ssekit.doctor.reaching import check_url
 from ssekit.doctor.seen import Seen
 
 __all__ = ["CHECKS", "Finding", "Plan", "Seen", "examine", "judge", "options", "run"]
@@ -66,8 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress(sys.stderr)
     manner = Manner(_headers(arguments.header), arguments.insecure, progress.beat)
     began = time.monotonic()
-    seen = examine(plan, manner, progress.step)
-    progress.done()
+    try:
+        seen = examine(plan, manner, progress.step)
+    finally:
+        progress.done()  # also at Ctrl-C, whose prompt would stand behind it
     ignored = set(arguments.ignore.replace(",", " ").split())
     findings = [finding for finding in judge(seen) if finding.name not in ignored]
     seconds = time.monotonic() - began
@@ -145,12 +148,15 @@ class Progress:
 def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
     count = len(findings)
     found = "nothing wrong" if not count else f"{count} finding{'s' if count > 1 else ''}"
+    if findings and findings[0].harm < ADVICE:
+        found += ", advice only,"
     lines = [f"{seen.url}: {found} in {seconds:.0f} s"]
     blamed = blame(seen)
     for number, finding in enumerate(findings, 1):
         where = f" ({finding.hop})" if finding.hop else ""
         if finding.name in blamed:
             where += f", {blamed[finding.name]}"
+        where += " - advice" if finding.harm < ADVICE else ""
         lines += ["", f"{number}. {finding.name}{where}"]
         for label in ("seen", "why", "change"):
             lines.append(_wrapped(f"   {label:7}", getattr(finding, label)))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from ssekit.doctor.exchange import Exchange
+from ssekit.doctor import hops
+from ssekit.doctor.exchange import BAD_CERTIFICATE, Exchange
 from ssekit.doctor.finding import Finding
-from ssekit.doctor.seen import STRANGER, Seen
+from ssekit.doctor.seen import Seen
 
 _UNCACHED = re.compile(r"\b(no-cache|no-store|private|max-age\s*=\s*0)\b", re.IGNORECASE)
 
+LEAST_WAIT = 0.5
+"""Seconds without an answer that are not yet a hang."""
 FAILS_FOR_GOOD = (
     "an EventSource then fails for good: it does not connect again (HTML standard, 9.2.3)"
 )
@@ -19,12 +22,15 @@ FAILS_FOR_GOOD = (
 def unreachable(seen: Seen) -> Finding | None:
     if not seen.look.failure:
         return None
+    change = "start the server, or correct the address"
+    if seen.look.failure.startswith(BAD_CERTIFICATE):
+        change = "serve a certificate that browsers trust; --insecure examines the rest without"
     return Finding(
         "unreachable",
         100,
-        seen.look.failure,
-        "there is no stream to examine",
-        "start the server, or correct the address; --insecure takes any certificate",
+        f"{urlsplit(seen.url).netloc.rpartition('@')[2]}: {seen.look.failure}",
+        "there is no stream to examine, and a browser gets none",
+        change,
     )
 
 
@@ -32,16 +38,30 @@ def status(seen: Seen) -> Finding | None:
     answer = seen.answer
     if not answer.answered or answer.status == 200 or _redirected(answer):
         return None
+    why = FAILS_FOR_GOOD
     if answer.status == 204:
         why = "204 tells an EventSource to stay away for good (HTML standard, 9.2.3)"
-    else:
-        why = FAILS_FOR_GOOD
-    change = "answer 200; at overload too: 200, a retry: line and a close, not 503"
-    if answer.status in (401, 403):
-        change = "an EventSource sends cookies but no header of yours: for the doctor, --header"
-    elif answer.status == 406:
-        change = "accept text/event-stream, which is all that an EventSource accepts"
-    return Finding("status", 97, f"the status is {answer.status}", why, change)
+    hop = hops.suspect(seen) if answer.status in _OF_A_PROXY else None
+    change = _STATUS.get(answer.status, "answer 200; the server's log says why it does not")
+    shown = f"the status is {answer.status}"
+    return Finding("status", 97, shown, why, change, hop.name if hop is not None else "")
+
+
+_OF_A_PROXY = {502, 504}
+_AUTHORIZE = "an EventSource sends cookies but no header of yours: for the doctor, --header"
+_NOT_BEHIND = "start the server behind the proxy, or correct its address in the proxy's lines"
+_STATUS = {
+    204: "answer 200; if clients are meant to stay away, nothing is wrong",
+    401: _AUTHORIZE,
+    403: _AUTHORIZE,
+    404: "correct the address, or serve the stream there",
+    405: "let GET through",
+    406: "accept text/event-stream, which is all that an EventSource accepts",
+    429: "answer 200 at overload too: 200, a retry: line and a close",
+    502: _NOT_BEHIND,
+    503: "answer 200 at overload too: 200, a retry: line and a close; or start what is missing",
+    504: _NOT_BEHIND,
+}
 
 
 def _redirected(answer: Exchange) -> bool:
@@ -117,12 +137,20 @@ def content_length(seen: Seen) -> Finding | None:
 def connection_header(seen: Seen) -> Finding | None:
     answer = seen.answer
     values = answer.all("Connection")
-    if not answer.is_stream or len(values) < 2:
+    framed = answer.get("Transfer-Encoding") or answer.get("Content-Length")
+    if not answer.is_stream:
+        return None
+    if len(values) > 1:
+        wrong = f"Connection is there {len(values)} times: {', '.join(values)[:80]}"
+    elif values and not framed and "keep-alive" in values[0].lower():
+        # No server says so by itself: it would have to keep a connection that it has to close.
+        wrong = "Connection: keep-alive, on an answer that only the connection's end ends"
+    else:
         return None
     return Finding(
         "connection",
         40,
-        f"Connection is there {len(values)} times: {', '.join(values)[:80]}",
+        wrong,
         "it is the server's to send, not the application's: the two contradict each other, some "
         "WSGI servers refuse it, and HTTP/2 forbids it",
         "remove the Connection header from the application's answer",
@@ -176,8 +204,10 @@ def no_http2(seen: Seen) -> Finding | None:
 
 def head_hangs(seen: Seen) -> Finding | None:
     head = seen.head
-    if head is None or head.answered or not seen.look.answered:
+    if head is None or head.answered or seen.look.head_at is None:
         return None
+    if not head.failure and head.left_at < max(LEAST_WAIT, 5 * seen.look.head_at):
+        return None  # That was no patience: a busy server is not one that hangs.
     return Finding(
         "head",
         52,
@@ -198,87 +228,4 @@ def post(seen: Seen) -> Finding | None:
         "POST opens a stream",
         "no EventSource sends POST; forms of other sites do, and retries of it are not safe",
         "answer 405 with Allow: GET, HEAD, OPTIONS; ssekit.Stream does",
-    )
-
-
-def cors(seen: Seen) -> Finding | None:
-    """What no browser accepts for the page's origin (Fetch standard, "CORS protocol")."""
-    answer = seen.answer
-    if not seen.origin or not answer.is_stream or _same_origin(seen):
-        return None
-    values = answer.all("Access-Control-Allow-Origin")
-    credentials = answer.get("Access-Control-Allow-Credentials")
-    if not values:
-        wrong = "no Access-Control-Allow-Origin"
-    elif len(values) > 1 or "," in values[0]:
-        wrong = f"more than one Access-Control-Allow-Origin: {', '.join(values)[:120]}"
-    elif values[0] not in ("*", seen.origin):
-        wrong = f"Access-Control-Allow-Origin: {values[0][:120]}"
-    elif credentials and credentials != "true":
-        wrong = f"Access-Control-Allow-Credentials: {credentials[:40]}, which is not true"
-    elif credentials and values[0] == "*":
-        wrong = "Access-Control-Allow-Origin: * with credentials"
-    else:
-        return None
-    return Finding(
-        "cors",
-        86,
-        wrong,
-        f"no browser lets a page of {seen.origin} read this stream",
-        f"Access-Control-Allow-Origin: {seen.origin}, Access-Control-Allow-Credentials: true, "
-        f'Vary: Origin; in ssekit: Stream(source, origins=("{seen.origin}",))',
-    )
-
-
-def _same_origin(seen: Seen) -> bool:
-    own = urlsplit(seen.url)
-    return seen.origin == f"{own.scheme}://{own.netloc}"
-
-
-def cors_for_all(seen: Seen) -> Finding | None:
-    answer = seen.stranger
-    if answer is None or not answer.answered:
-        return None
-    allowed = answer.get("Access-Control-Allow-Origin")
-    if allowed != STRANGER or answer.get("Access-Control-Allow-Credentials") != "true":
-        return None
-    return Finding(
-        "cors-reflects",
-        84,
-        f"any origin is allowed, with credentials: {STRANGER} was",
-        "every site that a user visits can read the stream as that user",
-        "allow a list of origins, never whatever the request says",
-    )
-
-
-def cors_vary(seen: Seen) -> Finding | None:
-    answer = seen.answer
-    allowed = answer.get("Access-Control-Allow-Origin")
-    vary = ", ".join(answer.all("Vary")).lower()
-    if not seen.origin or not answer.is_stream or allowed in ("", "*") or "origin" in vary:
-        return None
-    return Finding(
-        "cors-vary",
-        34,
-        "the answer depends on the origin, and there is no Vary: Origin",
-        "a cache may give one origin's answer to another",
-        "send Vary: Origin",
-    )
-
-
-def preflight(seen: Seen) -> Finding | None:
-    answer = seen.preflight
-    if answer is None or _same_origin(seen) or cors(seen) is not None:
-        return None
-    headers = answer.get("Access-Control-Allow-Headers").lower()
-    fine = 200 <= answer.status < 300 and answer.get("Access-Control-Allow-Origin")
-    if fine and ("last-event-id" in headers or headers == "*"):
-        return None
-    return Finding(
-        "preflight",
-        32,
-        f"OPTIONS answers {answer.status or 'nothing'} and allows the headers: {headers or 'none'}",
-        "clients that use fetch ask first, because of Last-Event-ID, and some try for ever",
-        "answer OPTIONS with 204 and Access-Control-Allow-Headers: Last-Event-ID, Cache-Control, "
-        "Authorization, Content-Type",
     )

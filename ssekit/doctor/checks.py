@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ssekit.doctor import answer, delivery, format, hops  # noqa: A004 - of the stream's bytes
+from ssekit.doctor import answer, cors, delivery, format, hops, lifetime  # noqa: A004
 from ssekit.doctor.finding import Finding
 from ssekit.doctor.seen import Seen
 
@@ -16,28 +16,28 @@ CHECKS: tuple[Callable[[Seen], Finding | None], ...] = (
     delivery.compressed,
     delivery.buffered,
     answer.from_a_cache,
-    answer.cors,
-    answer.cors_for_all,
-    delivery.idle_cut,
-    delivery.cut,
+    cors.refused,
+    cors.reflected,
+    lifetime.idle_cut,
+    lifetime.cut,
     format.resuming,
     format.breaks_the_format,
-    delivery.lingers,
+    lifetime.lingers,
     delivery.delayed,
-    delivery.no_heartbeat,
+    lifetime.no_heartbeat,
     format.same_ids,
     delivery.headers_late,
     answer.no_http2,
     answer.head_hangs,
     answer.content_length,
-    delivery.short,
+    lifetime.short,
     answer.cacheable,
-    delivery.too_much,
+    lifetime.too_much,
     answer.charset,
     answer.connection_header,
     answer.redirect,
-    answer.cors_vary,
-    answer.preflight,
+    cors.varies,
+    cors.preflight,
     answer.post,
     format.no_ids,
     format.no_retry,
@@ -58,6 +58,24 @@ EXPLAINS = {
     "idle-cut": {"no-heartbeat", "short"},
 }
 """What may be no more than a consequence of a finding, and is not said beside it."""
+
+COMPARED = {
+    "unreachable",
+    "status",
+    "type",
+    "redirect",
+    "compressed",
+    "buffered",
+    "headers-late",
+    "head",
+    "content-length",
+    "cacheable",
+    "charset",
+    "connection",
+}
+"""What a look at the upstream would have shown as well."""
+MEASURED = {"delayed", "lingers", "resuming"}
+"""The same of its probe."""
 
 
 def judge(seen: Seen) -> list[Finding]:
@@ -84,7 +102,7 @@ def untested(seen: Seen) -> list[str]:
         notes.append(
             "whether silence is cut after 60 s, or after 100 s, needs --seconds 90, or 140"
         )
-    if seen.head is None:
+    if seen.head is None or (not seen.head.answered and answer.head_hangs(seen) is None):
         notes.append("HEAD, POST and other requests, for which the time did not last: --seconds")
     if seen.resumed is None:
         notes.append("resuming, because too few events with ids came in the first seconds")
@@ -104,11 +122,19 @@ def path(seen: Seen) -> list[hops.Hop]:
 
 
 def blame(seen: Seen) -> dict[str, str]:
-    """Where a finding comes from, by its name, if the upstream was asked as well."""
+    """Where a finding comes from, by its name, if the upstream was asked as well.
+
+    The upstream is looked at for a short time only.  What that would not have shown is not blamed
+    on anybody.
+    """
     if seen.upstream is None:
         return {}
     behind = {finding.name for finding in judge(seen.upstream)}
-    return {
-        finding.name: "upstream" if finding.name in behind else "in front of upstream"
-        for finding in judge(seen)
-    }
+    shown = COMPARED | (MEASURED if seen.upstream.probe is not None else set())
+    where = {}
+    for finding in judge(seen):
+        if finding.name in behind:
+            where[finding.name] = "upstream"
+        elif finding.name in shown:
+            where[finding.name] = "in front of upstream"
+    return where

@@ -25,6 +25,9 @@ CLOSED = "closed"
 FULL = "full"
 """We left because there was more than we take."""
 
+BAD_CERTIFICATE = "the certificate is not valid"
+"""How a `failure` begins where TLS said no."""
+
 Headers = tuple[tuple[str, str], ...]
 
 

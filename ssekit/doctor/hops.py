@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ssekit.doctor.exchange import Exchange
+from ssekit.doctor.finding import Finding
 from ssekit.doctor.seen import Seen
 
 NGINX, APACHE, LIGHTTPD, HAPROXY = "nginx", "Apache", "lighttpd", "haproxy"
@@ -24,12 +25,18 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ("Server", "cloudflare", CLOUDFLARE),
     ("X-Amz-Cf-Id", "", CLOUDFRONT),
     ("Via", "cloudfront", CLOUDFRONT),
+    ("X-Cache", "cloudfront", CLOUDFRONT),
     ("X-Fastly-Request-ID", "", "Fastly"),
+    ("X-Served-By", "^cache-", "Fastly"),
     ("X-Akamai-Request-ID", "", "Akamai"),
     ("Server", "akamai", "Akamai"),
     ("X-Varnish", "", VARNISH),
     ("Via", "varnish", VARNISH),
+    ("X-Cache", "varnish", VARNISH),
     ("Via", "squid", "Squid"),
+    ("X-Cache", "squid", "Squid"),
+    ("Via", "vegur|heroku", "Heroku's router"),
+    ("Via", "^[0-9.]+ google$", "Google's load balancer"),
     ("Server", "envoy", "Envoy"),
     ("X-Envoy-Upstream-Service-Time", "", "Envoy"),
     ("Server", "caddy", "Caddy"),
@@ -61,7 +68,20 @@ class Hop:
 
 def hops(seen: Seen) -> tuple[Hop, ...]:
     """Return the programs that showed themselves, the outermost first."""
-    return _recognised(seen.exchanges)
+    found = _recognised(seen.exchanges)
+    if NGINX not in {hop.name for hop in found} and (header := _taken_out(seen)):
+        # nginx obeys these and does not pass them on, whatever name it may show.
+        found = (*found, Hop(NGINX, f"the upstream sends {header}, and here it is gone"))
+    return found
+
+
+def _taken_out(seen: Seen) -> str:
+    """A header for nginx that the upstream sends and that does not come through; "" without one."""
+    if seen.upstream is None or not seen.look.answered:
+        return ""
+    here = {name.lower() for name, _ in seen.look.headers}
+    sent = (name for name, _ in seen.upstream.look.headers)
+    return next((n for n in sent if n.lower().startswith("x-accel-") and n.lower() not in here), "")
 
 
 def _recognised(exchanges: Iterable[Exchange]) -> tuple[Hop, ...]:
@@ -96,6 +116,12 @@ def line(finding: str, seen: Seen, hop: Hop | None) -> str:
     return lines.get(hop.name if hop else "", lines[""])
 
 
+def blaming(name: str, harm: int, what: str, why: str, seen: Seen) -> Finding:
+    """Return the finding with the program that is to be changed first, and its line."""
+    hop = suspect(seen)
+    return Finding(name, harm, what, why, line(name, seen, hop), hop.name if hop else "")
+
+
 def _says_no(seen: Seen) -> bool:
     """Whether the application is known to send ``X-Accel-Buffering: no``: ssekit does."""
     upstream = seen.upstream
@@ -103,11 +129,14 @@ def _says_no(seen: Seen) -> bool:
     return sends or seen.probe is not None
 
 
+NOT_COMPRESSED = "SetOutputFilter none, FilterChain !, SetEnv no-gzip 1 and SetEnv no-brotli 1"
+"""Without the first two mod_deflate still keeps the first 68 bytes of a CGI script."""
+
 LINES: dict[str, dict[str, str]] = {
     "buffered": {
         NGINX: "in nginx's location: proxy_buffering off; (CGI: fastcgi_buffering off; and "
         "fastcgi_param NO_BUFFERING 1;), or have the application send X-Accel-Buffering: no",
-        APACHE: "in Apache: SetEnv no-gzip 1 where the stream is, and flushpackets=on behind "
+        APACHE: f"in Apache, where the stream is: {NOT_COMPRESSED}; and flushpackets=on behind "
         "ProxyPass",
         LIGHTTPD: "in lighttpd.conf: server.stream-response-body = 2",
         HAPROXY: "in haproxy's defaults: option http-no-delay, and no option "
@@ -123,9 +152,14 @@ LINES: dict[str, dict[str, str]] = {
         "": "where it is haproxy, which shows itself nowhere: option http-no-delay in its "
         "defaults; elsewhere TCP_NODELAY",
     },
+    "headers-late": {
+        APACHE: f"in Apache, where the stream is a script and mod_deflate is on: {NOT_COMPRESSED}; "
+        "otherwise send a comment line at once, a lone colon; ssekit.Stream does",
+        "": "send a comment line at once, a lone colon, before the first event; ssekit.Stream does",
+    },
     "compressed": {
         NGINX: "in nginx's location: gzip off; or take text/event-stream out of gzip_types",
-        APACHE: "in Apache, where the stream is: SetEnv no-gzip 1 and SetEnv no-brotli 1",
+        APACHE: f"in Apache, where the stream is: {NOT_COMPRESSED}",
         LIGHTTPD: "in lighttpd.conf: take text/event-stream out of deflate.mimetypes",
         "": "leave the stream out of the compressing middleware (Django's GZipMiddleware passes an "
         "answer that has Content-Encoding: identity), or send Cache-Control: no-transform",

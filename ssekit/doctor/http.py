@@ -13,37 +13,39 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import ssekit
-from ssekit.doctor.exchange import CUT, ENDED, FULL, OPEN, Exchange, Headers, Piece
+from ssekit.doctor.exchange import (
+    BAD_CERTIFICATE,
+    CUT,
+    ENDED,
+    FULL,
+    OPEN,
+    Exchange,
+    Headers,
+    Piece,
+)
 from ssekit.doctor.framing import BODY_LIMIT, BadAnswer, Framing, Inflate, framing_of
-from ssekit.errors import SSEError
+from ssekit.doctor.reaching import CONNECT, check_url, connect
 
 HEAD_LIMIT = 64 * 1024
-CONNECT = 5.0
-"""Seconds to connect and to agree on TLS."""
 BEAT = 0.25
 """Seconds between two signs of life to whoever waits for us."""
 LOOK = 0.05
 """Seconds between two looks at whether enough has come, which cost the more the more has come."""
 MOST_PIECES = 20_000
 
-_URL = re.compile(r"[\x21-\x7e]{1,4096}")
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9])(?: .*)?")
 
 EVENT_SOURCE = (
     ("Accept", "text/event-stream"),
-    ("Accept-Encoding", "gzip, deflate"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
     ("Accept-Language", "en"),
     ("Cache-Control", "no-cache"),
     ("User-Agent", f"Mozilla/5.0 (compatible; ssekit-doctor/{ssekit.__version__})"),
 )
 """What a browser's EventSource sends."""
-
-
-class BadURL(SSEError, ValueError):
-    """Raised for a URL that cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,6 @@ class Manner:
     headers: Headers = ()
     insecure: bool = False
     beat: Callable[[], None] = lambda: None
-
-
-def check_url(url: str) -> SplitResult:
-    """Return the URL's parts.  Raises `BadURL` for what is no HTTP address."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises for one that is no number
-    except ValueError as error:
-        raise BadURL(f"{url!r:.200} is not a URL: {error}") from error
-    if not _URL.fullmatch(url) or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadURL(f"{url!r:.200} is not an http:// or https:// address")
-    return parts
 
 
 def ask(
@@ -87,7 +77,7 @@ def ask(
     parts = check_url(url)
     deadline = time.monotonic() + seconds
     try:
-        connection = _connect(parts, manner.insecure, min(seconds, CONNECT), ["http/1.1"])
+        connection = connect(parts, manner.insecure, min(seconds, CONNECT), ["http/1.1"])
     except (OSError, UnicodeError) as error:
         return Exchange(url, method, failure=_reason(error))
     with connection:
@@ -104,37 +94,19 @@ def offers_http2(url: str, seconds: float, manner: Manner) -> bool | None:
     if parts.scheme != "https":
         return None
     try:
-        with _connect(parts, manner.insecure, seconds, ["h2", "http/1.1"]) as connection:
+        with connect(parts, manner.insecure, seconds, ["h2", "http/1.1"]) as connection:
             assert isinstance(connection, ssl.SSLSocket)  # noqa: S101 - for the type checker
             return connection.selected_alpn_protocol() == "h2"
     except (OSError, UnicodeError):
         return None
 
 
-def _connect(
-    parts: SplitResult, insecure: bool, seconds: float, protocols: Sequence[str]
-) -> socket.socket:
-    secure = parts.scheme == "https"
-    address = (parts.hostname or "", parts.port or (443 if secure else 80))
-    connection = socket.create_connection(address, timeout=max(seconds, 0.01))
-    if not secure:
-        return connection
-    try:
-        context = ssl.create_default_context()
-        if insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        context.set_alpn_protocols(list(protocols))
-        return context.wrap_socket(connection, server_hostname=parts.hostname)
-    except BaseException:
-        connection.close()
-        raise
-
-
 def _request(parts: SplitResult, method: str, headers: Sequence[tuple[str, str]]) -> bytes:
     own = {name.lower() for name, _ in headers}
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}"]
+    lines = [f"{method} {path} HTTP/1.1"]
+    if "host" not in own:
+        lines.append(f"Host: {parts.netloc.rpartition('@')[2]}")
     if method == "POST":
         lines.append("Content-Length: 0")
     lines += [f"{name}: {value}" for name, value in EVENT_SOURCE if name.lower() not in own]
@@ -144,7 +116,7 @@ def _request(parts: SplitResult, method: str, headers: Sequence[tuple[str, str]]
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not valid: {error.verify_message}"
+        return f"{BAD_CERTIFICATE}: {error.verify_message}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

@@ -65,7 +65,7 @@ class _Probe:
     def state(self, name: str) -> _State | None:
         if not self.budget.allows(self.budget.quick):
             return None
-        answer = ask(f"{self.url}?state={name}", self.budget.quick, self.manner)
+        answer = ask(f"{self.url}?state={name}", self.budget.quick, self.manner, enough=_no_json)
         said = _object(answer.body) if answer.status == 200 else {}
         now = _number(said.get("time"))
         if said.get("probe") != 1 or now is None or answer.head_at is None:
@@ -129,6 +129,10 @@ def _delays(stream: Exchange, ahead: float) -> tuple[float, ...]:
         missing = range(len(stream.events), EVENTS)
         delays += [max(stream.left_at - number * INTERVAL, 0.0) for number in missing]
     return tuple(delays)
+
+
+def _no_json(answer: Exchange) -> bool:
+    return answer.media_type != "application/json"
 
 
 def _number(value: object) -> float | None:

@@ -13,8 +13,9 @@ from urllib.parse import urljoin, urlsplit
 
 from ssekit.doctor.budget import Budget
 from ssekit.doctor.exchange import Exchange
-from ssekit.doctor.http import Manner, ask, check_url, offers_http2
+from ssekit.doctor.http import Manner, ask, offers_http2
 from ssekit.doctor.measuring import measure
+from ssekit.doctor.reaching import check_url
 from ssekit.doctor.seen import STRANGER, Measured, Seen
 
 MOST_REDIRECTS = 5
@@ -64,15 +65,19 @@ class _Examination:
         plan = self._plan
         self._progress(f"connecting to {plan.url}")
         seen = self._follow()
+        if plan.upstream:
+            # Before what may take long: where nothing comes, this is what tells most.
+            self._progress(f"asking {plan.upstream} directly")
+            seen = replace(seen, upstream=self._upstream(plan.upstream))
         if seen.look.failure or (seen.look.answered and not seen.look.is_stream):
             return seen
         seen = self._uncompressed(seen)
         seen = self._other_requests(seen)
         seen = self._resume(seen)
         seen = replace(seen, probe=self._measure(plan.probe or urljoin(seen.url, "probe")))
-        if plan.upstream:
-            self._progress(f"asking {plan.upstream} directly")
-            seen = replace(seen, upstream=self._upstream(plan.upstream, seen.probe))
+        if seen.probe is not None and seen.upstream is not None and seen.upstream.look.is_stream:
+            beside = urljoin(seen.upstream.url, urlsplit(seen.probe.url).path)
+            seen = replace(seen, upstream=replace(seen.upstream, probe=self._measure(beside)))
         return self._listen(seen)
 
     def _look(self, url: str, *headers: tuple[str, str], enough: Enough) -> Exchange | None:
@@ -162,17 +167,14 @@ class _Examination:
         )
         return replace(seen, resumed=resumed, resumed_after=after, expected=expected)
 
-    def _upstream(self, url: str, front: Measured | None) -> Seen | None:
+    def _upstream(self, url: str) -> Seen | None:
         look = self._look(url, enough=_three)
         if look is None:
             return None
         seen = Seen(url, look, self._plan.heartbeat, self._plan.origin)
         if not look.is_stream:
             return seen
-        seen = replace(self._uncompressed(seen), head=self._quick(url, "HEAD", []))
-        if front is not None:
-            seen = replace(seen, probe=self._measure(urljoin(url, urlsplit(front.url).path)))
-        return seen
+        return replace(self._uncompressed(seen), head=self._quick(url, "HEAD", []))
 
     def _listen(self, seen: Seen) -> Seen:
         seconds = self._budget.rest

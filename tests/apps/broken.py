@@ -41,7 +41,7 @@ def late(environ: dict[str, Any]) -> Iterator[bytes]:
 def silent(environ: dict[str, Any]) -> Iterator[bytes]:
     for _, block in zip(range(3), good(environ), strict=False):
         yield block
-    time.sleep(60)
+    time.sleep(600)
 
 
 def always_from_the_start(environ: dict[str, Any]) -> Iterator[bytes]:
@@ -69,6 +69,13 @@ def saying(block: bytes) -> Callable[[dict[str, Any]], Iterator[bytes]]:
     return body
 
 
+def flood(environ: dict[str, Any]) -> Iterator[bytes]:
+    last = environ.get("HTTP_LAST_EVENT_ID") or "0"
+    yield b"retry: 2000\n\n"
+    for number in count(int(last) + 1):
+        yield event(number).replace(b"data: ", b"data: " + b"x" * 50_000)
+
+
 def without_retry(environ: dict[str, Any]) -> Iterator[bytes]:
     for block in good(environ):
         if not block.startswith(b"retry"):
@@ -81,6 +88,7 @@ BODIES: dict[str, Callable[[dict[str, Any]], Iterator[bytes]]] = {
     "/short": for_a_while,
     "/repeats": always_from_the_start,
     "/live-only": live_only,
+    "/flood": flood,
     "/same-ids": saying(b"data: hello\nid: 1\n\n"),
     "/no-ids": saying(b"data: hello\n\n"),
     "/no-retry": without_retry,
@@ -94,6 +102,7 @@ HEADERS: dict[str, Headers] = {
     "/cacheable": [STREAM],
     "/length": [STREAM, UNCACHED, ("Content-Length", "1000000")],
     "/type": [("Content-Type", "text/html"), UNCACHED],
+    "/kept": [STREAM, UNCACHED, ("Connection", "keep-alive")],
     "/charset": [("Content-Type", "text/event-stream; charset=iso-8859-1"), UNCACHED],
     "/cors-seed": [
         STREAM,
