@@ -32,6 +32,8 @@ from ssekit.wire import Event
 
 MOST_CHANNELS = 16
 LONGEST_CHANNEL = 128
+RETRY = 2000
+"""Milliseconds after which a viewer comes back, where nothing else was said."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -101,11 +103,12 @@ class Application:
         room: str,
     ) -> None:
         self.hub = hub
-        self._stream = partial(Stream, origins=origins if origins == "*" else tuple(origins))
-        self._probe = Probe(**self._stream.keywords)
+        allowed = origins if origins == "*" else tuple(origins)
+        self._stream = partial(Stream, retry=RETRY, origins=allowed)
+        self._probe = Probe(origins=allowed)
         self._hello = self._stream(hello, headers=[("Vary", "Accept")])
         self._scripts = Path(scripts) if scripts is not None else None
-        self._folder = Folder(scripts, **self._stream.keywords) if scripts is not None else None
+        self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
         self._publishing = Publishing(hub, token)
         self._room = Room(hub, room)
         self._census = Census(limits.open_streams)
