@@ -400,6 +400,13 @@ def a_stream_without_ssekit(behind: Behind) -> Plan:
 
 
 @healthy
+def the_demo_and_its_hub(behind: Behind) -> Plan:
+    environment = {"SSEKIT_URL": f"sqlite:///{behind.folder()}/hub.db"}
+    server = behind.stack.enter_context(gunicorn("wsgi:app", env=environment))
+    return Plan(f"{server.url}/events?channel=news")
+
+
+@healthy
 def a_stream_behind_nginx_asked_on_both_sides(behind: Behind) -> Plan:
     url = behind.nginx(behind.ssekit.address)
     return Plan(f"{url}/stream", upstream=f"http://{behind.ssekit.address}/stream", heartbeat=2.0)

@@ -251,6 +251,27 @@ def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
 MAKES_A_FINDING = ("Finding", "blaming")
 
 
+def test_what_the_server_says_about_an_error_is_passed_on() -> None:
+    told = (("Content-Type", "application/json"),)
+    text = Piece(0.01, b'{"error": "Name a channel."}')
+    error = Exchange(URL, status=400, headers=told, head_at=0.01, pieces=(text,))
+    assert judge(Seen(URL, look=error))[0].seen == 'the status is 400: {"error": "Name a channel."}'
+    page = replace(error, headers=(("Content-Type", "text/html"),))
+    assert judge(Seen(URL, look=page))[0].seen == "the status is 400"
+
+
+def test_an_upstream_that_could_not_be_compared_is_told() -> None:
+    def notes(look: Exchange) -> str:
+        return "\n".join(untested(replace(HEALTHY, upstream=Seen("http://b/", look=look))))
+
+    assert "http://b/: Connection refused" in notes(
+        Exchange("http://b/", failure="Connection refused")
+    )
+    assert "http://b/: it did not answer" in notes(Exchange("http://b/", left_at=4.0))
+    assert "its status is 404" in notes(Exchange("http://b/", status=404, head_at=0.1))
+    assert "comparison" not in notes(FINE)
+
+
 def test_the_documentation_has_every_finding_and_no_other() -> None:
     named = set()
     for file in (ROOT / "ssekit" / "doctor").glob("*.py"):

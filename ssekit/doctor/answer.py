@@ -43,8 +43,15 @@ def status(seen: Seen) -> Finding | None:
         why = "204 tells an EventSource to stay away for good (HTML standard, 9.2.3)"
     hop = hops.suspect(seen) if answer.status in _OF_A_PROXY else None
     change = _STATUS.get(answer.status, "answer 200; the server's log says why it does not")
-    shown = f"the status is {answer.status}"
+    shown = f"the status is {answer.status}{_words(answer)}"
     return Finding("status", 97, shown, why, change, hop.name if hop is not None else "")
+
+
+def _words(answer: Exchange) -> str:
+    """What the server says itself, if that is short and for people."""
+    text = answer.body.decode(errors="replace").strip()
+    told = answer.media_type in ("text/plain", "application/json") and "\n" not in text
+    return f": {text[:160]}" if text and told else ""
 
 
 _OF_A_PROXY = {502, 504}

@@ -111,6 +111,12 @@ def untested(seen: Seen) -> list[str]:
             "delays and connections that stay open, because there is no probe of ssekit beside "
             "the stream (ssekit.probe.Probe; --probe URL)"
         )
+    if seen.upstream is not None and not seen.upstream.look.is_stream:
+        asked = seen.upstream.look
+        why = asked.failure or "it did not answer"
+        if asked.answered:
+            why = f"its status is {asked.status}, its type {asked.media_type or 'missing'}"
+        notes.append(f"the comparison with {asked.url}: {why}")
     if not seen.origin:
         notes.append("CORS, which needs --origin of the page")
     return notes

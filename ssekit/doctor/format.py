@@ -111,7 +111,9 @@ def no_ids(seen: Seen) -> Finding | None:
     return Finding(
         "no-ids",
         26,
-        f"{len(answer.events)} events and no id",
+        "one event and no id"
+        if len(answer.events) == 1
+        else f"{len(answer.events)} events and no id",
         "a client that loses its connection cannot say where it was, and misses what came then",
         "give events ids and go on after Last-Event-ID; ssekit.Hub does both",
     )
