@@ -444,18 +444,18 @@ def examined(request: pytest.FixtureRequest, behind: Behind) -> Iterator[Results
         yield {name: pool.submit(examination, name, behind) for name in order}
 
 
-def examination(name: str, behind: Behind) -> Seen:
+def examination(name: str, behind: Behind, patience: int = 1) -> Seen:
     with ExitStack() as stack:
         plan = ALL[name].start(replace(behind, stack=stack))
         if plan.seconds == Plan.seconds and name not in LONGEST:
-            plan = replace(plan, seconds=SECONDS)
+            plan = replace(plan, seconds=SECONDS * patience)
         return examine(plan, Manner(insecure=True), lambda _: None)
 
 
 def examinations(name: str, examined: Results, behind: Behind) -> Iterator[Seen]:
     yield examined[name].result()
-    for _ in range(TRIES - 1):
-        yield examination(name, behind)
+    for patience in range(2, TRIES + 1):
+        yield examination(name, behind, patience)
 
 
 def names_first(seen: Seen, wanted: Case) -> bool:

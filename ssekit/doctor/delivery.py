@@ -111,9 +111,10 @@ def _brings_nothing(answer: Exchange, other: Exchange) -> bool:
         return False
     here = _together(piece.at for piece in answer.pieces)
     there = _together(piece.at for piece in other.pieces)
-    if not answer.answered:
+    if not there or answer.head_at is None or other.head_at is None:
         return bool(there)
-    at_once = bool(there) and there[0][0] < min(LATE, answer.left_at / 2)
+    waited, opening = answer.left_at - answer.head_at, there[0][0] - other.head_at
+    at_once = opening < min(LATE, waited / 2 - TOGETHER)
     return len(there) >= 3 * max(len(here), 1) or (at_once and not here)
 
 
