@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.ports import answers, free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def seconds_without_processor(pid: int) -> float:
+    """How long the process's threads have waited for a processor: schedstat's second field."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e9
 
 
 class Server:
@@ -38,6 +45,32 @@ class Server:
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         ]
+
+    def seconds_to_stop(self, number: int = signal.SIGTERM) -> float:
+        """Send the signal; how long the process took to go, as `seconds_until` counts."""
+        self.process.send_signal(number)
+        return self.seconds_until(lambda: self.process.poll() is not None)
+
+    def seconds_until(self, condition: Callable[[], object]) -> float:
+        """Wait for the condition; how long that took the server and its workers.
+
+        Not counted is the time in which they, or we who look, could have run and had no processor:
+        that is the time of whatever else this machine does.
+        """
+        pids = (os.getpid(), self.process.pid, *self.children())
+        before = {pid: seconds_without_processor(pid) for pid in pids}
+        waited = dict(before)
+
+        def met() -> object:
+            with suppress(FileNotFoundError):  # It has gone.
+                for pid in (os.getpid(), self.process.pid, *self.children()):
+                    waited[pid] = seconds_without_processor(pid)
+            return condition()
+
+        began = time.monotonic()
+        until(met, 30, "the server")
+        took = time.monotonic() - began
+        return took - sum(seconds - before.get(pid, 0) for pid, seconds in waited.items())
 
     def listening(self) -> bool:
         if self.process.poll() is not None:

@@ -242,9 +242,7 @@ def seconds_to_stop_500(number: int, *options: str) -> float:
     with gunicorn(APP, *options, env={"BEAT": "60"}) as server, Crowd() as crowd:
         clients = crowd.join(server.url, 490) + crowd.join(f"{server.url}/passing", 10)
         until(lambda: inside(server)[0] == 490)
-        began = time.monotonic()
-        server.stop(number)
-        took = time.monotonic() - began
+        took = server.seconds_to_stop(number)
         for client in clients:
             client.until_farewell()
         return took
