@@ -7,6 +7,7 @@ which events enter.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -21,7 +22,6 @@ from ssekit.brokers.waking import NativeLock
 from ssekit.errors import HubClosed, InvalidEvent
 from ssekit.limits import Limit
 from ssekit.negotiation import last_event_id as last_event_id_of
-from ssekit.servers import Connection
 from ssekit.stream import Body, Stream
 from ssekit.subscription import RESERVED, Subscription
 from ssekit.tail import Tail
@@ -122,7 +122,11 @@ class Hub:
 
         It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
         """
-        return Subscription(self._reading(), self._broker, _checked(channels), last_event_id)
+        return self.view(_checked(channels), last_event_id)
+
+    def view(self, channels: frozenset[str], last_event_id: str | None) -> Subscription:
+        """Return a subscription to channels that were checked."""
+        return Subscription(self._reading(), self._broker, channels, last_event_id)
 
     def stream(self, *channels: str, **options: Any) -> Stream:
         """Return a WSGI application that streams some channels to each client.
@@ -140,13 +144,10 @@ class Hub:
             tail.close()
         self._broker.close()
 
-    def view(self, channels: frozenset[str], last_event_id: str | None) -> Subscription:
-        """Return the source of one client's stream."""
-        return _View(self, self._reading(), self._broker, channels, last_event_id)
-
-    def fanout(self, tail: Tail) -> Fanout | None:
+    def fanout(self) -> Fanout | None:
         """Return what serves taken connections, where the server under us lets it."""
-        if os.environ.get("SSEKIT_FANOUT") == "off" or not host.under_gevent():
+        tail = self._tail
+        if tail is None or os.environ.get("SSEKIT_FANOUT") == "off" or not host.under_gevent():
             return None
         from ssekit.fanout import Fanout
 
@@ -182,31 +183,40 @@ class Hub:
             raise HubClosed("the hub is closed")
 
 
-class _View(Subscription):
-    """A subscription of one client's stream, which the fan-out may serve instead."""
+class _HubBody(Body):
+    """The blocks of a hub's stream, until the fan-out serves its client instead."""
 
-    def __init__(self, hub: Hub, tail: Tail, *options: Any) -> None:
-        super().__init__(tail, *options, idles=True)
-        self._hub = hub
-        self._stays = False  # something stands between us and the server
+    _items: Subscription
 
-    def take_over(self, connection: Connection, body: Body) -> bool:
+    def __init__(self, hub: Hub, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._hub: Hub | None = hub  # None if something stands between us and the server
+
+    def _taken_over(self) -> bool:
         """Move the client to the fan-out, if it can go there and stands in the ring."""
-        if self._stays:
+        if self._hub is None or self.connection is None:
             return False
-        fanout = self._hub.fanout(self._tail)
-        if fanout is None or not fanout.can_take(connection, body.client.given):
-            self._stays = True
+        fanout = self._hub.fanout()
+        if fanout is None or not fanout.can_take(self.connection, self.client.given):
+            self._hub = None
             return False
-        if not self.settle():
+        if not self._items.settle():
             return False
         try:
-            fanout.take(connection, body, self)
+            fanout.take(self.connection, self, self._items)
         except OSError as error:
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
-            self._stays = True
+            self._hub = None
             return False
+        self._move_on()
         return True
+
+    def _block(self) -> bytes:
+        if self._hub is not None and self._taken_over():
+            raise StopIteration
+        events, block = self._items.block(self.client)
+        self.events += events
+        return block or self._heartbeat()
 
 
 class _HubStream(Stream):
@@ -215,6 +225,7 @@ class _HubStream(Stream):
     def __init__(self, hub: Hub, channels: frozenset[str], **options: Any) -> None:
         super().__init__([], **options)
         self._limit = hub.limit
+        self._body = functools.partial(_HubBody, hub)
         self._hub = hub
         self._channels = channels
 

@@ -82,6 +82,7 @@ class Stream:
         self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
         self._limit = Limit()
+        self._body: Callable[..., Body] = Body
         if callable(source):
             functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
 
@@ -104,7 +105,7 @@ class Stream:
     ) -> Iterable[bytes]:
         body = None
         try:
-            body = Body(
+            body = self._body(
                 self._call(environ),
                 host.client_of(environ, self._heartbeat),
                 admission,
@@ -198,20 +199,18 @@ class Body:
         return self._next()
 
     def _taken_over(self) -> bool:
-        """Let a source that can go on without us take the connection, as soon as it wants to."""
-        take_over = getattr(self._items, "take_over", None)
-        if take_over is None or self.connection is None or not take_over(self.connection, self):
-            return False
+        """Tell whether somebody else serves the client from here on."""
+        return False
+
+    def _move_on(self) -> None:
+        """End the blocks, and nothing else: somebody else serves the client from here on."""
         self._next = _over
         self.client.close(self._items)
         self.client.detach()
-        return True
 
     def _pull(self) -> bytes:
         block = b""
         while not block:
-            if self._taken_over():
-                return _over()
             try:
                 block = self._block()
             except StopIteration:
@@ -233,9 +232,11 @@ class Body:
         block = encode(self.client.pull(self._items))
         if block:
             self.events += 1
-        elif self.client.beat_due() <= 0:
-            block = HEARTBEAT
-        return block
+            return block
+        return self._heartbeat()
+
+    def _heartbeat(self) -> bytes:
+        return HEARTBEAT if self.client.beat_due() <= 0 else b""
 
     def _say_farewell(self, why: str) -> bytes:
         if why == host.LEFT:

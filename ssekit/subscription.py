@@ -7,10 +7,8 @@ the broker.  There is no queue, so nothing can overflow and nothing can fall bet
 
 from __future__ import annotations
 
-import math
 import random
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from ssekit import host
@@ -36,7 +34,24 @@ class Subscription:
     ``stream-open``, whose id is the log's end, and goes on from there.  If the log no longer holds
     what comes behind the id, it begins with ``stream-reset`` instead.  Iterating waits for the
     next event; it ends once the subscription or its hub is closed.
+
+    A hub's own stream gives its ``client`` and asks for blocks of bytes instead.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_away",
+        "_broker",
+        "_client",
+        "_closed",
+        "_opening",
+        "_ready",
+        "_tail",
+        "channels",
+        "epoch",
+        "parked",
+        "position",
+    )
 
     def __init__(
         self,
@@ -44,16 +59,14 @@ class Subscription:
         broker: Broker,
         channels: frozenset[str],
         last_event_id: str | None = None,
-        *,
-        idles: bool = False,
     ) -> None:
         self.channels = channels
+        self.parked = False
         self.epoch = -1
         self.position = -1
         self._tail = tail
         self._broker = broker
-        self._idles = idles  # yields None after each wait, so that its stream can have a look
-        self._ready: deque[Event] = deque()
+        self._ready: list[Event] = []
         self._opening: str | None = OPEN  # what to say first, at the log's end
         self._away = False
         self._closed = False
@@ -73,13 +86,40 @@ class Subscription:
 
     def __next__(self) -> Event:
         while not self._ready:
-            if self._closed or self._tail.closed:
+            if self._over():
                 raise StopIteration
             if not self._read():
-                self._wait()
-                if self._idles:
-                    return None  # type: ignore[return-value]
-        return self._ready.popleft()
+                if self._client is None:
+                    self._client = host.current()
+                self._wait(self._client.wait)
+        return self._ready.pop(0)
+
+    def block(self, client: host.Client) -> tuple[int, bytes]:
+        """Return the next events as one block, and how many they are.
+
+        None of either if there is nothing after one wait, so that a stream can have a look and send
+        its heartbeat.  Raises StopIteration at the end, and `host.Ended`.
+        """
+        self._client = client
+        client.check()
+        waited = False
+        while not self._over():
+            if self._ready:
+                events = self.pending()
+                return len(events), b"".join(event.encode() for event in events)
+            piece = self._tail.piece(self.channels, self.epoch, self.position)
+            if piece is not None and piece.position > self.position:
+                self.epoch, self.position = piece.epoch, piece.position
+                if piece.events:
+                    return piece.events, piece.block
+            elif piece is None and self._read():
+                continue
+            elif waited:
+                return 0, b""
+            else:
+                self._wait(client.idle)
+                waited = True
+        raise StopIteration
 
     def close(self) -> None:
         """End the iteration, also one that waits in another thread."""
@@ -101,9 +141,11 @@ class Subscription:
 
     def pending(self) -> list[Event]:
         """Take the events that were read and not yet yielded."""
-        events = list(self._ready)
-        self._ready.clear()
+        events, self._ready = self._ready, []
         return events
+
+    def _over(self) -> bool:
+        return self._closed or self._tail.closed
 
     def _read(self) -> bool:
         """Read on; false if there is nothing to read now."""
@@ -151,16 +193,13 @@ class Subscription:
         self._ready += (entry.event for entry in entries)
         return cursor != here
 
-    def _wait(self) -> None:
-        """Wait until there may be something to read, or a heartbeat is due."""
-        if self._client is None:
-            self._client = host.current()
-        limit = self._client.beat_due() if self._idles else math.inf
-        if self._away:
-            limit = min(limit, random.uniform(RETRY / 2, RETRY))  # noqa: S311
+    def _wait(self, wait: Callable[[float | None], object]) -> None:
+        """Wait until there may be something to read."""
+        limit = random.uniform(RETRY / 2, RETRY) if self._away else None  # noqa: S311
         if self._tail.park(self):
             try:
                 if not self._closed:  # by another thread, before it could wake this one
-                    self._client.wait(max(limit, 0) if limit < math.inf else None)
+                    wait(limit)
             finally:
-                self._tail.unpark(self)
+                if self.parked:
+                    self._tail.unpark(self)

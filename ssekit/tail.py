@@ -13,8 +13,9 @@ import os
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.brokers.waking import NativeLock
@@ -26,6 +27,19 @@ FOLLOW = 30.0
 """Seconds after which the tail asks the broker anew."""
 SOONEST, LONGEST = 0.1, 5.0
 """Seconds until the first try after an outage began, and the most between two tries."""
+PIECE = 64 * 1024
+"""Bytes that a viewer is given at once: enough for few calls, too few to starve others."""
+LOOK = 1000
+"""Entries that are looked through for one piece."""
+
+
+class Piece(NamedTuple):
+    """Some entries as the bytes of one block, with the position behind them."""
+
+    events: int
+    block: bytes
+    epoch: int
+    position: int
 
 
 class Ring:
@@ -39,6 +53,7 @@ class Ring:
         self._entries: list[Entry] = []
         self._offset = 0  # the seq of the entry before the first of the list
         self._epochs = [(0, -1)]  # with the seq from which on each holds
+        self._made: tuple[object, Piece] | None = None  # the last piece, and of what it is
 
     @property
     def tip(self) -> str:
@@ -51,6 +66,7 @@ class Ring:
         self.start = self._offset = self.end
         self._entries = []
         self._epochs = [(self.end, self.epoch)]
+        self._made = None
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Take the entries that follow the end."""
@@ -75,6 +91,8 @@ class Ring:
 
     def epoch_at(self, position: int) -> int:
         """Return the epoch of the entry at a position of the ring."""
+        if position >= self._epochs[-1][0]:
+            return self.epoch
         return next((epoch for since, epoch in reversed(self._epochs) if since <= position), -1)
 
     def holds(self, epoch: int, position: int) -> bool:
@@ -85,6 +103,27 @@ class Ring:
         """Return the entries with ``start < seq <= end``."""
         return self._entries[start - self._offset : end - self._offset]
 
+    def piece(self, channels: frozenset[str], position: int) -> Piece:
+        """Return what follows a position in some channels, up to about `PIECE` bytes of it.
+
+        Viewers who stand together ask for the same one after the other, so it is made once.
+        """
+        wanted = (channels, position, self.end)
+        if self._made is not None and self._made[0] == wanted:
+            return self._made[1]
+        frames: list[bytes] = []
+        size = 0
+        for entry in self.between(position, min(position + LOOK, self.end)):
+            position += 1
+            if entry.channel in channels:
+                frames.append(entry.frame)
+                size += len(entry.frame)
+                if size >= PIECE:
+                    break
+        piece = Piece(len(frames), b"".join(frames), self.epoch_at(position), position)
+        self._made = (wanted, piece)
+        return piece
+
 
 class Parked(Protocol):
     """A subscription, as the tail sees it."""
@@ -92,6 +131,8 @@ class Parked(Protocol):
     channels: frozenset[str]
     epoch: int
     position: int
+    parked: bool
+    """Whether the tail has it, and its position is the tail's to know."""
 
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
@@ -124,7 +165,7 @@ class Tail:
         self.listener: Listener | None = None
         self._broker = broker
         self._lock = NativeLock()  # held for moments, by any thread
-        self._parked: dict[str, set[Parked]] = {}  # by channel
+        self._parked: defaultdict[str, set[Parked]] = defaultdict(set)  # by channel
         self._waiting: set[Parked] = set()  # those who wait for the tail to be ready
         self._stop = threading.Event()
         self._started = False
@@ -163,6 +204,15 @@ class Tail:
                 return None
             return self.ring.between(position, min(position + most, self.ring.end))
 
+    def piece(self, channels: frozenset[str], epoch: int, position: int) -> Piece | None:
+        """Return what follows a position as one block, or None if the ring has not got it."""
+        with self._lock:
+            if not self.holds(epoch, position):
+                return None
+            if position == self.ring.end:
+                return Piece(0, b"", epoch, position)
+            return self.ring.piece(channels, position)
+
     def park(self, subscription: Parked) -> bool:
         """Wake the subscription when there is something for it; false if there is already."""
         with self._lock:
@@ -171,19 +221,22 @@ class Tail:
             if not self.holds(subscription.epoch, subscription.position):
                 # It is before the tail's first reading, or ahead of it: it looks again then.
                 self._waiting.add(subscription)
-                return True
-            if subscription.position < self.ring.end:
+            elif subscription.position < self.ring.end:
                 return False
-            for channel in subscription.channels:
-                self._parked.setdefault(channel, set()).add(subscription)
+            else:
+                for channel in subscription.channels:
+                    self._parked[channel].add(subscription)
+            subscription.parked = True
             return True
 
     def unpark(self, subscription: Parked) -> None:
         """Take back `park`; the subscription then stands where it would have read on."""
         with self._lock:
+            if subscription.parked and subscription not in self._waiting:
+                self._remove(subscription)
+                self._stand(subscription, self.ring.epoch, self.ring.end)
             self._waiting.discard(subscription)
-            if self._remove(subscription):
-                self._stand(subscription, self.ring.end)
+            subscription.parked = False
 
     def close(self) -> None:
         """Wake everybody; they find the tail closed."""
@@ -196,28 +249,42 @@ class Tail:
         for subscription in everybody:
             subscription.wake()
 
-    def _stand(self, subscription: Parked, position: int) -> None:
-        subscription.epoch = self.ring.epoch_at(position)
+    @staticmethod
+    def _stand(subscription: Parked, epoch: int, position: int) -> None:
+        subscription.epoch = epoch
         subscription.position = position
+        subscription.parked = False
 
-    def _remove(self, subscription: Parked) -> bool:
-        found = False
+    def _remove(self, subscription: Parked) -> None:
         for channel in subscription.channels:
             parked = self._parked.get(channel)
-            if parked is not None and subscription in parked:
-                found = True
+            if parked is not None:
                 parked.discard(subscription)
                 if not parked:
                     del self._parked[channel]
+
+    def _looking_again(self) -> list[Parked]:
+        """Take those who wait for the tail to be ready."""
+        waiting, self._waiting = self._waiting, set()
+        for subscription in waiting:
+            subscription.parked = False
+        return list(waiting)
+
+    def _behind(self, epoch: int, position: int, channels: set[str]) -> list[Parked]:
+        """Take those who are parked at some channels: they stand at a position from now on."""
+        found: list[Parked] = []
+        for channel in channels:
+            parked = self._parked.pop(channel, ())
+            for subscription in parked:
+                if len(subscription.channels) > 1:
+                    self._remove(subscription)
+                self._stand(subscription, epoch, position)
+            found += parked
         return found
 
-    def _everybody(self) -> set[Parked]:
-        everybody = set(self._waiting).union(*self._parked.values())
-        for subscription in everybody - self._waiting:
-            self._stand(subscription, self.ring.end)
-        self._parked.clear()
-        self._waiting.clear()
-        return everybody
+    def _everybody(self) -> list[Parked]:
+        ring = self.ring
+        return self._looking_again() + self._behind(ring.epoch, ring.end, set(self._parked))
 
     def _run(self) -> None:
         tries = 0  # since the broker was last reached
@@ -261,15 +328,10 @@ class Tail:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         with self._lock:
-            before = self.ring.end
+            epoch, before = self.ring.epoch, self.ring.end
             self.ring.extend(entries)
-            woken = set(self._waiting)
-            self._waiting.clear()
-            for entry in entries:
-                for subscription in list(self._parked.get(entry.channel, ())):
-                    self._remove(subscription)
-                    self._stand(subscription, before)
-                    woken.add(subscription)
+            woken = self._looking_again()
+            woken += self._behind(epoch, before, {entry.channel for entry in entries})
         if self.listener is not None:
             try:
                 self.listener.deliver(entries)

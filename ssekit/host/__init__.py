@@ -118,6 +118,15 @@ class Client:
         """Seconds until a heartbeat is due; zero or less when it is."""
         return self.wrote_at + self.heartbeat - time.monotonic()
 
+    def idle(self, seconds: float | None = None) -> None:
+        """Wait where the stream's own code runs and not the source's, until a heartbeat is due."""
+        self.enter()
+        try:
+            due = max(self.beat_due(), 0)
+            self.wait(due if seconds is None else min(due, seconds))
+        finally:
+            self.leave()
+
     def wait(self, seconds: float | None = None) -> bool:
         """Block until `wake` was called (true) or ``seconds`` have passed.  Raises `Ended`."""
         self.check()

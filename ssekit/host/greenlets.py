@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
-from gevent import getcurrent
+from gevent import get_hub, getcurrent
 from gevent.queue import Channel, Empty
 
 from ssekit.host import ENDING, LEFT, Client, Ended
@@ -44,10 +44,13 @@ class GreenletClient(Client):
 
     def __init__(self, heartbeat: float) -> None:
         super().__init__(heartbeat)
-        self.number = -1
         self.descriptor = -1
+        self._loop = loop_of_process()
         self._greenlet: Any = None
         self._inside = False
+        self._idle = False
+        self._woken = False
+        self._waiters: tuple[Any, ...] = ()
         self._beside: bool | None = None
         self._pump: _Pump | None = None
 
@@ -56,10 +59,10 @@ class GreenletClient(Client):
         self._beside = (
             connection is not None and plain(connection.socket) and connection.direct(self.given)
         )
-        loop_of_process().add(self)
+        self._loop.add(self)
 
     def detach(self) -> None:
-        loop_of_process().remove(self)
+        self._loop.remove(self)
         super().detach()
 
     def enter(self) -> None:
@@ -88,6 +91,48 @@ class GreenletClient(Client):
         else:
             self._pump.stop()
 
+    def idle(self, seconds: float | None = None) -> None:
+        self.enter()
+        self._idle = True
+        try:
+            self.wait(seconds)
+        finally:
+            self._idle = self._inside = False
+
+    def wait(self, seconds: float | None = None) -> bool:
+        self.check()
+        if not self._woken:
+            self._pause(seconds)
+        woken, self._woken = self._woken, False
+        self.check()
+        return woken
+
+    def _pause(self, seconds: float | None) -> None:
+        # Less than gevent's own Event does: nobody here is woken but from the process's loop.
+        hub, greenlet = get_hub(), getcurrent()
+        timer = None if seconds is None else hub.loop.timer(max(seconds, 0))
+        self._waiters += (greenlet,)
+        try:
+            if timer is not None:
+                timer.start(self.resume)
+            hub.switch()
+        finally:
+            self._waiters = tuple(one for one in self._waiters if one is not greenlet)
+            if timer is not None:
+                timer.close()
+
+    def wake(self) -> None:
+        self._woken = True
+        if self._waiters:
+            self._loop.resume(self)
+
+    def resume(self) -> None:
+        """Let those who wait go on; from the event loop only."""
+        # One, but for a source that waits in several greenlets.
+        for greenlet in self._waiters:
+            if greenlet in self._waiters:
+                greenlet.switch()
+
     def left(self) -> None:
         """The client has gone."""
         self.end(LEFT)
@@ -97,7 +142,7 @@ class GreenletClient(Client):
         if self.ended is not None:
             return
         self.ended = reason
-        loop_of_process().asked(self)
+        self._loop.asked(self)
         if self.connection is not None:
             self.connection.close_after()
             if reason == ENDING:
@@ -119,6 +164,9 @@ class GreenletClient(Client):
 
     def beat(self) -> None:
         """Send a heartbeat beside the server, if nothing can come in between."""
+        if self._idle:
+            self.wake()  # The stream gives it to the server.
+            return
         connection = self.connection
         if not self._inside or not self._beside or connection is None:
             return

@@ -7,10 +7,10 @@ clients that have a greenlet each, and the fan-out's crowds.  The watcher sees w
 from __future__ import annotations
 
 import atexit
-import heapq
-import itertools
+import math
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import gevent
@@ -30,6 +30,9 @@ PATIENCE = 20
 Counted in turns of the event loop, not by the clock: on a busy machine a turn may be long, and
 nobody has had more time to end for that.
 """
+
+AT_ONCE = 100
+"""Clients that go on in one turn of the event loop."""
 
 
 class Crowd(Protocol):
@@ -53,7 +56,9 @@ class Loop:
         self._singles = _Singles()
         self._crowds: list[Crowd] = []
         self._ending = _never
-        loop = gevent.get_hub().loop
+        self._woken: deque[GreenletClient] = deque()
+        self._resuming = False
+        self._events = loop = gevent.get_hub().loop
         self._timer = loop.timer(TICK, repeat=TICK, ref=False)
         if self.departures.fileno() >= 0:
             self._leaving = loop.io(self.departures.fileno(), 1, ref=False)
@@ -102,6 +107,24 @@ class Loop:
             if not self._singles:
                 self.part(self._singles)
 
+    def resume(self, client: GreenletClient) -> None:
+        """Let a client that waits go on, in the next turn; from any thread."""
+        self._woken.append(client)
+        if not self._resuming:
+            self._resuming = True
+            self._events.run_callback_threadsafe(self._resume_some)
+
+    def _resume_some(self) -> None:
+        # Some at a time, so that others have their turns between.
+        try:
+            for _ in range(min(len(self._woken), AT_ONCE)):
+                self._woken.popleft().resume()
+        finally:
+            self._resuming = False
+            if self._woken:
+                self._resuming = True
+                self._events.run_callback(self._resume_some)
+
     def _tick(self) -> None:
         if self._ending():
             self._end_all()
@@ -126,49 +149,45 @@ class _Singles:
     """The clients that have a greenlet each."""
 
     def __init__(self) -> None:
-        self._clients: dict[int, GreenletClient] = {}
-        self._asked: dict[int, int] = {}  # of clients asked to end: the turns they still have
-        self._beats: list[tuple[float, int]] = []  # a heap of (when to look, which client)
-        self._numbers = itertools.count()
+        self._clients: set[GreenletClient] = set()
+        self._asked: dict[GreenletClient, int] = {}  # to end: the turns that they still have
+        self._shortest = math.inf  # of the heartbeats
+        self._sweep_at = 0.0
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def add(self, client: GreenletClient) -> None:
-        client.number = next(self._numbers)
-        self._clients[client.number] = client
-        heapq.heappush(self._beats, (client.wrote_at + client.heartbeat, client.number))
+        self._clients.add(client)
+        if client.heartbeat < self._shortest:
+            self._shortest, self._sweep_at = client.heartbeat, 0.0
 
     def remove(self, client: GreenletClient) -> bool:
-        self._asked.pop(client.number, None)
-        if self._clients.pop(client.number, None) is None:
+        self._asked.pop(client, None)
+        if client not in self._clients:
             return False
+        self._clients.remove(client)
         if not self._clients:
-            self._beats.clear()
+            self._shortest = math.inf
         return True
 
     def asked(self, client: GreenletClient) -> None:
         """The client's source was asked to end."""
-        self._asked[client.number] = PATIENCE
+        self._asked[client] = PATIENCE
 
     def tick(self, now: float) -> None:
-        for number, turns in list(self._asked.items()):
-            self._asked[number] = turns - 1 or PATIENCE
-            if turns == 1 and number in self._clients:
-                self._clients[number].insist()
-        beats = self._beats
-        while beats and beats[0][0] <= now:
-            _, number = heapq.heappop(beats)
-            client = self._clients.get(number)
-            if client is None:
-                continue
-            if client.beat_due() <= 0:
-                client.beat()
-            next_look = max(client.wrote_at + client.heartbeat, now + TICK)
-            heapq.heappush(beats, (next_look, number))
+        for client, turns in list(self._asked.items()):
+            self._asked[client] = turns - 1 or PATIENCE
+            if turns == 1 and client in self._clients:
+                client.insist()
+        if now >= self._sweep_at:
+            self._sweep_at = now + self._shortest / 20
+            for client in list(self._clients):
+                if now - client.wrote_at >= client.heartbeat:
+                    client.beat()
 
     def end_all(self) -> None:
-        for client in list(self._clients.values()):
+        for client in list(self._clients):
             client.end(ENDING)
 
 
