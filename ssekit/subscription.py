@@ -102,24 +102,13 @@ class Subscription:
         """
         self._client = client
         client.check()
-        waited = False
-        while not self._over():
-            if self._ready:
-                events = self.pending()
-                return len(events), b"".join(event.encode() for event in events)
-            piece = self._tail.piece(self.channels, self.epoch, self.position)
-            if piece is not None and piece.position > self.position:
-                self.epoch, self.position = piece.epoch, piece.position
-                if piece.events:
-                    return piece.events, piece.block
-            elif piece is None and self._read():
-                continue
-            elif waited:
-                return 0, b""
-            else:
-                self._wait(client.idle)
-                waited = True
-        raise StopIteration
+        events, block = (0, b"") if self._at_end() else self._next_block()
+        if not events:
+            self._wait(client.idle)
+            events, block = self._next_block()
+            if not events and self._over():
+                raise StopIteration
+        return events, block
 
     def close(self) -> None:
         """End the iteration, also one that waits in another thread."""
@@ -146,6 +135,35 @@ class Subscription:
 
     def _over(self) -> bool:
         return self._closed or self._tail.closed
+
+    def _at_end(self) -> bool:
+        ring = self._tail.ring
+        return (
+            self.position == ring.end
+            and self.epoch == ring.epoch
+            and not self._ready
+            and self._opening is None
+        )
+
+    def _next_block(self) -> tuple[int, bytes]:
+        """Read on; nothing if there is nothing to read now."""
+        while not self._over():
+            if self._ready:
+                events = self.pending()
+                return len(events), b"".join(event.encode() for event in events)
+            piece = None
+            if self._opening is None:
+                piece = self._tail.piece(self.channels, self.epoch, self.position)
+            if piece is None:
+                if not self._read():
+                    break
+            elif piece.position == self.position:
+                break
+            else:
+                self.epoch, self.position = piece.epoch, piece.position
+                if piece.events:
+                    return piece.events, piece.block
+        return 0, b""
 
     def _read(self) -> bool:
         """Read on; false if there is nothing to read now."""

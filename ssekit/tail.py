@@ -97,7 +97,9 @@ class Ring:
 
     def holds(self, epoch: int, position: int) -> bool:
         """Tell whether a position is in the ring, so that what comes behind it is."""
-        return self.start <= position <= self.end and self.epoch_at(position) == epoch
+        return self.start <= position <= self.end and epoch == (
+            self.epoch if position == self.end else self.epoch_at(position)
+        )
 
     def between(self, start: int, end: int) -> Sequence[Entry]:
         """Return the entries with ``start < seq <= end``."""
@@ -207,7 +209,7 @@ class Tail:
     def piece(self, channels: frozenset[str], epoch: int, position: int) -> Piece | None:
         """Return what follows a position as one block, or None if the ring has not got it."""
         with self._lock:
-            if not self.holds(epoch, position):
+            if not self.ring.holds(epoch, position):
                 return None
             if position == self.ring.end:
                 return Piece(0, b"", epoch, position)
@@ -218,7 +220,7 @@ class Tail:
         with self._lock:
             if self.closed or (self.ready and subscription.epoch < 0):
                 return False
-            if not self.holds(subscription.epoch, subscription.position):
+            if not self.ring.holds(subscription.epoch, subscription.position):
                 # It is before the tail's first reading, or ahead of it: it looks again then.
                 self._waiting.add(subscription)
             elif subscription.position < self.ring.end:

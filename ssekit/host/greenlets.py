@@ -50,7 +50,7 @@ class GreenletClient(Client):
         self._inside = False
         self._idle = False
         self._woken = False
-        self._waiters: tuple[Any, ...] = ()
+        self._waiters: list[Any] = []
         self._beside: bool | None = None
         self._pump: _Pump | None = None
 
@@ -92,32 +92,32 @@ class GreenletClient(Client):
             self._pump.stop()
 
     def idle(self, seconds: float | None = None) -> None:
-        self.enter()
-        self._idle = True
+        self._greenlet = getcurrent()
+        self._inside = self._idle = True
         try:
             self.wait(seconds)
         finally:
-            self._idle = self._inside = False
+            self._inside = self._idle = False
 
     def wait(self, seconds: float | None = None) -> bool:
-        self.check()
-        if not self._woken:
+        if self.ended is None and not self._woken:
             self._pause(seconds)
         woken, self._woken = self._woken, False
         self.check()
         return woken
 
     def _pause(self, seconds: float | None) -> None:
-        # Less than gevent's own Event does: nobody here is woken but from the process's loop.
+        # gevent's own Event does more: nobody here is woken but from the process's loop.
         hub, greenlet = get_hub(), getcurrent()
-        timer = None if seconds is None else hub.loop.timer(max(seconds, 0))
-        self._waiters += (greenlet,)
+        timer = None
+        self._waiters.append(greenlet)
         try:
-            if timer is not None:
+            if seconds is not None:
+                timer = hub.loop.timer(max(seconds, 0))
                 timer.start(self.resume)
             hub.switch()
         finally:
-            self._waiters = tuple(one for one in self._waiters if one is not greenlet)
+            self._waiters.remove(greenlet)
             if timer is not None:
                 timer.close()
 
@@ -129,7 +129,7 @@ class GreenletClient(Client):
     def resume(self) -> None:
         """Let those who wait go on; from the event loop only."""
         # One, but for a source that waits in several greenlets.
-        for greenlet in self._waiters:
+        for greenlet in tuple(self._waiters):
             if greenlet in self._waiters:
                 greenlet.switch()
 
