@@ -105,6 +105,7 @@ class Subscription:
         events, block = (0, b"") if self._at_end() else self._next_block()
         if not events:
             self._wait(client.idle)
+            client.check()
             events, block = self._next_block()
             if not events and self._over():
                 raise StopIteration
@@ -113,7 +114,8 @@ class Subscription:
     def close(self) -> None:
         """End the iteration, also one that waits in another thread."""
         self._closed = True
-        self._tail.unpark(self)
+        if self.parked:
+            self._tail.unpark(self)
         self.wake()
 
     def wake(self) -> None:

@@ -119,7 +119,10 @@ class Client:
         return self.wrote_at + self.heartbeat - time.monotonic()
 
     def idle(self, seconds: float | None = None) -> None:
-        """Wait where the stream's own code runs and not the source's, until a heartbeat is due."""
+        """Wait until a heartbeat is due, where the stream's own code runs and not the source's.
+
+        It may return at once, and when the stream has to end: `check` tells.
+        """
         self.enter()
         try:
             due = max(self.beat_due(), 0)

@@ -28,7 +28,7 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent.queue import Channel, Empty
 
-from ssekit.host import ENDING, LEFT, Client, Ended
+from ssekit.host import LEFT, Client, Ended
 from ssekit.host.loop import loop_of_process
 from ssekit.servers import Connection, plain
 from ssekit.wire import HEARTBEAT
@@ -92,12 +92,13 @@ class GreenletClient(Client):
             self._pump.stop()
 
     def idle(self, seconds: float | None = None) -> None:
-        self._greenlet = getcurrent()
-        self._inside = self._idle = True
-        try:
-            self.wait(seconds)
-        finally:
-            self._inside = self._idle = False
+        if self.ended is None and not self._woken:
+            self._idle = True
+            try:
+                self._pause(seconds)
+            finally:
+                self._idle = False
+        self._woken = False
 
     def wait(self, seconds: float | None = None) -> bool:
         if self.ended is None and not self._woken:
@@ -145,12 +146,12 @@ class GreenletClient(Client):
         self._loop.asked(self)
         if self.connection is not None:
             self.connection.close_after()
-            if reason == ENDING:
-                self.connection.expect_nothing()
         self._throw()
 
     def insist(self) -> None:
         """Ask again, as the source was asked to end and has had time to."""
+        if self._idle:
+            return  # It is woken, and has not had its turn: there are many.
         if self._inside:
             log.warning("a source has caught ssekit.host.Ended and goes on: it is ended again")
             self._throw()
@@ -159,7 +160,9 @@ class GreenletClient(Client):
             _shut_down(self.connection.socket)
 
     def _throw(self) -> None:
-        if self._inside:
+        if self._idle:
+            self.wake()
+        elif self._inside:
             self._greenlet.throw(Ended(str(self.ended)))
 
     def beat(self) -> None:

@@ -7,10 +7,12 @@ clients that have a greenlet each, and the fan-out's crowds.  The watcher sees w
 from __future__ import annotations
 
 import atexit
+import gc
 import math
 import os
 import time
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 import gevent
@@ -127,6 +129,7 @@ class Loop:
 
     def _tick(self) -> None:
         if self._ending():
+            gc.freeze()  # Nothing is worth collecting, and looking at all that goes takes time.
             self._end_all()
         now = time.monotonic()
         for crowd in list(self._crowds):
@@ -150,12 +153,13 @@ class _Singles:
 
     def __init__(self) -> None:
         self._clients: set[GreenletClient] = set()
-        self._asked: dict[GreenletClient, int] = {}  # to end: the turns that they still have
+        self._asked: dict[GreenletClient, int] = {}  # to end, and the turn at which again
+        self._turn = 0
         self._shortest = math.inf  # of the heartbeats
         self._sweep_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self._clients) + len(self._asked)
 
     def add(self, client: GreenletClient) -> None:
         self._clients.add(client)
@@ -163,22 +167,26 @@ class _Singles:
             self._shortest, self._sweep_at = client.heartbeat, 0.0
 
     def remove(self, client: GreenletClient) -> bool:
-        self._asked.pop(client, None)
-        if client not in self._clients:
+        if client in self._clients:
+            self._clients.remove(client)
+        elif self._asked.pop(client, None) is None:
             return False
-        self._clients.remove(client)
         if not self._clients:
             self._shortest = math.inf
         return True
 
     def asked(self, client: GreenletClient) -> None:
         """The client's source was asked to end."""
-        self._asked[client] = PATIENCE
+        if client in self._clients:
+            self._clients.remove(client)
+            self._asked[client] = self._turn + PATIENCE
 
     def tick(self, now: float) -> None:
-        for client, turns in list(self._asked.items()):
-            self._asked[client] = turns - 1 or PATIENCE
-            if turns == 1 and client in self._clients:
+        self._turn += 1
+        due = takewhile(lambda client: self._asked[client] <= self._turn, self._asked)
+        for client in list(due):
+            if self._asked.pop(client, None) is not None:
+                self._asked[client] = self._turn + PATIENCE  # behind those who were asked before
                 client.insist()
         if now >= self._sweep_at:
             self._sweep_at = now + self._shortest / 20
