@@ -101,8 +101,11 @@ class Subscription:
         its heartbeat.  Raises StopIteration at the end, and `host.Ended`.
         """
         self._client = client
-        client.check()
-        events, block = (0, b"") if self._at_end() else self._next_block()
+        events, block = 0, b""
+        if not self._at_end():
+            client.enter()  # Others may want to run first.
+            client.leave()
+            events, block = self._next_block()
         if not events:
             self._wait(client.idle)
             client.check()

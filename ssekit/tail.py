@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from ssekit import host
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.brokers.waking import NativeLock
 from ssekit.errors import BrokerUnavailable, HubClosed
@@ -178,7 +179,7 @@ class Tail:
             started, self._started = self._started, True
         if not started:
             # Not under the lock: a thread that starts lets others run.
-            threading.Thread(target=self._run, name="ssekit-tail", daemon=True).start()
+            host.begin(self._run, "ssekit-tail")
 
     def tip(self) -> str | None:
         """Return the cursor at the end of the ring, or None before the broker was first reached."""

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from _thread import RLock  # which gevent leaves as it is
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -29,6 +29,9 @@ T = TypeVar("T")
 LEFT = "client left"
 ENDING = "process ending"
 EXPIRED = "lifetime over"
+
+LONGEST = 3600.0
+"""Seconds: so long may one wait be, and then it begins anew."""
 
 
 class Ended(BaseException):
@@ -140,7 +143,12 @@ class Client:
         return woken
 
     def _sleep(self, awake: threading.Event, seconds: float | None) -> bool:
-        return awake.wait(seconds)
+        if seconds is not None:
+            return awake.wait(seconds)
+        # gevent takes a thread of its own that waits without end for one that waits in vain.
+        while not awake.wait(LONGEST):
+            pass
+        return True
 
     def wake(self) -> None:
         """End the wait that goes on, or else the next one, from any thread."""
@@ -172,6 +180,20 @@ def under_gevent() -> bool:
     """Tell whether blocking calls of this process are gevent's."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def begin(run: Callable[[], None], name: str) -> None:
+    """Run a function beside everything else from now on, for as long as the process lives.
+
+    That is a daemon thread; under gevent a greenlet of the main thread, where the streams are: one
+    of another thread would run only while that thread waits, and end with it.
+    """
+    if under_gevent():
+        from ssekit.host.loop import begin_in_main_thread
+
+        if begin_in_main_thread(run):
+            return
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def client_of(environ: dict[str, Any], heartbeat: float) -> Client:

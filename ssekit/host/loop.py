@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
@@ -211,3 +212,14 @@ def loop_of_process() -> Loop:
     if not _loops or _loops[0].process != os.getpid():
         _loops[:] = [Loop()]
     return _loops[0]
+
+
+def begin_in_main_thread(run: Callable[[], None]) -> bool:
+    """Run a function in a greenlet of the main thread; false if this is the main thread."""
+    if gevent.get_hub().main_hub:
+        return False
+    for one in gc.get_objects():  # gevent tells a thread its own hub and no other.
+        if issubclass(type(one), gevent.hub.Hub) and one.main_hub:
+            one.loop.run_callback_threadsafe(gevent.spawn, run)
+            return True
+    return False
