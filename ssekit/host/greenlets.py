@@ -195,6 +195,7 @@ class _Pump:
     def __init__(self, client: GreenletClient, items: Iterator[Any]) -> None:
         self._channel = Channel()
         self._error: BaseException | None = None
+        self._wanted = True
         context = contextvars.copy_context()
         self._greenlet = gevent.spawn(context.run, self._run, client, items)
 
@@ -208,7 +209,8 @@ class _Pump:
             self._error = error
         finally:
             Client.close(client, items)
-        self._channel.put((None, self._error))
+        if self._wanted:  # Else nobody would ever take it, and the greenlet would stay for good.
+            self._channel.put((None, self._error))
 
     def take(self, seconds: float) -> Any:
         """Return the next item, or None if there is none after ``seconds``."""
@@ -221,6 +223,7 @@ class _Pump:
         return item
 
     def stop(self) -> None:
+        self._wanted = False
         if not self._greenlet.dead:
             self._greenlet.kill(Ended(LEFT), block=False)
 
