@@ -35,10 +35,10 @@ from ssekit.host.loop import loop_of_process
 from ssekit.host.sends import GONE, write_to_each
 from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
+from ssekit.ring import Ring
 from ssekit.servers import Connection, plain
 from ssekit.stream import Body, log_ended
 from ssekit.subscription import Subscription
-from ssekit.tail import Ring
 from ssekit.wire import HEARTBEAT
 
 PIECE = 64 * 1024

@@ -19,6 +19,7 @@ LAYERS = [
     ["limits", "source"],
     ["stream"],
     ["brokers"],
+    ["ring"],
     ["tail"],
     ["subscription"],
     ["fanout"],
