@@ -10,7 +10,8 @@ watcher per process serve all clients from the event loop:
 
 Writing beside the server needs a plain socket and nothing on the way that changes bytes.  Where it
 is not so (compression, other middleware, TLS in the server), the source gets a greenlet of its own,
-and the server's greenlet waits for it and gives the heartbeats to the server as blocks.
+and the server's greenlet waits for it and gives the heartbeats to the server as blocks.  A stream
+that only waits in our own code (`idle`, a hub's stream) needs neither: it is woken for a heartbeat.
 """
 
 from __future__ import annotations
