@@ -93,7 +93,7 @@ class GreenletClient(Client):
             self._pump.stop()
 
     def idle(self, seconds: float | None = None) -> None:
-        if self.ended is None and not self._woken:
+        if self.ended is None:
             self._idle = True
             try:
                 self._pause(seconds)
@@ -102,7 +102,7 @@ class GreenletClient(Client):
         self._woken = False
 
     def wait(self, seconds: float | None = None) -> bool:
-        if self.ended is None and not self._woken:
+        if self.ended is None:
             self._pause(seconds)
         woken, self._woken = self._woken, False
         self.check()
@@ -117,7 +117,8 @@ class GreenletClient(Client):
             if seconds is not None:
                 timer = hub.loop.timer(max(seconds, 0))
                 timer.start(self.resume)
-            hub.switch()
+            if not self._woken:  # Asked last: another thread may wake it at any time.
+                hub.switch()
         finally:
             self._waiters.remove(greenlet)
             if timer is not None:
