@@ -41,8 +41,6 @@ from ssekit.stream import Body, log_ended
 from ssekit.subscription import Subscription
 from ssekit.wire import HEARTBEAT
 
-PIECE = 64 * 1024
-"""Bytes that a lagging viewer is given at once: enough for few calls, too few to starve others."""
 UNSENT = 16 * 1024
 """Bytes that the kernel holds for a viewer beyond what is on its way (TCP_NOTSENT_LOWAT).
 
@@ -263,23 +261,16 @@ class Fanout:
         if lag.position < ring.start:
             self.end(viewer, SLOW)
             return False
-        frames: list[bytes] = []
-        size = 0
-        while lag.position < ring.end and size < PIECE:
-            for entry in ring.between(lag.position, min(ring.end, lag.position + 64)):
-                lag.position += 1
-                if entry.channel in viewer.group.channels:
-                    frames.append(entry.frame)
-                    size += len(entry.frame)
-                    if size >= PIECE:
-                        break
-        if not frames:
-            self._join_head(viewer)
-            return False
-        viewer.events += len(frames)
-        viewer.bytes += size
-        lag.rest = memoryview(viewer.group.framed(b"".join(frames)))
-        return True
+        while lag.position < ring.end:
+            piece = ring.piece(viewer.group.channels, lag.position)
+            lag.position = piece.position
+            if piece.events:
+                viewer.events += piece.events
+                viewer.bytes += len(piece.block)
+                lag.rest = memoryview(viewer.group.framed(piece.block))
+                return True
+        self._join_head(viewer)
+        return False
 
     def _join_head(self, viewer: Viewer) -> None:
         self._stop_lagging(viewer)
