@@ -49,6 +49,9 @@ STANDARD_ONLY = [
     "ssekit.cgi",
     "ssekit.script",
     "ssekit.folder",
+    "ssekit.hub",
+    "ssekit.brokers.memory",
+    "ssekit.brokers.sqlite",
 ]
 MODULES = sorted((ROOT / "ssekit").rglob("*.py"))
 
