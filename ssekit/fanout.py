@@ -32,7 +32,7 @@ import gevent
 from ssekit import host
 from ssekit.brokers import Entry
 from ssekit.host.loop import loop_of_process
-from ssekit.host.sends import GONE, write_to_each
+from ssekit.host.sends import GONE, prepare, write_to_each
 from ssekit.host.tcp import Tcp
 from ssekit.negotiation import farewell
 from ssekit.ring import Ring
@@ -159,6 +159,7 @@ class Fanout:
         self._count = 0
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
+        prepare()
 
     def __len__(self) -> int:
         return self._count

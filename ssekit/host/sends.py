@@ -24,6 +24,11 @@ _LATER = (-errno.EAGAIN, -errno.EINTR)
 _log = logging.getLogger("ssekit")
 
 
+def prepare() -> None:
+    """Make now what `write_to_each` needs in this process, and not when many wait for it."""
+    _uring()
+
+
 def write_to_each(descriptors: array[int], data: bytes) -> dict[int, int]:
     """Write ``data`` to each non-blocking socket.
 
