@@ -207,6 +207,7 @@ class Body:
         self._next = _over
         self.client.close(self._items)
         self.client.detach()
+        self.connection = None  # It has us: or both stay until the collector comes.
 
     def _pull(self) -> bytes:
         block = b""
@@ -265,6 +266,7 @@ class Body:
             log.exception("the source of %s failed when it was closed", self.path)
         finally:
             self.client.detach()
+            self.connection = None
             self.admission.end()
             log_ended(self.path, self.began, self.events, self.client.given, self._why)
 

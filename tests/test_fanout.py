@@ -238,6 +238,19 @@ def test_descriptors_are_not_leaked(server: Server, path: str) -> None:
     until(lambda: inside(server)[1] <= before)
 
 
+@pytest.mark.parametrize("path", ["/", "/passing"])
+def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(path: str, server: Server) -> None:
+    def churn() -> None:
+        with Crowd() as crowd:
+            crowd.join(server.url + path, 50)
+        until(lambda: get(f"{server.url}/open") == "0")
+
+    churn()
+    get(f"{server.url}/garbage")
+    churn()
+    assert int(get(f"{server.url}/garbage")) < 50
+
+
 def seconds_to_stop_500(number: int, *options: str) -> float:
     with gunicorn(APP, *options, env={"BEAT": "60"}) as server, Crowd() as crowd:
         clients = crowd.join(server.url, 490) + crowd.join(f"{server.url}/passing", 10)

@@ -64,6 +64,7 @@ class GreenletClient(Client):
 
     def detach(self) -> None:
         self._loop.remove(self)
+        self._greenlet = None  # It has us: or both stay until the collector comes.
         super().detach()
 
     def enter(self) -> None:

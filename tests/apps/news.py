@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ssekit import BrokerUnavailable, Hub, Stream
 from ssekit.host import sends
+from ssekit.limits import open_streams
 from tests.apps.sources import upper
 
 logging.basicConfig(level=logging.INFO)
@@ -59,6 +61,18 @@ def passing(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
     yield from listening(environ, start_response)
 
 
+def count(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % open_streams()]
+
+
+def garbage(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """How much the collector finds since it was asked last, and nothing in between."""
+    gc.disable()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % gc.collect()]
+
+
 @Stream
 def away() -> list[str]:
     raise BrokerUnavailable("the source's own broker is away")
@@ -73,6 +87,8 @@ app = ProxyFix(
             "/passing": passing,
             "/publish": publishing,
             "/inside": inside,
+            "/garbage": garbage,
+            "/open": count,
             "/away": away,
         },
     )
