@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssekit import BrokerUnavailable, Event
 from ssekit.brokers import Broker, HistoryLost, connect, parse_id
+from ssekit.brokers.neighbours import Neighbours
 from tests.servers import ROOT
 from tests.test_brokers import events, everything, followed, python
 from tests.waiting import until
@@ -562,3 +564,25 @@ def test_a_file_of_another_version_is_left_alone(broker: Broker, path: Path) -> 
     with pytest.raises(BrokerUnavailable, match="another version"):
         other.append("news", Event("x"))
     other.close()
+
+
+def test_a_bell_that_is_made_while_the_log_is_closed_warns_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / ("long" * 25)  # so that sockets are bound by way of the descriptor
+    folder.mkdir()
+    (folder / "log.db").touch()
+    neighbours = Neighbours(str(folder / "log.db"))
+    bind = neighbours.bind
+
+    def closing(socket: Any) -> Any:
+        bound = bind(socket)
+        neighbours.close()
+        reused.append(os.open(os.devnull, os.O_RDONLY))  # the folder's number
+        return bound
+
+    reused: list[int] = []
+    monkeypatch.setattr(neighbours, "bind", closing)
+    assert not neighbours.bell().usable()
+    os.close(reused[0])
+    assert not caplog.records

@@ -50,7 +50,8 @@ class Neighbours:
         except FileNotFoundError:
             pass  # the file was just deleted: the next look makes it anew
         except OSError as error:
-            self._warn(f"{error}: events of other processes arrive with a delay")
+            if not self._closed:  # in the middle of it, and then nobody waits any more
+                self._warn(f"{error}: events of other processes arrive with a delay")
         return DeafBell()
 
     def ring(self) -> None:
@@ -193,14 +194,14 @@ class DoorBell(Bell):
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
         self._socket = NativeSocket(AF_UNIX, SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
         try:
-            self._name, self._folder = neighbours.bind(self._socket)
-            self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
+            self._socket.setblocking(False)
             self._sender.setblocking(False)
+            self._name, self._folder = neighbours.bind(self._socket)
             self._sender.connect(self._socket.getsockname())
         except BaseException:
-            self._socket.close()
+            self.abandon()
             raise
 
     def fileno(self) -> int:
