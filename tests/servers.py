@@ -62,7 +62,7 @@ class Server:
         waited = dict(before)
 
         def met() -> object:
-            with suppress(FileNotFoundError):  # It has gone.
+            with suppress(FileNotFoundError, ProcessLookupError):  # It has gone.
                 for pid in (os.getpid(), self.process.pid, *self.children()):
                     waited[pid] = seconds_without_processor(pid)
             return condition()
