@@ -29,7 +29,7 @@ from tests import proxies, test_ways
 from tests.clients import Client
 from tests.ports import free_port
 from tests.servers import ROOT, gunicorn
-from tests.test_ways import Backends, at, documented_haproxy
+from tests.test_ways import Backends, at, documented_haproxy, with_tls
 
 SECONDS = 9.0
 ORIGIN = "https://page.example"
@@ -257,12 +257,7 @@ def nginx_that_caches(behind: Behind) -> Plan:
 @case("http1")
 def nginx_with_tls_and_without_http_2(behind: Behind) -> Plan:
     folder = behind.folder()
-    site = Site(
-        listen=f"127.0.0.1:{free_port()}",
-        upstream=behind.ssekit.address,
-        http2=False,
-        **proxies.certificate_files(folder),
-    )
+    site = with_tls(behind.ssekit.address, folder, http2=False)
     behind.stack.enter_context(proxies.nginx(nginx(site), site.port, folder))
     return Plan(f"{at(site)}stream")
 

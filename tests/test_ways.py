@@ -158,14 +158,15 @@ def nginx_to_a_unix_socket_below_a_prefix(stack: ExitStack, backends: Backends) 
     return place
 
 
+def with_tls(upstream: str, folder: Path, **options: Any) -> Site:
+    """A site on a free port, with a certificate in the folder."""
+    files = proxies.certificate_files(folder)
+    return Site(listen=f"127.0.0.1:{free_port()}", upstream=upstream, **files, **options)
+
+
 def nginx_with_tls_and_http_2(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
-    site = Site(
-        listen=f"127.0.0.1:{free_port()}",
-        upstream=backends.address,
-        name="localhost",
-        **proxies.certificate_files(folder),
-    )
+    site = with_tls(backends.address, folder, name="localhost")
     server = stack.enter_context(proxies.nginx(nginx(site), site.port, folder))
     return Place(f"{at(site)}stream", backends.folder, server, signal.SIGHUP, Curl, guards=True)
 
@@ -213,12 +214,7 @@ def apache_with_tls_and_http_2_to_a_unix_socket_below_a_prefix(
     stack: ExitStack, backends: Backends
 ) -> Place:
     folder = stack.enter_context(proxies.open_folder())
-    site = Site(
-        listen=f"127.0.0.1:{free_port()}",
-        upstream=backends.socket,
-        prefix="/live/",
-        **proxies.certificate_files(folder),
-    )
+    site = with_tls(backends.socket, folder, prefix="/live/")
     modules = ["proxy", "proxy_http", "socache_shmcb", "ssl", "http2"]
     server = stack.enter_context(proxies.apache(apache(site), site.port, folder, *modules))
     url = f"{at(site)}stream"
@@ -259,12 +255,7 @@ def lighttpd_before_gunicorn_below_a_prefix(stack: ExitStack, backends: Backends
 
 def lighttpd_with_tls_and_http_2_to_a_unix_socket(stack: ExitStack, backends: Backends) -> Place:
     folder = stack.enter_context(proxies.open_folder())
-    site = Site(
-        listen=f"127.0.0.1:{free_port()}",
-        upstream=backends.socket,
-        name="localhost",
-        **proxies.certificate_files(folder),
-    )
+    site = with_tls(backends.socket, folder, name="localhost")
     server = stack.enter_context(proxies.lighttpd(lighttpd(site), site.port, folder))
     url = f"{at(site)}stream"
     return Place(url, backends.folder, server, signal.SIGUSR1, Curl, heartbeats=1, guards=True)
