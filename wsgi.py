@@ -9,7 +9,7 @@ SSEKIT_ROOM     who may send messages from the page: local (default), open or of
 import os
 from pathlib import Path
 
-from ssekit.app import create, origins_of
+from ssekit.demo.app import create, origins_of
 from ssekit.hub import default_url
 
 app = create(

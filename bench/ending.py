@@ -1,6 +1,6 @@
-"""SIGTERM with 10,000 streams open: how soon the server is gone, and who got a farewell.
+"""SIGTERM with 10,000 streams open: how soon the server is gone, and who got a closing_retry.
 
-A farewell is a ``retry:`` line and a clean end of the stream, for which the load looks.
+A closing_retry is a ``retry:`` line and a clean end of the stream, for which the load looks.
 """
 
 from __future__ import annotations

@@ -6,21 +6,24 @@ application as CGI, ``ssekit.client`` to read streams, ``ssekit.testing`` to tes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssekit.errors import BrokerUnavailable, HubClosed, InvalidEvent, SSEError
-from ssekit.timer import every
+from ssekit.lazy import exports
 from ssekit.wire import Decoder, Event
 
 if TYPE_CHECKING:
-    from ssekit.hub import Hub
-    from ssekit.stream import Stream
+    from ssekit.host.client import Ended
+    from ssekit.hub.hub import Hub
+    from ssekit.stream.stream import Stream
+    from ssekit.stream.timer import every
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BrokerUnavailable",
     "Decoder",
+    "Ended",
     "Event",
     "Hub",
     "HubClosed",
@@ -30,15 +33,12 @@ __all__ = [
     "every",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what a script does not need when it is asked for: a CGI process starts the sooner."""
-    if name == "Stream":
-        from ssekit.stream import Stream
-
-        return Stream
-    if name == "Hub":
-        from ssekit.hub import Hub
-
-        return Hub
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "Ended": "ssekit.host.client",
+        "Hub": "ssekit.hub.hub",
+        "Stream": "ssekit.stream.stream",
+        "every": "ssekit.stream.timer",
+    },
+)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ssekit.cli import main
+from ssekit.cli.main import main
 
 sys.exit(main())

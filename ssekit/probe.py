@@ -27,10 +27,9 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from ssekit import limits
-from ssekit.negotiation import last_event_id
-from ssekit.stream import Stream
-from ssekit.timer import every
+from ssekit.stream import Stream, admission
+from ssekit.stream.response import last_event_id
+from ssekit.stream.timer import every
 from ssekit.wire import Event
 
 MOST_EVENTS = 100
@@ -83,7 +82,7 @@ class Probe:
             "time": time.time(),
             "process": self._id(),
             "open": self._open[name] > 0,
-            "streams": limits.open_streams(),
+            "streams": admission.open_streams(),
         }
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         start_response("200 OK", headers)

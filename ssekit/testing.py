@@ -20,7 +20,7 @@ from wsgiref.util import setup_testing_defaults
 
 from ssekit import host
 from ssekit.host.threads import ThreadClient
-from ssekit.servers import Connection as Server
+from ssekit.host.wsgi_servers import Connection as Server
 from ssekit.wire import Decoder, Event
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]

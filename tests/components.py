@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from ssekit.host.uring import Uring
+from ssekit.host.io_uring import Uring
 
 
 def need(program: str) -> str:

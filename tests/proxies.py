@@ -1,8 +1,8 @@
 """The servers that stand in front of ssekit, started for real: each on a free port, in its folder.
 
 None runs as root: under root they are started as "nobody", with what they read in a folder that
-"nobody" may read, as in a deployment.  A configuration comes from ``ssekit.config`` or is written
-in a test; this module adds what a distribution's own main file would hold.  Each is in the
+"nobody" may read, as in a deployment.  A configuration comes from ``ssekit.cli.config`` or is
+written in a test; this module adds what a distribution's own main file would hold.  Each is in the
 foreground, its log is kept, and it is stopped by its process id.
 """
 

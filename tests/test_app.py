@@ -19,15 +19,15 @@ from werkzeug.test import Client as Visitor
 from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from ssekit import BrokerUnavailable, Event, HubClosed
-from ssekit.app import Application, create, origins_of
-from ssekit.posting import Allowance
+from ssekit.demo.app import Application, create, origins_of
+from ssekit.demo.posting import Allowance
 from ssekit.testing import connect
 from tests.clients import Client
 from tests.servers import ROOT, gunicorn
 from tests.waiting import until
 
 SCRIPTS = ROOT / "scripts" / "cgi-bin"
-PAGE = ROOT / "ssekit" / "page"
+PAGE = ROOT / "ssekit" / "demo" / "page"
 TOKEN = "correct horse"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 # What a browser sends with a request of the page itself, on a server of the same machine.

@@ -133,7 +133,7 @@ def test_the_load_counts_what_is_lost_repeated_and_cut(
     clients: Load, piece: int, newline: str
 ) -> None:
     blocks = [b":\n", *(event(sequence, newline) for sequence in (1, 2, 5, 5, 6))]
-    # Two events of one chunk, and a farewell; then the stream ends as the protocol ends one.
+    # Two events of one chunk, and a closing_retry; then the stream ends as the protocol ends one.
     body = chunked(*blocks, event(7) + event(8), b"retry: 100\n") + b"0\r\n\r\n"
     server = ScriptedStream(HEAD + body, piece)
     try:

@@ -46,7 +46,7 @@ def broker(opened: Open) -> Broker:
 
 def module_of(broker: Broker) -> str:
     """The module whose bounds hold for a broker."""
-    return type(broker).__module__.replace(".sqlite", ".sqlitelog")
+    return type(broker).__module__.replace("sqlite.broker", "sqlite.log")
 
 
 def events(entries: list[Entry]) -> list[Event]:
@@ -238,8 +238,8 @@ class TestABroker:
     ) -> None:
         broker = opened(2)
         monkeypatch.setattr(f"{module_of(broker)}.CHANNELS_REMEMBERED", 4)
-        if module_of(broker).endswith("sqlitelog"):
-            monkeypatch.setattr("ssekit.brokers.sqlitelog._TIDY", 1)
+        if module_of(broker).endswith("sqlite.log"):
+            monkeypatch.setattr("ssekit.brokers.sqlite.log._TIDY", 1)
         sent = [broker.append(f"channel {n}", Event(n)) for n in range(20)]
         # Whatever was trimmed is lost history, remembered or not ...
         for n in range(18):
@@ -406,7 +406,10 @@ def test_a_history_that_holds_nothing_is_refused(history: object) -> None:
 
 
 def test_the_contract_module_imports_no_broker() -> None:
-    code = "import sys, ssekit.brokers; print([n for n in sys.modules if 'ssekit.brokers.' in n])"
+    code = (
+        "import sys, ssekit.brokers as b;"
+        "print([n for n in ('memory', 'sqlite', 'redis') if f'{b.__name__}.{n}' in sys.modules])"
+    )
     assert python(code).strip() == "[]"
     assert contract.connect is connect
 

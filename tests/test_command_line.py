@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ssekit
-from ssekit.cli import COMMANDS, main
+from ssekit.cli.main import COMMANDS, main
 from tests import commands
 from tests.clients import Client
 from tests.commands import ran
@@ -36,7 +36,8 @@ def test_help_names_every_command_and_exit_code() -> None:
 
 def test_help_needs_nothing_installed() -> None:
     # -I -S: no site-packages at all.
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ssekit.cli import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ssekit.cli.main import main"
+    code += "; main()"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, "--version"], capture_output=True, check=True
     )
@@ -355,7 +356,7 @@ def test_serve_without_gunicorn_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "clock.py").write_text(TIMER)
     code = (
         f"import sys; sys.path[:] = [{str(ROOT)!r}] + [p for p in sys.path if 'site-' not in p]; "
-        f"from ssekit.cli import main; sys.exit(main(['serve', {str(tmp_path)!r}]))"
+        f"from ssekit.cli.main import main; sys.exit(main(['serve', {str(tmp_path)!r}]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={}

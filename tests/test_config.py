@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from ssekit.cli import main
-from ssekit.config import Refused, Site, Unit, apache, lighttpd, nginx, systemd
+from ssekit.cli.config import Refused, Site, Unit, apache, lighttpd, nginx, systemd
+from ssekit.cli.main import main
 from tests import proxies
 from tests.apps.ways import HEARTBEAT
 from tests.clients import Client

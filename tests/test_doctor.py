@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from ssekit.config import Site, apache, nginx
-from ssekit.doctor import Plan, Seen, examine, judge
-from ssekit.doctor.checks import blame
-from ssekit.doctor.http import Manner
+from ssekit.cli.config import Site, apache, nginx
+from ssekit.cli.doctor import Plan, Seen, examine, judge
+from ssekit.cli.doctor.checks import blame
+from ssekit.cli.doctor.http import Manner
 from tests import proxies, test_ways
 from tests.clients import Client
 from tests.ports import free_port

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from ssekit.cli import main
-from ssekit.doctor import Plan, Progress, Seen, examine, judge
-from ssekit.doctor.checks import blame, path, untested
-from ssekit.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Headers, Piece
-from ssekit.doctor.http import Manner, ask
-from ssekit.doctor.seen import Measured
+from ssekit.cli.doctor import Plan, Progress, Seen, examine, judge
+from ssekit.cli.doctor.checks import blame, path, untested
+from ssekit.cli.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Headers, Piece
+from ssekit.cli.doctor.http import Manner, ask
+from ssekit.cli.doctor.seen import Measured
+from ssekit.cli.main import main
 from tests.commands import ssekit
 from tests.servers import ROOT
 from tests.waiting import at_best
@@ -275,7 +275,7 @@ def test_an_upstream_that_could_not_be_compared_is_told() -> None:
 
 def test_the_documentation_has_every_finding_and_no_other() -> None:
     named = set()
-    for file in (ROOT / "ssekit" / "doctor").glob("*.py"):
+    for file in (ROOT / "ssekit" / "cli" / "doctor").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MAKES_A_FINDING:
                 named |= {one.value for one in node.args[:1] if isinstance(one, ast.Constant)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssekit import Event
-from ssekit.cli import main
+from ssekit.cli.main import main
 from ssekit.hub import Hub
 from tests.commands import ran, ssekit
 from tests.servers import ROOT

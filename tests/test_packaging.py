@@ -44,7 +44,7 @@ def test_an_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     for code, said in (
         ("import ssekit; print(ssekit.__file__)", str(tmp_path / "site")),
-        ("import ssekit.app; print(ssekit.app.create())", "ssekit.app"),
+        ("import ssekit.demo.app; print(ssekit.demo.app.create())", "ssekit.demo.app"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -126,7 +126,7 @@ def test_a_flushed_server_is_another_log(
 def test_a_flush_is_noticed_though_nothing_follows_it(
     server: RedisServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis._LOOK", 0.2)
+    monkeypatch.setattr("ssekit.brokers.redis.broker._LOOK", 0.2)
     before = str(broker.append("news", Event("x")).id)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before, 20)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ssekit import Event
-from ssekit.brokers import entry_of
-from ssekit.ring import LOOK, PIECE, Ring
+from ssekit.brokers.codec import entry_of
+from ssekit.hub.recent import LOOK, PIECE, Ring
 
 NEWS, SPORT = frozenset({"news"}), frozenset({"sport"})
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from ssekit.host import sends
-from ssekit.host.sends import GONE, write_to_each
-from ssekit.host.uring import LARGEST, Uring
+from ssekit.host import batch_send
+from ssekit.host.batch_send import GONE, write_to_each
+from ssekit.host.io_uring import LARGEST, Uring
 from tests.components import need_io_uring
 
 Pair = tuple[socket.socket, socket.socket]
@@ -31,9 +31,9 @@ def write(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Each way in turn, for any number of sockets."""
     if request.param == "in batches":
         request.getfixturevalue("uring")
-        monkeypatch.setattr(sends, "BATCH", 1)
+        monkeypatch.setattr(batch_send, "BATCH", 1)
     else:
-        monkeypatch.setattr(sends, "_uring", lambda: None)
+        monkeypatch.setattr(batch_send, "_uring", lambda: None)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_what_the_kernel_has_no_memory_for_is_written(
     uring: Uring, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses in the middle of a second batch; the next batches it takes again."""
-    monkeypatch.setattr(sends, "_uring", lambda: uring)
+    monkeypatch.setattr(batch_send, "_uring", lambda: uring)
     enter, calls = uring._enter, 0
 
     def refusing(submit: int, wait: int = 0) -> int:
@@ -144,10 +144,10 @@ def test_what_the_kernel_has_no_memory_for_is_written(
 @pytest.mark.usefixtures("uring")
 def test_a_forked_child_makes_its_own(pairs: list[Pair]) -> None:
     assert write_to_each(descriptors(pairs), DATA) == {}
-    ours = sends._uring()
+    ours = batch_send._uring()
     child = os.fork()
     if child == 0:
-        fine = sends._uring() is not ours
+        fine = batch_send._uring() is not ours
         fine = fine and write_to_each(descriptors(pairs), b"child") == {}
         os._exit(0 if fine else 1)
     _, status = os.waitpid(child, 0)
@@ -162,12 +162,12 @@ def test_where_there_is_no_io_uring_each_is_written_to_and_that_is_logged(
     def forbidden() -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(sends, "Uring", forbidden)
-    sends._uring.cache_clear()
+    monkeypatch.setattr(batch_send, "Uring", forbidden)
+    batch_send._uring.cache_clear()
     with caplog.at_level("INFO", "ssekit"):
         for _ in range(2):
             assert write_to_each(descriptors(pairs), DATA) == {}
-    sends._uring.cache_clear()
+    batch_send._uring.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "each event is one system call for each viewer: "
         "no io_uring here ([Errno 1] Operation not permitted)"

@@ -21,7 +21,7 @@ import pytest
 
 from ssekit import BrokerUnavailable, Event
 from ssekit.brokers import Broker, HistoryLost, connect, parse_id
-from ssekit.brokers.neighbours import Neighbours
+from ssekit.brokers.sqlite.other_processes import Neighbours
 from tests.servers import ROOT
 from tests.test_brokers import events, everything, followed, python
 from tests.waiting import until
@@ -182,7 +182,7 @@ def test_a_read_only_disk_is_said_at_publish(broker: Broker, path: Path) -> None
         import os, sys
         from ssekit import BrokerUnavailable, Event
         from ssekit.brokers import connect
-        import ssekit.brokers.sqlite
+        import ssekit.brokers.sqlite.broker
         if os.geteuid() == 0:
             os.setuid(65534)
         for url in sys.argv[1:]:
@@ -236,7 +236,7 @@ def test_a_lock_held_for_too_long_is_said(
     broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = broker.tip()
-    monkeypatch.setattr("ssekit.brokers.sqlite._PATIENCE", 0.2)
+    monkeypatch.setattr("ssekit.brokers.sqlite.broker._PATIENCE", 0.2)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BrokerUnavailable, match="locked by another process") as raised:
@@ -305,7 +305,8 @@ def test_a_fork_waits_for_the_end_of_another_threads_transaction(path: Path) -> 
         """if True:
         import os, sys, threading, time, warnings
         from ssekit import Event
-        from ssekit.brokers import connect, sqlitelog
+        from ssekit.brokers import connect
+        from ssekit.brokers.sqlite import log as sqlitelog
 
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread is the point
         broker = connect(sys.argv[1])
@@ -535,7 +536,7 @@ def test_ids_that_a_power_cut_may_have_undone_are_not_given_again(
     before = [broker.append("news", Event(n)) for n in range(3)]
     epoch, _ = parse_id(start)
     with monkeypatch.context() as another_boot:
-        another_boot.setattr("ssekit.brokers.sqlitelog.boot_of_machine", lambda: "another")
+        another_boot.setattr("ssekit.brokers.sqlite.log.boot_of_machine", lambda: "another")
         assert broker.tip() == before[-1].id
         after = [broker.append("news", Event(n)) for n in range(2)]
     new, seq = parse_id(str(after[0].id))

@@ -275,9 +275,9 @@ def test_an_error_in_the_source_is_logged_and_ends_the_stream_between_events(
     for _ in range(8):
         with connect(Stream(failing, retry=1000)) as stream:
             body = stream.read_all()
-        opening, event, _, farewell, _ = body.split(b"\n")
+        opening, event, _, closing_retry, _ = body.split(b"\n")
         assert (opening, event) == (b"retry: 1000", b"data: one")
-        retries.add(int(farewell.removeprefix(b"retry: ")))
+        retries.add(int(closing_retry.removeprefix(b"retry: ")))
     assert all(500 <= retry <= 1500 for retry in retries)
     assert len(retries) > 1
     assert "lost the database" in caplog.text
@@ -493,7 +493,7 @@ def test_every_skips_the_ticks_that_it_missed() -> None:
 
 
 def test_one_access_line_is_logged_for_an_ended_stream(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "ssekit.access")
+    caplog.set_level(logging.INFO, "ssekit.streams")
     with connect(HELLO, "/a%0Ab") as stream:
         stream.read_all()
     record = until(lambda: caplog.records)[0]

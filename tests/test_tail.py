@@ -10,8 +10,8 @@ import pytest
 
 from ssekit import BrokerUnavailable, Event, Hub
 from ssekit.brokers.memory import MemoryBroker
-from ssekit.subscription import Subscription
-from ssekit.tail import Tail
+from ssekit.hub.follower import Tail
+from ssekit.hub.subscription import Subscription
 from tests.waiting import until
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from ssekit.config import Site, apache, lighttpd, nginx
+from ssekit.cli.config import Site, apache, lighttpd, nginx
 from tests import proxies
 from tests.apps.ways import HEARTBEAT
 from tests.clients import Client

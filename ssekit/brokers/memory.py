@@ -14,19 +14,10 @@ from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
 from collections.abc import Collection
 
-from ssekit.brokers import (
-    BATCH,
-    CHANNELS_REMEMBERED,
-    Broker,
-    Entry,
-    HistoryLost,
-    as_stored,
-    entry_of,
-    id_of,
-    seq_in,
-)
-from ssekit.brokers.waking import Bells, NativeLock, on_fork
+from ssekit.brokers.codec import as_stored, entry_of, id_of, seq_in
+from ssekit.brokers.contract import BATCH, CHANNELS_REMEMBERED, Broker, Entry, HistoryLost
 from ssekit.errors import HubClosed
+from ssekit.host.wakeup import Bells, NativeLock, on_fork
 from ssekit.wire import Event
 
 _SCAN = 5000  # entries that one read looks at, so that it stays short in a long log

@@ -1,211 +1,31 @@
-"""What the process around a stream can do: has the client left, is the process ending, wait.
+"""What the server and the process under a stream can do: see a disconnect, wait, wake, end.
 
 A stream and a source ask this package, and never look at gevent, threads or signals themselves.
-One `Client` stands for one client of one stream; which kind it is depends on what is in ``environ``
-and on what has been patched already, and only then is gevent imported:
-
-* `ssekit.host.greenlets` under gevent: everything works, also while a source sleeps,
-* `ssekit.host.threads` in any other WSGI server: what works where a source waits in our own code,
-* `ssekit.host.process` in a CGI script or a terminal: one stream has the whole process.
-
-The base class here knows nobody: it is what ``every`` and a subscription use outside a stream.
+`ssekit.host.client` says what they ask; the other modules answer, each for one kind of host.
 """
 
-from __future__ import annotations
+from ssekit.host.client import (
+    ENDING,
+    EXPIRED,
+    LEFT,
+    Client,
+    Ended,
+    become,
+    current,
+    failed,
+)
+from ssekit.host.which import begin, client_of, under_gevent
 
-import math
-import sys
-import threading
-import time
-from _thread import RLock  # which gevent leaves as it is
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any, TypeVar
-
-from ssekit.servers import Connection
-
-T = TypeVar("T")
-
-LEFT = "client left"
-ENDING = "process ending"
-EXPIRED = "lifetime over"
-
-LONGEST = 3600.0
-"""Seconds: so long may one wait be, and then it begins anew."""
-
-
-class Ended(BaseException):
-    """Thrown into a source that must end, so that its ``finally`` blocks run.
-
-    Not an `Exception`, like ``GeneratorExit``: ``except Exception`` in a source must not keep it
-    alive.  ``reason`` is one of `LEFT`, `ENDING` and `EXPIRED`.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def failed(error: BaseException) -> bool:
-    """Tell whether an error is the failure of the code that raised it, and no way to end it.
-
-    gevent's Timeout, for one, is no `Exception`, and yet is nobody else's than the source's.
-    """
-    passing = (Ended, SystemExit, KeyboardInterrupt, GeneratorExit)
-    return not isinstance(error, passing) and type(error).__name__ != "GreenletExit"
-
-
-class Client:
-    """One client of one stream.
-
-    A stream calls `attach` once the server has sent the headers, `enter` and `leave` around every
-    piece of the source's own code (or `pull`, which does both), `wrote` for every block that it
-    gives to the server, and `detach` at the end.  A source's code calls `wait`.
-    """
-
-    def __init__(self, heartbeat: float = math.inf) -> None:
-        self.heartbeat = heartbeat
-        """Seconds without a byte after which a heartbeat is due."""
-        self.ended: str | None = None
-        """Why the source has to end, once it has to."""
-        self.given = 0
-        """Bytes of the body that the stream gave to the server."""
-        self.wrote_at = time.monotonic()
-        self.connection: Connection | None = None
-        self._flag: threading.Event | None = None
-
-    def attach(self, connection: Connection | None) -> None:
-        """Take the connection that the server uses; None where the server is not known."""
-        self.connection = connection
-
-    def detach(self) -> None:
-        """Forget the connection: the stream is over."""
-        self.connection = None
-
-    def enter(self) -> None:
-        """Let the source's code run from here on.  Raises `Ended` if it must not."""
-        self.check()
-
-    def leave(self) -> None:
-        """The source's code has given something; from here on the server runs."""
-
-    def check(self) -> None:
-        """Raise `Ended` if the source has to end."""
-        if self.ended is not None:
-            raise Ended(self.ended)
-
-    def pull(self, items: Iterator[T]) -> T:
-        """Return the source's next item.  Raises what the source raises, and `Ended`."""
-        token = _current.set(self)
-        try:
-            self.enter()
-            try:
-                return next(items)
-            finally:
-                self.leave()
-        finally:
-            _current.reset(token)
-
-    def close(self, items: object) -> None:
-        """Close the source's iterator, so that its ``finally`` blocks run."""
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
-
-    def wrote(self, block: bytes) -> None:
-        """Count a block that goes to the server now."""
-        self.given += len(block)
-        self.wrote_at = time.monotonic()
-
-    def beat_due(self) -> float:
-        """Seconds until a heartbeat is due; zero or less when it is."""
-        return self.wrote_at + self.heartbeat - time.monotonic()
-
-    def idle(self, seconds: float | None = None) -> None:
-        """Wait until a heartbeat is due, where the stream's own code runs and not the source's.
-
-        It may return at once, and when the stream has to end: `check` tells.
-        """
-        self.enter()
-        try:
-            due = max(self.beat_due(), 0)
-            self.wait(due if seconds is None else min(due, seconds))
-        finally:
-            self.leave()
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Block until `wake` was called (true) or ``seconds`` have passed.  Raises `Ended`."""
-        self.check()
-        awake = self._awake()
-        woken = self._sleep(awake, seconds)
-        awake.clear()
-        self.check()
-        return woken
-
-    def _sleep(self, awake: threading.Event, seconds: float | None) -> bool:
-        if seconds is not None:
-            return awake.wait(seconds)
-        # gevent takes a thread of its own that waits without end for one that waits in vain.
-        while not awake.wait(LONGEST):
-            pass
-        return True
-
-    def wake(self) -> None:
-        """End the wait that goes on, or else the next one, from any thread."""
-        self._awake().set()
-
-    def _awake(self) -> threading.Event:
-        # Made once it is needed, and only once: `wait` and `wake` may both be the first.
-        if self._flag is None:
-            with _making:
-                self._flag = self._flag or threading.Event()
-        return self._flag
-
-
-_making = RLock()
-_current: ContextVar[Client | None] = ContextVar("ssekit_client", default=None)
-
-
-def current() -> Client:
-    """Return the client that the running code streams to, or one that stands for nobody."""
-    return _current.get() or Client()
-
-
-def become(client: Client) -> None:
-    """Make ``client`` the current one for the rest of this context."""
-    _current.set(client)
-
-
-def under_gevent() -> bool:
-    """Tell whether blocking calls of this process are gevent's."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
-def begin(run: Callable[[], None], name: str) -> None:
-    """Run a function beside everything else from now on, for as long as the process lives.
-
-    That is a daemon thread; under gevent a greenlet of the main thread, where the streams are: one
-    of another thread would run only while that thread waits, and end with it.
-    """
-    if under_gevent():
-        from ssekit.host.loop import begin_in_main_thread
-
-        if begin_in_main_thread(run):
-            return
-    threading.Thread(target=run, name=name, daemon=True).start()
-
-
-def client_of(environ: dict[str, Any], heartbeat: float) -> Client:
-    """Return the client behind a WSGI request."""
-    given = environ.get("ssekit.client")
-    if isinstance(given, Client):
-        given.heartbeat = heartbeat
-        return given
-    if under_gevent():
-        from ssekit.host.greenlets import GreenletClient
-
-        return GreenletClient(heartbeat)
-    from ssekit.host.threads import ThreadClient
-
-    return ThreadClient(heartbeat)
+__all__ = [
+    "ENDING",
+    "EXPIRED",
+    "LEFT",
+    "Client",
+    "Ended",
+    "become",
+    "begin",
+    "client_of",
+    "current",
+    "failed",
+    "under_gevent",
+]

@@ -29,9 +29,9 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent.queue import Channel, Empty
 
-from ssekit.host import LEFT, Client, Ended
-from ssekit.host.loop import loop_of_process
-from ssekit.servers import Connection, plain
+from ssekit.host.client import LEFT, Client, Ended
+from ssekit.host.eventloop import loop_of_process
+from ssekit.host.wsgi_servers import Connection, plain
 from ssekit.wire import HEARTBEAT
 
 log = logging.getLogger("ssekit.host")

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from ssekit.host import ENDING, EXPIRED, LEFT, Client, Ended
-from ssekit.servers import Connection
+from ssekit.host.client import ENDING, EXPIRED, LEFT, Client, Ended
+from ssekit.host.wsgi_servers import Connection
 from ssekit.wire import HEARTBEAT
 
 PATIENCE = 2.0

@@ -13,9 +13,9 @@ import select
 import threading
 import time
 
-from ssekit.host import ENDING, LEFT, Client
-from ssekit.host.departures import Departures
-from ssekit.servers import Connection
+from ssekit.host.client import ENDING, LEFT, Client
+from ssekit.host.disconnects import Disconnects
+from ssekit.host.wsgi_servers import Connection
 from ssekit.wire import HEARTBEAT
 
 TICK = 0.05
@@ -86,7 +86,7 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self._departures = Departures()
+        self._disconnects = Disconnects()
         self._clients: set[ThreadClient] = set()
         self._some = threading.Event()
         self._lock = threading.Lock()
@@ -99,25 +99,25 @@ class _Watcher:
             self._clients.add(client)
             if socket is not None:
                 client.descriptor = socket.fileno()
-                self._departures.watch(client.descriptor, client)
+                self._disconnects.watch(client.descriptor, client)
             self._some.set()
 
     def remove(self, client: ThreadClient) -> None:
         with self._lock:
             self._clients.discard(client)
-            self._departures.forget(client.descriptor)
+            self._disconnects.forget(client.descriptor)
             if not self._clients:
                 self._some.clear()
 
     def _run(self) -> None:
         someone_left = select.poll()
-        if self._departures.fileno() >= 0:
-            someone_left.register(self._departures.fileno(), select.POLLIN)
+        if self._disconnects.fileno() >= 0:
+            someone_left.register(self._disconnects.fileno(), select.POLLIN)
         while self._some.wait():
             someone_left.poll(TICK * 1000)
             # Under the lock no descriptor can be closed and given to the next client meanwhile.
             with self._lock:
-                self._departures.collect()
+                self._disconnects.collect()
                 for client in self._clients:
                     client.end_with_process()
 

@@ -14,12 +14,12 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ssekit import BrokerUnavailable, Hub, Stream
-from ssekit.host import sends
-from ssekit.limits import open_streams
+from ssekit.host import batch_send
+from ssekit.stream.admission import open_streams
 from tests.apps.sources import upper
 
 logging.basicConfig(level=logging.INFO)
-sends.BATCH = int(os.environ.get("BATCH", sends.BATCH))
+batch_send.BATCH = int(os.environ.get("BATCH", batch_send.BATCH))
 limit = os.environ.get("MAX_STREAMS")
 hub = Hub(
     os.environ.get("HUB", "memory:"),

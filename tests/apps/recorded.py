@@ -15,24 +15,24 @@ EPOCH = "1760000000000"
 
 
 def events() -> Iterator[Event]:
-    """Three events with heartbeats between them, and then the farewell."""
+    """Three events with heartbeats between them, and then the closing_retry."""
     yield Event("one", id=f"{EPOCH}-1")
     time.sleep(BEAT * 1.5)
     yield Event("two\nlines", event="tick", id=f"{EPOCH}-2")
     time.sleep(BEAT * 1.5)
     yield Event({"three": "\u4e09"}, id=f"{EPOCH}-3")
-    raise RuntimeError("so that the stream says farewell")
+    raise RuntimeError("so that the stream says closing_retry")
 
 
 def stages(request: Request) -> Iterator[Event]:
-    """Opening, heartbeats, an event, heartbeats, farewell; and after the id the last event."""
+    """Opening, heartbeats, an event, heartbeats, closing_retry; and after the id the last event."""
     time.sleep(BEAT * 3.5)
     if request.headers.get("Last-Event-ID") == f"{EPOCH}-1":
         yield Event("end", id=f"{EPOCH}-2")
         time.sleep(60)
     yield Event("one", id=f"{EPOCH}-1")
     time.sleep(BEAT * 3.5)
-    raise RuntimeError("so that the stream says farewell")
+    raise RuntimeError("so that the stream says closing_retry")
 
 
 ROUTES = {

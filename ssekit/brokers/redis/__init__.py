@@ -1,0 +1,1 @@
+"""``redis:``, a log in a Redis or Valkey server, for many machines."""

@@ -1,0 +1,1 @@
+"""``sqlite:``, a log in a file, for every process of one machine."""

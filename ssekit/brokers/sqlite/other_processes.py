@@ -1,0 +1,237 @@
+"""The processes of one machine that follow the same file, and how they wake each other.
+
+`ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
+one datagram socket for each waiter; to ring is to send each of them one byte.  The kernel wakes
+them within microseconds, and nobody has to be running in between.  A socket whose process has died
+refuses, and is removed by whoever finds out.
+
+This is only the quick way: where there can be no such folder, and for whoever may not write to a
+socket in it, followers look at the file now and then as well.  A datagram carries nothing, and a
+false one costs a look at the file.  Still the folder is used only if it was made by somebody who
+may write to the file, and if others may write to it no more than to the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import stat
+from _socket import AF_UNIX, SOCK_DGRAM
+from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
+from contextlib import suppress
+
+from ssekit.host.wakeup import Bell, NativeLock
+
+_LONGEST_PATH = 100  # sun_path has 108 bytes on Linux and 104 elsewhere
+_log = logging.getLogger("ssekit.brokers")
+
+
+class Neighbours:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._path = file + "-wake"
+        self._lock = NativeLock()
+        self._warned = False
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._folder = -1
+        self._identity = (0, 0)
+        self._sender: NativeSocket | None = None
+        self._own: set[str] = set()
+
+    def bell(self) -> Bell:
+        """A bell that every process can ring; if that cannot be, one for this process."""
+        try:
+            return DoorBell(self)
+        except FileNotFoundError:
+            pass  # the file was just deleted: the next look makes it anew
+        except OSError as error:
+            if not self._closed:  # in the middle of it, and then nobody waits any more
+                self._warn(f"{error}: events of other processes arrive with a delay")
+        return DeafBell()
+
+    def ring(self) -> None:
+        """Ring the door bells of all other processes."""
+        try:
+            with self._lock:
+                self._ring()
+        except FileNotFoundError:
+            pass  # the file was just deleted: whoever follows it will find out
+        except OSError as error:
+            self._warn(f"{error}: followers notice new events with a delay")
+
+    def _ring(self) -> None:
+        if self._closed or not self._open():
+            return  # nobody follows
+        if self._sender is None:
+            self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
+            self._sender.setblocking(False)
+        for name in os.listdir(self._folder):
+            if name not in self._own:
+                self._ring_one(self._sender, name)
+
+    def _ring_one(self, sender: NativeSocket, name: str) -> None:
+        try:
+            sender.sendto(b"\0", self._address(name))
+        except BlockingIOError:
+            pass  # its queue is full: it has been rung and not yet heard
+        except ConnectionRefusedError:
+            with suppress(OSError):  # not ours to remove, or another process was quicker
+                found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+                if stat.S_ISSOCK(found.st_mode):
+                    os.unlink(name, dir_fd=self._folder)
+        except OSError:
+            pass  # it has just gone, or belongs to another user: that one looks now and then
+
+    def bind(self, socket: NativeSocket) -> tuple[str, tuple[int, int]]:
+        """Bind the socket in the folder; returns its name and which folder it was."""
+        with self._lock:
+            self._make()
+            if self._closed or not self._open():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
+            name = secrets.token_hex(8)
+            socket.bind(self._address(name))
+            with suppress(OSError):  # then only this user can ring it, and others' news comes late
+                mode = stat.S_IMODE(os.stat(self._file).st_mode) & 0o666
+                os.chmod(name, mode, dir_fd=self._folder)
+            self._own.add(name)
+            return name, self._identity
+
+    def is_there(self, name: str, identity: tuple[int, int]) -> bool:
+        """Whether a bound name can still be found by the others."""
+        with self._lock:
+            try:
+                if self._closed or not self._open() or identity != self._identity:
+                    return False
+                os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+            except OSError:
+                return False
+            return True
+
+    def unbind(self, name: str, identity: tuple[int, int]) -> None:
+        with self._lock:
+            self._own.discard(name)
+            with suppress(OSError):  # gone already, which is what is wanted
+                if self._open() and identity == self._identity:
+                    os.unlink(name, dir_fd=self._folder)
+            if self._closed:
+                self._let_go()
+
+    def close(self) -> None:
+        """Let go of the folder; the last bell does so again."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def abandon(self) -> None:
+        """Close this process's copies after a fork."""
+        self._lock = NativeLock()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+        if self._sender is not None:
+            self._sender.close()
+        self._begin()
+
+    def _make(self) -> None:
+        """Make the folder, for those who may write to the file."""
+        file = os.stat(self._file)
+        mode = 0o700 | sum(bits for bits in (0o070, 0o007) if file.st_mode & bits & 0o022)
+        try:
+            os.mkdir(self._path, 0o700)
+        except FileExistsError:
+            return
+        if mode != 0o700:
+            with suppress(OSError):  # a group that is not ours: then its members' news comes late
+                os.chown(self._path, -1, file.st_gid)
+                os.chmod(self._path, mode)
+
+    def _open(self) -> bool:
+        """Have the folder open, if there is one; raises `OSError` if it must not be used."""
+        try:
+            now = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if self._folder >= 0 and self._identity == (now.st_dev, now.st_ino):
+            return True
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+        folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        made, file = os.fstat(folder), os.stat(self._file)
+        writers = {os.geteuid(), file.st_uid, 0}
+        shared = file.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if (made.st_uid not in writers and not shared) or (
+            made.st_mode & ~file.st_mode & stat.S_IWOTH
+        ):
+            os.close(folder)
+            raise PermissionError(errno.EPERM, "somebody else's folder", self._path)
+        self._folder, self._identity = folder, (made.st_dev, made.st_ino)
+        return True
+
+    def _address(self, name: str) -> str:
+        path = os.path.join(self._path, name)
+        if len(os.fsencode(path)) <= _LONGEST_PATH:
+            return path
+        # However long the path is, the open folder has a short name too, on Linux.
+        return f"/proc/self/fd/{self._folder}/{name}"
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning("no quick wake-up beside %s: %s", self._file, text)
+
+
+class DoorBell(Bell):
+    """A bell in the folder, for every process to ring."""
+
+    def __init__(self, neighbours: Neighbours) -> None:
+        self._neighbours = neighbours
+        self._socket = NativeSocket(AF_UNIX, SOCK_DGRAM)
+        self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
+        try:
+            self._socket.setblocking(False)
+            self._sender.setblocking(False)
+            self._name, self._folder = neighbours.bind(self._socket)
+            self._sender.connect(self._socket.getsockname())
+        except BaseException:
+            self.abandon()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # its queue is full: it has been rung and not yet heard
+            self._sender.send(b"\0")
+
+    def silence(self) -> None:
+        try:
+            while True:
+                self._socket.recv(1)
+        except BlockingIOError:
+            pass  # nothing more
+
+    def usable(self) -> bool:
+        return self._neighbours.is_there(self._name, self._folder)
+
+    def close(self) -> None:
+        self._neighbours.unbind(self._name, self._folder)
+        self.abandon()
+
+    def abandon(self) -> None:
+        self._socket.close()
+        self._sender.close()
+
+
+class DeafBell(Bell):
+    """What there is instead, heard by this process alone; tried anew at the next wait."""
+
+    def usable(self) -> bool:
+        return False

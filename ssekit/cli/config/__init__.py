@@ -1,0 +1,90 @@
+"""``ssekit config SERVER``: a complete configuration for a server that ssekit runs under or behind.
+
+Every text is a pure function of a frozen value (`Site` or `Unit`).  This module turns options into
+that value and prints; what the servers make of the texts is measured with the real servers in the
+tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ssekit.cli.common import Usage
+from ssekit.cli.config.apache import apache
+from ssekit.cli.config.lighttpd import lighttpd
+from ssekit.cli.config.nginx import nginx
+from ssekit.cli.config.site import Refused, Site, Unit
+from ssekit.cli.config.systemd import systemd
+
+__all__ = ["Refused", "Site", "Unit", "apache", "lighttpd", "nginx", "options", "run", "systemd"]
+
+GUNICORN = "127.0.0.1:8000"
+CGI_FOLDER = "/usr/lib/cgi-bin"
+
+SERVERS: dict[str, tuple[Callable[[Any], str], dict[str, str], str]] = {
+    "nginx": (nginx, {"upstream": GUNICORN}, "nginx in front of gunicorn"),
+    "apache": (apache, {"upstream": GUNICORN}, "Apache in front of gunicorn, or running scripts"),
+    "lighttpd": (lighttpd, {"cgi": CGI_FOLDER}, "lighttpd running scripts, or before gunicorn"),
+    "fcgiwrap": (nginx, {"cgi": CGI_FOLDER}, "nginx running scripts through fcgiwrap"),
+    "systemd": (systemd, {}, "gunicorn as a service"),
+}
+"""The text of each server, and what it serves where neither --upstream nor --cgi is given."""
+
+EPILOG = """\
+examples:
+  ssekit config nginx --name example.org --certificate /etc/ssl/site.pem --key /etc/ssl/site.key
+  ssekit config apache --cgi /usr/lib/cgi-bin
+  ssekit config systemd wsgi:app --workers 4
+ssekit config SERVER --help lists the options of each.
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to ``parser``."""
+    parser.description = "Print a complete configuration for a server."
+    parser.epilog = EPILOG
+    servers = parser.add_subparsers(dest="server", required=True, metavar="SERVER")
+    for name, (_, _, about) in SERVERS.items():
+        server = servers.add_parser(name, help=about, description=f"Print: {about}.")
+        (_unit_options if name == "systemd" else _site_options)(server)
+
+
+def _site_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--name", default="_", help="the server name (default: every name)")
+    add("--listen", default="", metavar="[ADDRESS:]PORT", help="default 80, with TLS 443")
+    add("--upstream", default="", metavar="HOST:PORT|unix:PATH", help="where gunicorn listens")
+    add("--prefix", default="/", metavar="PATH", help='the path of the site, such as "/live/"')
+    add("--certificate", default="", metavar="FILE", help="the PEM file for TLS")
+    add("--key", default="", metavar="FILE", help="its private key")
+    add("--no-http2", dest="http2", action="store_false", help="HTTP/1.1 only, also with TLS")
+    add("--cgi", default="", metavar="FOLDER", help="a folder of scripts, served at cgi-bin/")
+    add("--fcgiwrap", default=Site.fcgiwrap, metavar="HOST:PORT|unix:PATH", help="for nginx")
+
+
+def _unit_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", nargs="?", default="wsgi:app", metavar="MODULE:APP")
+    add("--folder", default="/srv/ssekit", help="where the application is")
+    add("--bind", default=GUNICORN, metavar="HOST:PORT|unix:PATH", help="where gunicorn listens")
+    add("--user", default="www-data", help="who runs it")
+    add("--gunicorn", default="/srv/ssekit/.venv/bin/gunicorn", help="gunicorn's command")
+    add("--workers", type=int, default=1, help="processes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the configuration.  Raises `Usage` for options that a server would misread."""
+    text, default, _ = SERVERS[arguments.server]
+    kind = Unit if arguments.server == "systemd" else Site
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
+    if kind is Site and not given["upstream"] and not given["cgi"]:
+        given.update(default)
+    try:
+        sys.stdout.write(text(kind(**given)))
+    except Refused as error:
+        raise Usage(str(error)) from error
+    return 0

@@ -1,0 +1,67 @@
+"""gunicorn as a systemd service."""
+
+from __future__ import annotations
+
+from ssekit.cli.config.site import Unit
+
+_TEXT = """\
+# gunicorn with ssekit as a service, as `ssekit config systemd` prints it. Put it into
+# /etc/systemd/system/ssekit.service and then:
+#   systemctl daemon-reload && systemctl enable --now ssekit
+#
+# A deploy is `systemctl reload ssekit`: new workers take over, and every open stream is told to
+# come back after a moment of its own and ends; with its last event's id it misses nothing.
+
+[Unit]
+Description=ssekit: {target} under gunicorn
+After=network.target
+
+[Service]
+Type=notify
+NotifyAccess=main
+User={user}
+WorkingDirectory={folder}
+
+# The hub's log, where this user may write. The command line finds it by the same variable.
+StateDirectory=ssekit
+Environment=SSEKIT_URL=sqlite:////var/lib/ssekit/hub.db
+
+{runtime}ExecStart={gunicorn} -k gevent --workers {workers} --bind {bind} {target}
+ExecReload=/bin/kill -s HUP $MAINPID
+
+# SIGTERM to gunicorn alone, which ends its streams and is gone in two seconds.
+KillMode=mixed
+TimeoutStopSec=10
+
+# A stream is a descriptor, and the default of 1024 is the first limit that one meets.
+LimitNOFILE=65536
+
+Restart=on-failure
+NoNewPrivileges=true
+PrivateTmp=true
+ProtectSystem=full
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def systemd(unit: Unit) -> str:
+    """Return the file for ``/etc/systemd/system``."""
+    return _TEXT.format(
+        target=unit.target,
+        user=unit.user,
+        folder=unit.folder,
+        gunicorn=unit.gunicorn,
+        workers=unit.workers,
+        bind=unit.bind,
+        runtime=_runtime(unit.bind),
+    )
+
+
+def _runtime(bind: str) -> str:
+    """A socket in its own folder below /run needs the folder, and the user cannot make it."""
+    parts = bind.removeprefix("unix:").split("/")
+    if bind.startswith("unix:") and len(parts) == 4 and parts[1] == "run":
+        return f"RuntimeDirectory={parts[2]}\n"
+    return ""

@@ -1,0 +1,112 @@
+"""The command line ``ssekit``: finds the command, runs it, turns its errors into exit codes.
+
+A command is a module with ``options(parser)`` and ``run(arguments) -> int``.  Only the one asked
+for is imported, so that ``ssekit --help`` needs nothing installed and answers at once.  An error
+of the family `SSEError` is one line on standard error; any other is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import ssekit
+from ssekit.cli.common import Usage, printable, say
+from ssekit.errors import SSEError
+
+COMMANDS = {
+    "serve": ("ssekit.cli.serve", "serve a script, a folder of scripts or an application"),
+    "publish": ("ssekit.cli.publish", "publish an event, or a line at a time, on a channel"),
+    "listen": ("ssekit.cli.listen", "print the events of a URL or of channels as they come"),
+    "doctor": ("ssekit.cli.doctor", "examine a stream: who buffers, cuts, or says the wrong thing"),
+    "config": ("ssekit.cli.config", "print the configuration of a server for streams"),
+}
+OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
+"""Packages that a command may need and an installation may lack."""
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What goes wrong where standard output is a file.  A hub's own troubles are an SSEError each."""
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+CODES = """\
+exit codes:
+  0    done; also when whoever reads the output has closed it
+  1    failed, and standard error says why; of doctor: it has found something
+  2    wrong usage
+  130  ended by Ctrl-C
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, ``sys.argv`` by default, and return its exit code."""
+    logging.basicConfig(format="ssekit: %(message)s", level=logging.WARNING)
+    # A shell may have closed them (<&-): then there is nothing to read, and nobody who reads.
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _write_no_more()
+        return OK
+    except SSEError as error:
+        say(str(error))
+        return FAILED
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _write_no_more()
+        say(f"standard output cannot be written: {error.strerror}")
+        return FAILED
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in OPTIONAL:
+            raise
+        say(str(error))
+        return FAILED
+
+
+def _write_no_more() -> None:
+    """Python flushes standard output once more as it ends, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    if chosen.command not in COMMANDS:
+        parser.error(f"there is no command {printable(chosen.command)!r}; see ssekit --help")
+    module, _ = COMMANDS[chosen.command]
+    command = importlib.import_module(module)
+    own = argparse.ArgumentParser(
+        prog=f"ssekit {chosen.command}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.options(own)
+    try:
+        return int(command.run(own.parse_args(chosen.arguments)))
+    except Usage as error:
+        own.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    table = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="ssekit",
+        usage="ssekit COMMAND ...",
+        description="Server-Sent Events from plain, synchronous Python.",
+        epilog=f"commands:\n{table}\n\nssekit COMMAND --help says more of each.\n\n{CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ssekit {ssekit.__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,100 @@
+"""``ssekit publish``: events from the command line into the hub, each with its id printed.
+
+It writes to the broker directly, without a server in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ssekit.cli.common import Usage, hub_of, hub_option, misuse, say
+from ssekit.errors import BrokerUnavailable, InvalidEvent
+
+if TYPE_CHECKING:
+    from ssekit.hub import Hub
+
+EPILOG = """\
+Without DATA each line of standard input becomes an event as soon as it has come; bytes that are
+not UTF-8 are shown as U+FFFD. With - as DATA all of standard input becomes one event. The ids of
+the events are printed, one a line.
+
+examples:
+  ssekit publish news "hello, everybody"
+  ssekit publish news '{"title": "hello"}' --json --event headline
+  make 2>&1 | ssekit publish build --lines
+  ssekit publish news - < article.txt
+
+If the hub cannot take a line, the lines after it are still tried, and the exit code is 1 at the
+end: the command that writes them is not stopped.
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Publish an event, or a line at a time, on a channel of the hub."
+    parser.epilog = EPILOG
+    parser.add_argument("channel", metavar="CHANNEL")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="the event's data, or -")
+    parser.add_argument(
+        "--lines", action="store_true", help="publish the lines of standard input as they come"
+    )
+    parser.add_argument("--json", action="store_true", help="the data is JSON; refuse other data")
+    parser.add_argument("--event", metavar="NAME", help="the event's type, for instance headline")
+    parser.add_argument(
+        "--retry", type=int, metavar="MS", help="how long clients wait before they come back"
+    )
+    hub_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.lines and arguments.data is not None:
+        raise Usage("DATA and --lines exclude each other")
+    with hub_of(arguments) as hub:
+        if arguments.data is None:
+            return _publish_lines(hub, arguments)
+        data = sys.stdin.buffer.read() if arguments.data == "-" else arguments.data
+        _publish(hub, arguments, data)
+        return 0
+
+
+def _publish(hub: Hub, arguments: argparse.Namespace, text: str | bytes) -> None:
+    data = _json(text) if arguments.json else text
+    with misuse():
+        event = hub.publish(arguments.channel, data, event=arguments.event, retry=arguments.retry)
+    print(event.id, flush=True)
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidEvent(f"the data is not JSON: {error}") from error
+
+
+def _publish_lines(hub: Hub, arguments: argparse.Namespace) -> int:
+    if sys.stdin.isatty():
+        say("each line is published as you end it; Ctrl-D ends")
+    lost = 0
+    away = False
+    for line in _lines():
+        try:
+            _publish(hub, arguments, line)
+        except (BrokerUnavailable, InvalidEvent) as error:
+            if not (away and isinstance(error, BrokerUnavailable)):  # once for an outage
+                say(str(error))
+            away = isinstance(error, BrokerUnavailable)
+            lost += 1
+        else:
+            away = False
+    if lost:
+        say(f"{lost} {'line was' if lost == 1 else 'lines were'} not published")
+    return 1 if lost else 0
+
+
+def _lines() -> Iterator[str]:
+    # readline: iterating over a file may wait for more than the line that has come.
+    while line := sys.stdin.buffer.readline():
+        yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace")

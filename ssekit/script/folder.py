@@ -1,0 +1,212 @@
+"""Streaming scripts as WSGI applications: one run of the file for each client.
+
+The run happens inside the WSGI call and sends with the server's ``write`` (PEP 3333, "The write()
+Callable"), so it needs no second thread or greenlet and no queue: the file's loop is the stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from ssekit import host
+from ssekit.errors import SSEError
+from ssekit.host import wsgi_servers
+from ssekit.script import run as runs
+from ssekit.stream.admission import Limit, rejection
+from ssekit.stream.response import Answer, Headers, Offer, Pairs, closing_retry, plain_answer
+from ssekit.wire import HEARTBEAT
+
+log = logging.getLogger("ssekit.script")
+
+
+class Script:
+    """A WSGI application that runs a file anew for each client.
+
+    ``heartbeat`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed is read
+    again.  A file that is missing is answered 404, one that fails before its first event 500; what
+    went wrong is logged with its traceback.  Modules beside the file can be imported, as in a
+    terminal, but the process has each of them only once, and one of that name elsewhere wins.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+    ) -> None:
+        self._path = Path(path).resolve()
+        self._heartbeat = heartbeat
+        self._offer = Offer(origins=origins)
+        self._limit = Limit()
+        self._compiled: tuple[tuple[int, int], CodeType] | None = None
+        # As for a script that the interpreter runs, but behind all else: it is the whole process's.
+        if (folder := str(self._path.parent)) not in sys.path:
+            sys.path.append(folder)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        answer = self._offer.answer(environ)
+        if answer.streams:
+            admission = self._limit.admit(environ)
+            if admission is None:
+                failed: Answer | None = rejection(environ, self._offer.cors(environ))
+            else:
+                try:
+                    failed = self._stream(environ, start_response)
+                finally:
+                    admission.end()
+            if failed is None:
+                return []
+            answer = failed
+        return answer.give(environ, start_response)
+
+    def _stream(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
+        """Run the file for this client; return the answer if it has sent none."""
+        try:
+            code = self._code()
+        except FileNotFoundError:
+            return _missing(self._offer.cors(environ))
+        except (OSError, SyntaxError, ValueError):
+            log.exception("the script %s cannot be run", self._path)
+            return _failed(self._offer.cors(environ))
+        run = WsgiRun(environ, start_response, self._offer, self._heartbeat)
+
+        def whole_file() -> None:
+            exec(code, {"__name__": "__main__", "__file__": str(self._path)})  # noqa: S102
+
+        # A context of its own: what the run sets for itself is not there for the next request.
+        done = contextvars.copy_context().run(run.execute, whole_file, self._path.name)
+        return None if done else _failed(self._offer.cors(environ))
+
+    def _code(self) -> CodeType:
+        state = self._path.stat()
+        version = (state.st_mtime_ns, state.st_size)
+        if self._compiled is None or self._compiled[0] != version:
+            # Without the __future__ imports of this very module, which are not the script's.
+            code = compile(self._path.read_bytes(), str(self._path), "exec", dont_inherit=True)
+            self._compiled = version, code
+        return self._compiled[1]
+
+
+class Folder:
+    """A WSGI application that serves the scripts of a folder: ``/clock.py`` runs ``clock.py``.
+
+    Only ``.py`` files of the folder itself are served, not those whose name begins with a dot or
+    an underscore, and no link that leads out of it.  The options are those of `Script`.
+    Raises NotADirectoryError if there is no such folder.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+    ) -> None:
+        self._folder = Path(path).resolve()
+        if not self._folder.is_dir():
+            raise NotADirectoryError(f"there is no folder {str(path)!r}")
+        self._options: dict[str, Any] = {"heartbeat": heartbeat, "origins": origins}
+        self._scripts: dict[str, Script] = {}
+        self._offer = Offer(origins=origins)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        name = str(environ.get("PATH_INFO", "")).removeprefix("/")
+        script = self._script(name)
+        if script is None:
+            return _missing(self._offer.cors(environ)).give(environ, start_response)
+        return script(environ, start_response)
+
+    def _script(self, name: str) -> Script | None:
+        if not name.endswith(".py") or name[:1] in "._" or {"/", "\\", "\0"} & set(name):
+            return None
+        path = self._folder / name
+        if path.resolve().parent != self._folder or not path.is_file():
+            self._scripts.pop(name, None)
+            return None
+        return self._scripts.setdefault(name, Script(path, **self._options))
+
+
+def _missing(cors: Headers) -> Answer:
+    return plain_answer("404 Not Found", "There is no such script.", cors)
+
+
+def _failed(cors: Headers) -> Answer:
+    return plain_answer(
+        "500 Internal Server Error", "The script failed; the server's log says why.", cors
+    )
+
+
+class WsgiRun(runs.Run):
+    """A run inside a WSGI call (PEP 3333, "The write() Callable")."""
+
+    def __init__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], offer: Offer, beat: float
+    ) -> None:
+        super().__init__()
+        self.environ = environ
+        self.client = host.client_of(environ, beat)
+        self._start_response = start_response
+        self._offer = offer
+        self._send: Callable[[bytes], Any] = self._not_begun
+
+    def execute(self, function: Callable[[], object], name: str) -> bool:
+        """Run the script to its end; false if it failed before it had begun to send."""
+        runs.become(self)
+        try:
+            try:
+                with contextlib.suppress(SystemExit):  # A script may end itself with sys.exit().
+                    function()
+                self.begin()
+            finally:
+                self.client.leave()
+        except host.Ended as ended:
+            if ended.reason != host.LEFT:
+                self._last(closing_retry())
+        except BaseException as error:
+            if not host.failed(error):
+                raise
+            log.exception("the script %s failed; its stream ends", name)
+            if not self.begun:
+                return False
+            self._last(closing_retry())
+        finally:
+            self.client.detach()
+        return True
+
+    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
+        answer = self._offer.answer(self.environ, headers)
+        write = self._start_response(answer.status, answer.headers)
+        if isinstance(getattr(write, "__self__", None), list):
+            raise SSEError(
+                "the framework keeps what a script sends until the script ends; mount the folder "
+                "beside the framework, for example with werkzeug's DispatcherMiddleware"
+            )
+        self.begun = True
+        self._send = write
+        self.client.wrote(HEARTBEAT)
+        self._write(HEARTBEAT)
+        connection = wsgi_servers.find(write=write)
+        if connection is not None:
+            self._send = connection.write
+        self.client.attach(connection)
+
+    def _write(self, block: bytes) -> None:
+        try:
+            self._send(block)
+        except OSError as error:
+            self.client.ended = self.client.ended or host.LEFT
+            raise host.Ended(host.LEFT) from error
+
+    def _last(self, block: bytes) -> None:
+        with contextlib.suppress(host.Ended):
+            self._write(block)
+
+    def _not_begun(self, block: bytes) -> None:
+        raise AssertionError("a block was put before the run had begun")

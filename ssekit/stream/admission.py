@@ -1,0 +1,149 @@
+"""How many streams a process may have open, so that it still answers when it has enough of them.
+
+The edges ask for an `Admission` before a source is called, and give it back when the stream ends.
+Limits come from the process (descriptors), from the server (gunicorn answers nobody any more once
+its greenlets are used up), and from whoever made the stream or the hub.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+from _thread import RLock
+from collections.abc import Mapping
+from typing import Any
+
+from ssekit import host
+from ssekit.host import wsgi_servers
+from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
+
+COME_BACK = 10_000
+"""Milliseconds, give or take half, after which a client that was turned away may come again."""
+
+# The interpreter's own lock, the only one that gevent leaves alone: it is held for moments in which
+# nothing waits, and gevent's would not do for threads and greenlets at once.
+_lock = RLock()
+
+
+class Admission:
+    """One stream that was let in; to be given back once, with `end`."""
+
+    __slots__ = ("_address", "_held", "_limit")
+
+    def __init__(self, limit: Limit, address: str | None) -> None:
+        self._limit: Limit | None = limit
+        self._address = address
+        self._held = True
+
+    def release(self) -> None:
+        """The stream has no greenlet or thread of its own any more."""
+        if self._held:
+            self._held = False
+            _process.held -= 1
+
+    def end(self) -> None:
+        """The stream is over."""
+        with _lock:
+            limit, self._limit = self._limit, None
+            if limit is not None:
+                self.release()
+                limit.leave(self._address)
+
+
+class Limit:
+    """A bound on the streams of one hub in this process.
+
+    ``streams`` bounds all of them, ``per_address`` those of one client address; None does not.
+    The address is ``REMOTE_ADDR``: behind a proxy that you trust, wrap the application in
+    werkzeug's ``ProxyFix``, which puts the client's there.
+    """
+
+    def __init__(self, streams: int | None = None, per_address: int | None = None) -> None:
+        for name, value in (("max_streams", streams), ("max_per_address", per_address)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
+        self._streams = streams
+        self._per_address = per_address
+        self._open = 0
+        self._addresses: dict[str, int] = {}
+
+    def admit(self, environ: Mapping[str, Any]) -> Admission | None:
+        """Let a stream in, or return None if there are enough."""
+        address = environ.get("REMOTE_ADDR", "") if self._per_address is not None else None
+        capacity = _capacity()
+        with _lock:
+            if (
+                (self._streams is not None and self._open >= self._streams)
+                or self._crowded(address)
+                or _process.open >= _descriptors()
+                or (capacity is not None and _process.held >= capacity)
+            ):
+                return None
+            self._open += 1
+            _process.open += 1
+            _process.held += 1
+            if address is not None:
+                self._addresses[address] = self._addresses.get(address, 0) + 1
+            return Admission(self, address)
+
+    def leave(self, address: str | None) -> None:
+        """Count one stream less."""
+        self._open -= 1
+        _process.open -= 1
+        if address is not None:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    def _crowded(self, address: str | None) -> bool:
+        if address is None or self._per_address is None:
+            return False
+        return self._addresses.get(address, 0) >= self._per_address
+
+
+class _Process:
+    open = 0
+    held = 0  # of them, those with a greenlet or thread of their own
+
+
+_process = _Process()
+
+
+def open_streams() -> int:
+    """Return how many streams this process has open."""
+    return _process.open
+
+
+def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:
+    """Return the answer to a client for whom there is no room.
+
+    An EventSource gives up for good on a status other than 200 (HTML standard, 9.2.3), so it gets
+    an empty stream and is told when to come back; anybody else gets a 503.
+    """
+    if CONTENT_TYPE in environ.get("HTTP_ACCEPT", "").lower():
+        headers = [
+            ("Content-Type", f"{CONTENT_TYPE}; charset=utf-8"),
+            ("Cache-Control", "no-store"),
+        ]
+        return Answer("200 OK", [*headers, *cors], closing_retry(COME_BACK))
+    seconds = round(COME_BACK / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", str(seconds))]
+    body = b"There are too many streams just now; come back later.\n"
+    return Answer("503 Service Unavailable", [*headers, *cors], body)
+
+
+def _descriptors() -> float:
+    """The streams that the process's limit of open files allows, less what else it may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return float("inf")
+    return soft - max(soft // 20, 40)
+
+
+def _capacity() -> int | None:
+    """The streams with a greenlet each that leave the server some for other requests."""
+    if not host.under_gevent():
+        return None
+    connection = wsgi_servers.find()
+    capacity = connection.capacity if connection is not None else None
+    return None if capacity is None else capacity - max(capacity // 20, 1)

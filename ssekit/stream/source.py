@@ -1,0 +1,88 @@
+"""What a source of events may be, what it gets, and what it may yield.
+
+`ssekit.stream` asks when a stream is made, so that what can never work is an error of its author
+and not of each client.  Nothing here calls a source.  werkzeug is imported only where a request is
+wanted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ssekit.errors import InvalidEvent, SSEError
+from ssekit.wire import Event
+
+Source = Callable[..., Iterable[Any]] | list[Any] | tuple[Any, ...]
+
+
+def check(source: object) -> None:
+    """Raise TypeError for what can be no source of several clients."""
+    if isinstance(source, str | bytes | Mapping):
+        raise TypeError(
+            f"a source is a list or a callable that returns events, not a {type(source).__name__}"
+        )
+    if isinstance(source, Iterator):
+        raise TypeError(
+            "all clients would share this one iterator: give the function that makes it"
+        )
+    if inspect.iscoroutinefunction(source) or inspect.isasyncgenfunction(source):
+        raise TypeError("a source is plain, synchronous Python, not async")
+    if not callable(source) and not isinstance(source, Iterable):
+        raise TypeError(f"a source is a list or a callable, not a {type(source).__name__}")
+
+
+def takes_request(source: Callable[..., Any]) -> bool:
+    """Tell whether a callable has a required positional parameter, which is the request.
+
+    Raises TypeError if it needs more than that.
+    """
+    try:
+        parameters = inspect.signature(source).parameters.values()
+    except ValueError:
+        return False  # Some built-in callables do not tell.
+    needed = [
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(needed) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed):
+        names = ", ".join(parameter.name for parameter in needed)
+        raise TypeError(f"a source gets at most the request, and this one needs more: {names}")
+    return bool(needed)
+
+
+def request_of(environ: dict[str, Any]) -> Any:
+    """Return the `werkzeug.Request` of an environ; raises `SSEError` where werkzeug is missing."""
+    try:
+        from werkzeug import Request
+    except ImportError as error:
+        raise SSEError(
+            "a source that takes the request needs werkzeug: pip install werkzeug"
+        ) from error
+    return Request(environ)
+
+
+def encode(item: object) -> bytes:
+    """Return an item of a source as a block; empty where it sends nothing."""
+    if isinstance(item, Event):
+        return item.encode()
+    if isinstance(item, bytes | bytearray):
+        raise InvalidEvent("a source must yield str, a JSON value or Event(data), not bytes")
+    return b"" if item is None else Event(item).encode()
+
+
+class Stop(Exception):
+    """Raised by a source, when it is called, to end the client's reconnecting for good.
+
+    It is answered with 204 No Content (HTML standard, 9.2.3).  The body of a generator function
+    runs too late for that, when the headers have left: raise it in a function that returns the
+    generator.
+    """
+
+
+def is_http_exception(error: BaseException) -> bool:
+    # Without importing werkzeug: its HTTPException is a WSGI application with get_response.
+    return callable(error) and hasattr(error, "get_response")

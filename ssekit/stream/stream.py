@@ -1,0 +1,136 @@
+"""A source of events as a WSGI application.
+
+`Stream` is the whole interface: a WSGI server, a framework and the hub meet a source through it.
+It calls the source, turns its items into blocks, and lets `ssekit.host` say when to send a
+heartbeat and when to end.  It knows no server and imports no framework; what may be a source, and
+what it may yield, is `ssekit.stream.source`'s to say.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ssekit import host
+from ssekit.errors import SSEError
+from ssekit.stream.admission import Admission, Limit, rejection
+from ssekit.stream.body import Body
+from ssekit.stream.response import Answer, Headers, Offer
+from ssekit.stream.source import Source, Stop, check, is_http_exception, request_of, takes_request
+from ssekit.wire import HEARTBEAT, Event
+
+StartResponse = Callable[..., Any]
+
+LONGEST_SILENCE = 86_400.0
+"""Seconds: as good as never, and no clock refuses to wait for it."""
+
+
+class Stream:
+    """A WSGI application that streams the events of ``source`` to each client.
+
+    ``source`` is a list, or a callable that returns an iterable, called anew for every client; it
+    gets the `werkzeug.Request` if it has a required positional parameter.  Items may be `Event`,
+    ``str``, a JSON value (dict, list, number, bool), or None for "nothing now".  The callable runs
+    before the headers leave, so an error in it is a 500, a werkzeug ``HTTPException`` is its own
+    answer, and `Stop` a 204.
+
+    ``heartbeat``: seconds without a byte after which a comment line is sent.
+    ``retry``: milliseconds that a client waits before it connects again; None leaves it to it.
+    ``headers``: further headers, as pairs.
+    ``methods``: the methods that open the stream; another one is answered 405.
+    ``origins``: a tuple of the origins that may read the stream across origins, with credentials,
+    or ``"*"`` for all, without.
+
+    Raises TypeError for an iterator, which clients would share, a bare ``str``, or a callable that
+    needs more than the request.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        heartbeat: float = 15.0,
+        retry: int | None = None,
+        headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+        methods: Iterable[str] = ("GET",),
+        origins: Iterable[str] = (),
+    ) -> None:
+        check(source)
+        if not heartbeat > 0:
+            raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
+        self._source = source
+        self._wants_request = callable(source) and takes_request(source)
+        self._heartbeat = min(heartbeat, LONGEST_SILENCE)
+        self._retry = retry
+        self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
+        self._offer = Offer(headers=headers, methods=methods, origins=origins)
+        self._limit = Limit()
+        self._body: Callable[..., Body] = Body
+        if callable(source):
+            functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        answer = self._offer.answer(environ)
+        if answer.streams:
+            admission = self._limit.admit(environ)
+            if admission is not None:
+                return self._stream(environ, start_response, answer, admission)
+            answer = rejection(environ, self._offer.cors(environ))
+        return answer.give(environ, start_response)
+
+    def _stream(
+        self,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        answer: Answer,
+        admission: Admission,
+    ) -> Iterable[bytes]:
+        body = None
+        try:
+            body = self._body(
+                self._call(environ),
+                host.client_of(environ, self._heartbeat),
+                admission,
+                path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
+                opening=self._opening,
+                retry=self._retry,
+            )
+            start_response(answer.status, answer.headers)
+            return body
+        except Stop:
+            return self._offer.no_content(environ).give(environ, start_response)
+        except Exception as error:
+            if not is_http_exception(error):
+                raise
+            cors = self._offer.cors(environ)  # Or a page of another origin cannot read why.
+
+            def start(status: str, headers: Headers, *exc_info: Any) -> Any:
+                return start_response(status, [*headers, *cors], *exc_info)
+
+            return error(environ, start)  # type: ignore[no-any-return,operator]
+        finally:
+            if body is None:
+                admission.end()
+
+    def _call(self, environ: dict[str, Any]) -> Iterator[Any]:
+        """Call the source.  What it raises has to reach the server as an error to answer."""
+        try:
+            return self._open(environ)
+        except host.Ended:
+            raise
+        except (OSError, StopIteration, SystemExit) as error:
+            # Servers take these for a client that has left, or for their own end.
+            raise SSEError(f"the source failed: {error!r}") from error
+
+    def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
+        """Return the source's items for one client."""
+        if not callable(self._source):
+            return iter(self._source)
+        items = self._source(request_of(environ)) if self._wants_request else self._source()
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            raise TypeError(
+                f"the source must return an iterable of events, not {type(items).__name__}"
+            )
+        return iter(items)
