@@ -139,16 +139,19 @@ class RedisBroker(Broker):
                 if not known:
                     self._reading.check(after)
                 remaining = min(_LOOK, deadline - time.monotonic())
-                if remaining <= 0:
-                    return [], after
-                most = min(self._batch, contract.BATCH)
-                command = ("XREAD", "COUNT", most, "BLOCK", max(1, int(remaining * 1000)))
-                stream = self._scripts.keys[0]
-                found = follower.ask((*command, "STREAMS", stream, after), remaining, wakeup)
+                found = follower.ask(self._newer(after, remaining), max(remaining, 0), wakeup)
                 if found:
                     break
+                if time.monotonic() >= deadline:
+                    return [], after
                 known = False  # nothing came: see whether it is still the same log
         return self._followed(after, found[0][1])
+
+    def _newer(self, after: str, seconds: float) -> tuple[object, ...]:
+        """Return the command that waits for entries after a cursor."""
+        waits = ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()
+        most = min(self._batch, contract.BATCH)
+        return ("XREAD", "COUNT", most, *waits, "STREAMS", self._scripts.keys[0], after)
 
     def _followed(self, after: str, rows: list[Any]) -> tuple[list[Entry], str]:
         entries = [entry_in_stream(*row) for row in rows]
@@ -223,11 +226,13 @@ class RedisBroker(Broker):
         _check_live(holder, answer)
 
     def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+        self._check_open()
         for some in _some(members):
             packed = _packed(KEYED, channel, some)
             _check_live(holder, self._write("join", channel, holder, *packed))
 
     def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+        self._check_open()
         for some in _some(members):
             packed = _packed(REMOVAL, channel, some)
             self._write("leave", channel, holder, *packed)

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ssekit import host
+from ssekit.brokers.interrupted import INTERRUPTING
 from ssekit.brokers.redis.places import Places
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import Wakeup
@@ -93,25 +94,28 @@ class Connections:
 
     @contextmanager
     def _lend(self, pool: _Pool) -> Iterator[_Line]:
-        me = threading.get_ident()
-        # A call that interrupts one of the same thread, as a signal handler's does, cannot wait
-        # until that one gives its place back.
-        if me in pool.busy or _in_a_foreign_thread():
+        if _in_a_foreign_thread():
             line = self._line(pool)
             try:
                 yield line
             finally:
                 line.close()
             return
-        if not pool.places.take(self._timeout):
-            raise BrokerUnavailable(f"all {MOST} connections of {pool.name} to Redis are busy")
-        pool.busy.add(me)
+        me = threading.get_ident()
+        if me in pool.busy:
+            raise BrokerUnavailable(INTERRUPTING)
+        taken = False
         try:
+            pool.busy.add(me)
+            taken = pool.places.take(self._timeout)
+            if not taken:
+                raise BrokerUnavailable(f"all {MOST} connections of {pool.name} to Redis are busy")
             with self._kept(pool) as line:
                 yield line
         finally:
+            if taken:
+                pool.places.give_back()
             pool.busy.discard(me)
-            pool.places.give_back()
 
     @contextmanager
     def follower(self) -> Iterator[_Line]:
