@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ssekit.errors import BrokerUnavailable
 
-
 INTERRUPTING = (
     "called by a signal handler or a __del__ that interrupted another call of the same broker, so"
     " nothing was done; let the handler set a flag and publish later"
