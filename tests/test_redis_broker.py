@@ -425,7 +425,18 @@ def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
     assert used <= {
         *("eval", "evalsha", "time", "ping", "info", "client", "select", "hello", "type"),
         *("unlink", "xadd", "xrevrange", "xread", "hset", "hsetnx", "hget", "hmget", "hgetall"),
-        *("hdel", "hlen", "hstrlen", "hexists", "hincrby", "zadd", "zrem", "zcard", "zscore", "zrange"),
+        *(
+            "hdel",
+            "hlen",
+            "hstrlen",
+            "hexists",
+            "hincrby",
+            "zadd",
+            "zrem",
+            "zcard",
+            "zscore",
+            "zrange",
+        ),
         *("zrangebylex", "zrevrangebylex", "zlexcount", "zrangebyscore", "zrevrange", "zpopmin"),
     }
 
