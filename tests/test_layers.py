@@ -35,6 +35,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
+    "django": {"ssekit.django"},
     "gevent": {"ssekit.host", "ssekit.hub.fanout"},
     "gunicorn": set(),
     "itsdangerous": {"ssekit.access.tickets"},
