@@ -31,7 +31,7 @@ from tests.clients import Client
 from tests.curl import Curl
 from tests.ports import free_port
 from tests.servers import ROOT, Server, gunicorn
-from tests.waiting import at_best, until
+from tests.waiting import mostly_below, until
 
 APP = "tests.apps.ways:app"
 numbers = count()
@@ -328,7 +328,7 @@ def seconds_to_open(place: Place) -> float:
 
 def test_a_stream_opens_before_there_is_an_event(place: Place) -> None:
     # It may take the start of a script, with all that it imports.
-    assert any(took < 2 for took in at_best(lambda: seconds_to_open(place)))
+    assert mostly_below(2, lambda: seconds_to_open(place))
 
 
 def slowest_of_a_few(place: Place) -> float:
@@ -344,7 +344,7 @@ def slowest_of_a_few(place: Place) -> float:
 
 def test_events_arrive_one_by_one_each_within_100_ms(place: Place) -> None:
     # Two that came together would be seen: the first of them would be 150 ms late.
-    assert any(late < 0.1 for late in at_best(lambda: slowest_of_a_few(place)))
+    assert mostly_below(0.1, lambda: slowest_of_a_few(place))
 
 
 def seconds_to_end(place: Place) -> float:
@@ -363,7 +363,7 @@ def test_the_client_leaving_ends_the_source(place: Place) -> None:
     assert place.heartbeats <= 2
     # A server that polls, and the timer of a script, may take a part of a heartbeat to see it.
     bound = place.heartbeats * HEARTBEAT + HEARTBEAT / 2 if place.heartbeats else 0.1
-    assert any(took < bound for took in at_best(lambda: seconds_to_end(place)))
+    assert mostly_below(bound, lambda: seconds_to_end(place))
 
 
 def test_what_the_client_says_arrives(place: Place) -> None:
