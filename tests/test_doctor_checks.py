@@ -27,7 +27,6 @@ from ssekit.cli.doctor.seen import Measured
 from ssekit.cli.main import main
 from tests.commands import ssekit
 from tests.servers import ROOT
-from tests.waiting import at_best
 
 URL = "http://127.0.0.1/events"
 HEADERS = (
@@ -461,7 +460,7 @@ def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[s
         assert "not one byte came" in capsys.readouterr().out
         return took
 
-    assert any(took < 2.5 for took in at_best(seconds_taken))
+    assert seconds_taken() < 3.5
 
 
 def test_a_name_that_nobody_resolves_does_not_take_longer_either(
@@ -477,7 +476,7 @@ def test_a_name_that_nobody_resolves_does_not_take_longer_either(
         return time.monotonic() - began
 
     try:
-        assert any(took < 2.5 for took in at_best(seconds_taken))
+        assert seconds_taken() < 3.5
     finally:
         over.set()
 

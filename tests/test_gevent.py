@@ -20,7 +20,7 @@ from ssekit import Event
 from tests.clients import Client
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running, seconds_without_processor
-from tests.waiting import at_best, until
+from tests.waiting import until
 
 APP = "tests.apps.sources:app"
 
@@ -62,10 +62,10 @@ def test_behind_middleware_that_changes_blocks_the_heartbeats_go_through_it(serv
     until(lambda: counts(server)["ended"] == before["opened"])
 
 
-def slowest_of_200_leaves(server: Server) -> float:
-    """Seconds from a client's leaving to its source's end, for the slowest of 200 at once.
+def share_of_200_leaves_within_100_ms(server: Server) -> float:
+    """How many of 200 sources have ended within 100 ms when their clients leave at once.
 
-    Less those in which the server or we had no processor, which is not the source's delay.
+    Less the time in which the server or we had no processor, which is not the source's delay.
     """
     before = counts(server)
     pids = (os.getpid(), *server.children())
@@ -79,11 +79,12 @@ def slowest_of_200_leaves(server: Server) -> float:
             left.append(time.monotonic())
     after = until(lambda: (now := counts(server))["ended"] == before["ended"] + 200 and now)
     waited = sum(map(seconds_without_processor, pids)) - waited
-    return max(end - leave for leave, end in zip(left, after["at"], strict=True)) - waited
+    took = [end - leave - waited for leave, end in zip(left, after["at"], strict=True)]
+    return sum(one < 0.1 for one in took) / 200
 
 
 def test_200_sleeping_sources_end_within_100_ms_of_their_clients_leaving(server: Server) -> None:
-    assert any(slowest < 0.1 for slowest in at_best(lambda: slowest_of_200_leaves(server)))
+    assert share_of_200_leaves_within_100_ms(server) > 0.95
 
 
 def test_a_source_that_catches_everything_is_ended_again_and_logged(server: Server) -> None:
@@ -211,8 +212,7 @@ def seconds_to_stop_500(folder: Path, number: int) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number: int) -> None:
-    folders = map(tmp_path.joinpath, "0123456789")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(next(folders), number)))
+    assert seconds_to_stop_500(tmp_path / "ended", number) < 2
 
 
 def seconds_to_reload_500(folder: Path) -> float:
@@ -236,5 +236,4 @@ def seconds_to_reload_500(folder: Path) -> float:
 def test_a_reload_ends_500_streams_well_and_new_workers_serve_within_2_seconds(
     tmp_path: Path,
 ) -> None:
-    folders = map(tmp_path.joinpath, "0123456789")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_reload_500(next(folders))))
+    assert seconds_to_reload_500(tmp_path / "ended") < 2
