@@ -27,7 +27,7 @@ FLOORS = [
     ["access"],
     ["cgi"],
     ["script"],
-    ["browser", "client", "gunicorn", "probe", "testing"],
+    ["browser", "client", "gunicorn", "probe", "testing", "trusted_hosts"],
     ["cli", "demo", "django", "metrics"],
     ["__main__"],
 ]
@@ -36,7 +36,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
     "gevent": {"ssekit.host", "ssekit.hub.fanout"},
-    "gunicorn": set(),
+    "gunicorn": {"ssekit.cli.served"},
     "httpx": {"ssekit.client"},
     "redis": {"ssekit.brokers.redis"},
     "werkzeug": {"ssekit.demo", "ssekit.script", "ssekit.stream.source"},
