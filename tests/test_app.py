@@ -438,6 +438,7 @@ def status_of(url: str) -> dict[str, Any]:
 
 def test_the_status_counts_the_streams_of_all_workers(tmp_path: Path) -> None:
     env = {"SSEKIT_URL": f"sqlite:///{tmp_path}/hub.db", "TMPDIR": str(tmp_path)}
+    env["SSEKIT_SECRET"] = "s"
     with gunicorn("wsgi:app", "--workers", "2", env=env) as server:
         paths = ["/clock", "/hello", "/scripts/count.py", "/events?channel=a"] * 3
         accept = {"Accept": "text/event-stream"}
@@ -456,6 +457,7 @@ def test_the_status_counts_the_streams_of_all_workers(tmp_path: Path) -> None:
             client.close()
         until(lambda: status_of(server.url)["streams"] == 0, what="no stream")
         assert status_of(server.url)["scripts"] == ["clock.py", "count.py"]
+    assert [path for path in os.listdir(tmp_path) if not path.startswith("hub.db")] == []
 
 
 def gone(client: Client) -> bool:

@@ -21,14 +21,15 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import redirect
 
-from ssekit.demo.census import Census
 from ssekit.demo.files import Files
+from ssekit.demo.open_streams import OpenStreams
 from ssekit.demo.publishing import Publishing
 from ssekit.demo.room import Room
 from ssekit.hub import Hub
+from ssekit.hub.counters_file import counters_file
 from ssekit.probe import Probe
 from ssekit.script import Folder
-from ssekit.stream import Stream, admission
+from ssekit.stream import Stream
 from ssekit.stream.timer import every
 from ssekit.trusted_hosts import TrustedHosts
 from ssekit.wire import Event
@@ -65,6 +66,7 @@ def create(
     return Application(
         hub,
         Room(hub, room, secret),
+        OpenStreams(counters_file(url)),
         origins=origins,
         hosts=hosts,
         token=token,
@@ -79,6 +81,7 @@ class Application:
         self,
         hub: Hub,
         room: Room,
+        streams: OpenStreams,
         *,
         origins: str | Iterable[str],
         hosts: Iterable[str],
@@ -95,7 +98,7 @@ class Application:
         self._scripts = Path(scripts) if scripts is not None else None
         self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
         self._publishing = Publishing(hub, token)
-        self._census = Census(admission.open_streams)
+        self._streams = streams
         self._files = Files()
         self._routes = Map(
             [
@@ -130,8 +133,7 @@ class Application:
         request = Request(environ)
         answer: WSGI
         try:
-            if environ.get("wsgi.multiprocess"):
-                self._census.join()
+            self._streams.join()
             _check_mount(environ.get("SCRIPT_NAME", ""))
             if environ.get("PATH_INFO"):
                 endpoint, values = self._routes.bind_to_environ(environ).match()
@@ -148,7 +150,7 @@ class Application:
 
     def _status(self, request: Request) -> WSGI:
         """Answer what the page shows about the server, and asks for every two seconds."""
-        streams, workers = self._census.take(alone=not request.environ.get("wsgi.multiprocess"))
+        streams, workers = self._streams.count()
         scripts = self._scripts.glob("[!._]*.py") if self._scripts is not None else []
         return _json(
             {
