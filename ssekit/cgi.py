@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from ssekit.host import LEFT, Ended
+from ssekit.host import Ended
 from ssekit.host.process import ProcessClient
+from ssekit.host.wsgi_loop import Application, Exchange
 
 MAX_SECONDS = 60.0
 """How long a CGI stream lives by default; the client then connects again and resumes."""
@@ -27,7 +28,7 @@ FAILED = (
 """The whole answer of a CGI process that failed before it had sent anything."""
 
 
-def run(app: Callable[..., Iterable[bytes]], *, max_seconds: float = MAX_SECONDS) -> None:
+def run(app: Application, *, max_seconds: float = MAX_SECONDS) -> None:
     """Answer the one request of this CGI process with the WSGI application ``app``.
 
     ``max_seconds`` bounds the life of a stream: it then ends between two events, with a
@@ -38,17 +39,19 @@ def run(app: Callable[..., Iterable[bytes]], *, max_seconds: float = MAX_SECONDS
     if not max_seconds > 0:
         raise ValueError(f"max_seconds must be seconds above 0, not {max_seconds!r}")
     client = ProcessClient(math.inf, max_seconds)
-    answer = _Answer(client)
+    exchange = Exchange(
+        client, lambda status, headers: client.send_head(head(status, headers)), client.send
+    )
     with client.signals():
         try:
-            answer.send(app(environment(client), answer.start))
+            exchange.run(app, environment(client))
         except Ended:
             pass  # Outside a stream: the process was told to end, or nobody reads.
         except Exception:
-            import traceback  # A start that goes well is the sooner without.
+            import traceback  # A start that goes well is faster without it.
 
             traceback.print_exc(file=sys.stderr)  # The gateway logs it.
-            if not answer.begun:
+            if not exchange.begun:
                 client.send_head(FAILED)
             sys.exit(1)
 
@@ -82,53 +85,13 @@ def environment(client: ProcessClient) -> dict[str, Any]:
     return environ
 
 
-class _Answer:
-    """One answer: what ``start_response`` was told, and the bytes of it that have left."""
-
-    def __init__(self, client: ProcessClient) -> None:
-        self.begun = False
-        self._client = client
-        self._head = b""
-
-    def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        """``start_response`` of PEP 3333."""
-        if exc_info:
-            if self.begun:
-                raise exc_info[1].with_traceback(exc_info[2])
-        elif self._head:
-            raise AssertionError("start_response was called twice without exc_info")
-        self._head = head(status, headers)
-        return self.write
-
-    def write(self, block: bytes) -> None:
-        """``write`` of PEP 3333: the block has left on return."""
-        if not self._head:
-            raise AssertionError("the application gave a block before it called start_response")
-        if not block:
-            return
-        if not self.begun:
-            self.begun = True
-            self._client.send_head(self._head)
-        self._client.send(block)
-
-    def send(self, blocks: Iterable[bytes]) -> None:
-        try:
-            for block in blocks:
-                self.write(block)
-                if self._client.ended == LEFT:
-                    break
-            if not self.begun:
-                self.begun = True
-                self._client.send_head(self._head)
-        finally:
-            close = getattr(blocks, "close", None)
-            if close is not None:
-                close()
-
-
 def head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the head of a CGI answer (RFC 3875, section 6)."""
-    lines = [f"Status: {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
+    """Return the head of a CGI answer (RFC 3875, section 6).
+
+    Raises ValueError for a line break or NUL in it, which would add headers or begin the body.
+    """
+    lines = [f"Status: {status}", *(f"{name}: {value}" for name, value in headers)]
+    for line in lines:
+        if {"\r", "\n", "\0"} & set(line):
+            raise ValueError(f"a header must not contain CR, LF or NUL: {line!r:.80}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -209,6 +209,12 @@ run(app)
     )
 
 
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\0b"])
+def test_a_header_cannot_add_lines_to_a_cgi_answer(value: str) -> None:
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        cgi.head("200 OK", [("X-Mine", value)])
+
+
 def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None:
     with script(CLOCK, QUERY_STRING="interval=0.1", GATEWAY_INTERFACE="") as run:
         output = run.until(b"}\n\n")
