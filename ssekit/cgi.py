@@ -8,12 +8,16 @@ of the CGI host.  Sources: RFC 3875 (CGI 1.1), and PEP 3333 for the application'
 
 from __future__ import annotations
 
+import atexit
+import io
 import math
 import os
 import sys
 from collections.abc import Iterable
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Any
 
+from ssekit.errors import SSEError
 from ssekit.host import Ended
 from ssekit.host.process import ProcessClient
 from ssekit.host.wsgi_loop import Application, Exchange
@@ -38,7 +42,7 @@ def run(app: Application, *, max_seconds: float = MAX_SECONDS) -> None:
     """
     if not max_seconds > 0:
         raise ValueError(f"max_seconds must be seconds above 0, not {max_seconds!r}")
-    client = ProcessClient(math.inf, max_seconds)
+    client = ProcessClient(math.inf, max_seconds, descriptor=take_output())
     exchange = Exchange(
         client, lambda status, headers: client.send_head(head(status, headers)), client.send
     )
@@ -54,6 +58,71 @@ def run(app: Application, *, max_seconds: float = MAX_SECONDS) -> None:
             if not exchange.begun:
                 client.send_head(FAILED)
             sys.exit(1)
+
+
+def is_cgi() -> bool:
+    """Tell whether a CGI host has started this process (RFC 3875, section 4.1.4)."""
+    return os.environ.get("GATEWAY_INTERFACE", "").startswith("CGI")
+
+
+def guard_output() -> None:
+    """Keep standard output for the answer alone.
+
+    What anything else wrote there would be read as a header, or land between two events.  So a
+    ``print`` raises `SSEError` from here on, and what other programs write, which this one starts,
+    goes to standard error, where the gateway logs it.  A program that fails before it has answered
+    is answered with `FAILED`.
+    """
+    if _process.output >= 0:
+        return
+    _process.output = fcntl(1, F_DUPFD_CLOEXEC, 3)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # There is no standard error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout = _Guarded()
+    atexit.register(_answer_failure)
+
+
+def take_output() -> int:
+    """Return the descriptor by which the answer leaves, for the one that answers."""
+    guard_output()
+    _process.answers = True
+    return _process.output
+
+
+def has_failed() -> bool:
+    """Tell at the interpreter's exit whether it has printed the traceback of what ended it."""
+    return getattr(sys, "last_value", None) is not None
+
+
+class _Process:
+    output = -1
+    answers = False
+
+
+_process = _Process()
+
+
+def _answer_failure() -> None:
+    if has_failed() and not _process.answers:
+        os.write(_process.output, FAILED)
+
+
+class _Guarded(io.TextIOBase):
+    """Standard output, once it is kept for the answer."""
+
+    def write(self, text: str) -> int:
+        if text:
+            raise SSEError(
+                "standard output is this CGI script's answer: send() sends an event, respond() "
+                "any other answer, and print(..., file=sys.stderr) goes to the server's log"
+            )
+        return 0
+
+    @property
+    def buffer(self) -> io.TextIOBase:
+        return self  # Its bytes are refused like text.
 
 
 def environment(client: ProcessClient) -> dict[str, Any]:

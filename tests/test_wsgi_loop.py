@@ -148,7 +148,11 @@ def test_an_application_that_breaks_the_rules_is_an_error(app: Application, faul
 
 
 def test_the_iterable_is_closed_once_however_it_ends() -> None:
-    complete, failing, abandoned = Blocks(b"x"), Blocks(b"x", RuntimeError("it failed")), Blocks(b"x", b"y")
+    complete, failing, abandoned = (
+        Blocks(b"x"),
+        Blocks(b"x", RuntimeError("it failed")),
+        Blocks(b"x", b"y"),
+    )
     Recorded().run(answering(complete))
     with pytest.raises(RuntimeError, match="it failed"):
         Recorded().run(answering(failing))

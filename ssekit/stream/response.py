@@ -8,7 +8,7 @@ werkzeug, because a CGI process starts without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ssekit.host.backoff import jittered
@@ -27,12 +27,11 @@ _ORIGIN = re.compile(
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's; what
-# a stream is, and that it has no length, is settled.
-_NOT_OURS = {
+# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's; how
+# long a body is, is settled by the body.
+NOT_OURS = {
     "connection",
     "content-length",
-    "content-type",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -153,6 +152,15 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
     return found.get("last_event_id")
 
 
+def opening(retry: int | None = None) -> bytes:
+    """Return the first line of a stream: how long a client waits before it connects again.
+
+    Without a ``retry`` that is 2 to 4 s, different for each client, so that those who lose their
+    connections together do not come back together.
+    """
+    return Event(retry=round(jittered(3000, 2 / 3, 4 / 3)) if retry is None else retry).encode()
+
+
 def closing_retry(retry: int | None = None) -> bytes:
     """Return the last line of a stream that we end: when the client may come back, with jitter.
 
@@ -216,12 +224,20 @@ def _pairs(headers: Pairs | Mapping[str, str]) -> Pairs:
 
 def _stream_headers(extra: Pairs, ours: Headers = _OURS) -> Headers:
     """Return the headers of a stream, with a user's own, which replace ours of the same name."""
-    theirs: Headers = []
-    for name, value in extra:
+    return joined(ours, extra, NOT_OURS | {"content-type"})
+
+
+def joined(ours: Headers, theirs: Pairs | Mapping[str, str], settled: Container[str]) -> Headers:
+    """Return headers with a user's own, which replace ours of the same name.
+
+    Raises ValueError for what is no header, and for the names that are ``settled``.
+    """
+    further: Headers = []
+    for name, value in _pairs(theirs):
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"not a header: {name!r}: {value!r}")
-        if name.lower() in _NOT_OURS:
-            raise ValueError(f"the header {name} is not the application's to set on a stream")
-        theirs.append((name, value))
-    replaced = {name.lower() for name, _ in theirs}
-    return [*(pair for pair in ours if pair[0].lower() not in replaced), *theirs]
+        if name.lower() in settled:
+            raise ValueError(f"the header {name} is not the application's to set here")
+        further.append((name, value))
+    replaced = {name.lower() for name, _ in further}
+    return [*(pair for pair in ours if pair[0].lower() not in replaced), *further]
