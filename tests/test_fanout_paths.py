@@ -14,6 +14,7 @@ import pytest
 
 from ssekit import Hub
 from tests.clients import Client
+from tests.commands import program
 from tests.components import need
 from tests.curl import Curl
 from tests.ports import free_port
@@ -111,16 +112,6 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-VIEWER = """
-import socket, sys
-viewer = socket.create_connection(("10.99.0.1", 8000))
-viewer.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-while data := viewer.recv(65536):
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-"""
-
-
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, busy: bool) -> None:
     beat = 1.0
@@ -136,7 +127,9 @@ def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, b
         stack.callback(server.terminate)
         until(lambda: b"Booting" in (tmp_path / "log").read_bytes())
         viewer = subprocess.Popen(
-            ["ip", "netns", "exec", two, sys.executable, "-c", VIEWER], stdout=subprocess.PIPE
+            ["ip", "netns", "exec", two, *program("raw_viewer")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
         )
         stack.enter_context(viewer)
         stack.callback(viewer.kill)

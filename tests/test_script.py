@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
@@ -17,6 +18,7 @@ from ssekit.script import Folder, Script
 from ssekit.testing import connect
 from tests.servers import ROOT
 
+SCRIPTS = ROOT / "tests" / "apps" / "scripts"
 Logs = pytest.LogCaptureFixture
 
 
@@ -57,24 +59,13 @@ def test_a_header_that_is_not_a_scripts_to_set_is_an_error_in_the_script(
     with connect(written(tmp_path, text), "/script.py") as stream:
         assert stream.status == 500
     assert "header" in caplog.text
-    text = f"""
-from ssekit.script import *
-try:
-    start(headers=[{header!r}])
-except ValueError:
-    send("refused")
-"""
-    with connect(written(tmp_path, text), "/script.py") as stream:
+    path = f"/refused_header.py?{urlencode([header])}"
+    with connect(Folder(SCRIPTS), path) as stream:
         assert next(stream).data == "refused"
 
 
-def test_a_script_is_compiled_as_the_interpreter_would(tmp_path: Path) -> None:
-    text = """
-from ssekit.script import send
-def function(number: int): ...
-send(str(function.__annotations__["number"]))
-"""
-    with connect(written(tmp_path, text), "/script.py") as stream:
+def test_a_script_is_compiled_as_the_interpreter_would() -> None:
+    with connect(Folder(SCRIPTS), "/annotated.py") as stream:
         assert next(stream).data == "<class 'int'>"
 
 
@@ -132,23 +123,9 @@ def test_the_script_of_the_documentation_runs_everywhere(tmp_path: Path) -> None
     assert set(script.__all__) <= set(re.findall(r"^\| `([a-z_]+)\(", text, re.MULTILINE))
 
 
-THREADED = """
-import threading
-from ssekit.script import send
-
-def say(): send("from a thread")
-
-send("first")
-thread = threading.Thread(target=say)
-thread.start()
-thread.join()
-"""
-
-
-def test_a_thread_of_a_script_sends_in_the_same_stream(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(THREADED)
+def test_a_thread_of_a_script_sends_in_the_same_stream() -> None:
     done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
+        [sys.executable, SCRIPTS / "threaded.py"],
         env={**os.environ, "GATEWAY_INTERFACE": "CGI/1.1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=True,
@@ -159,13 +136,12 @@ def test_a_thread_of_a_script_sends_in_the_same_stream(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_belongs_to_no_client_sends_to_nobody(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with connect(written(tmp_path, THREADED), "/script.py") as stream:
+    with connect(Folder(SCRIPTS), "/threaded.py") as stream:
         assert [event.data for event in stream] == ["first"]
     assert capfd.readouterr().out == ""
-    inherits = THREADED.replace("target=say", "target=contextvars.copy_context().run, args=(say,)")
-    with connect(written(tmp_path, f"import contextvars{inherits}"), "/script.py") as stream:
+    with connect(Folder(SCRIPTS), "/threaded_in_its_context.py") as stream:
         assert [event.data for event in stream] == ["first", "from a thread"]
 
 

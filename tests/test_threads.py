@@ -12,23 +12,13 @@ from typing import Any
 import pytest
 
 from tests.clients import Client
+from tests.commands import program
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running
 from tests.waiting import at_best, until
 
 APP = "tests.apps.sources:app"
 WAITRESS = [sys.executable, "-m", "waitress", "--threads=16"]
-WSGIREF = """
-import sys
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import WSGIServer, make_server
-from tests.apps.sources import app
-
-class Threads(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-make_server("127.0.0.1", int(sys.argv[1]), app, Threads).serve_forever()
-"""
 
 
 @pytest.fixture(scope="module", params=["gthread", "waitress", "wsgiref"])
@@ -42,7 +32,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         with running([*WAITRESS, f"--listen=127.0.0.1:{port}", APP], port) as started:
             yield started
     else:
-        with running([sys.executable, "-c", WSGIREF, str(port)], port) as started:
+        with running(program("wsgiref_threads", str(port)), port) as started:
             yield started
 
 

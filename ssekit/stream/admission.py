@@ -101,6 +101,10 @@ class Limit:
         return self._addresses.get(address, 0) >= self._per_address
 
 
+class Overloaded(Exception):
+    """Raised by an opener that cannot decide now: the client is answered as over a limit."""
+
+
 class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
