@@ -242,16 +242,27 @@ def test_ctrl_c_in_a_terminal_ends_a_script_quietly(sends: bool) -> None:
     assert not shown.startswith(b"Status")
 
 
-def test_a_cgi_start_imports_neither_werkzeug_nor_gevent() -> None:
+def imported_by(path: Path, *options: str, **env: str) -> set[str]:
     answer = subprocess.run(
-        [sys.executable, "-X", "importtime", CLOCK],
-        env={**os.environ, **REQUEST, "SSEKIT_MAX_SECONDS": "0.2"},
+        [sys.executable, *options, "-X", "importtime", path],
+        env={**os.environ, **REQUEST, **env},
         capture_output=True,
         check=True,
     )
-    imported = {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+    return {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+
+
+SLOW_TO_IMPORT = {"werkzeug", "gevent", "redis", "httpx", "logging", "dataclasses", "inspect"}
+
+
+def test_a_cgi_start_imports_nothing_that_is_slow() -> None:
+    imported = imported_by(CLOCK, SSEKIT_MAX_SECONDS="0.2")
     assert "ssekit.wire" in imported
-    assert not {"werkzeug", "gevent", "redis", "httpx", "logging"} & imported
+    assert not SLOW_TO_IMPORT & imported
+    # -I -S: what the environment of the tests imports at its own start does not count.
+    imported = imported_by(ROOT / "bench" / "apps" / "cgi_script.py", "-I", "-S")
+    assert "ssekit.wire" in imported
+    assert not (SLOW_TO_IMPORT | {"json", "random", "traceback", "urllib.parse"}) & imported
 
 
 def test_a_star_import_gives_a_script_what_it_calls_and_starts_nothing() -> None:
