@@ -1,7 +1,7 @@
 """Every way from a source to a client, with the real servers of it.
 
 One way is one chain of servers, started once for this module's tests.  What is claimed of each in
-``docs/hosts.md`` is shown here: events come one by one, a client that leaves ends its source,
+``docs/deployment.md`` is shown here: events come one by one, a client that leaves ends its source,
 ``Last-Event-ID`` arrives, and a reload of the server loses nothing for a client that comes back.
 
 Every bound of time is one that the way can hold, so it has to be held at least once of a few times:
@@ -262,8 +262,8 @@ def lighttpd_with_tls_and_http_2_to_a_unix_socket(stack: ExitStack, backends: Ba
 
 
 def documented_haproxy(backends: Backends, port: int) -> str:
-    """The configuration in ``docs/hosts.md``, with the two addresses changed."""
-    text = (ROOT / "docs" / "hosts.md").read_text().partition("```\ndefaults\n")[2]
+    """The configuration in ``docs/deployment.md``, with the two addresses changed."""
+    text = (ROOT / "docs" / "deployment.md").read_text().partition("```\ndefaults\n")[2]
     text = "defaults\n" + text.partition("```")[0]
     assert "bind :80\n" in text
     assert "server gunicorn 127.0.0.1:8000\n" in text
