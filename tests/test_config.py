@@ -43,6 +43,14 @@ def test_the_nginx_file_of_the_repository_is_what_the_command_prints(
     assert printed("nginx", capsys=capsys) == (ROOT / "nginx" / "ssekit.conf").read_text()
 
 
+def test_nginx_is_told_what_a_429_does_to_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed("nginx", capsys=capsys).partition("limit_conn_status")[0].splitlines()
+    before = " ".join(line.strip(" #") for line in lines[-9:])
+    assert "429" in before
+    assert "ends an EventSource permanently" in before
+    assert "max_per_address" in before
+
+
 SITE = (
     "--name example.org --listen 127.0.0.1:8443 --upstream unix:/run/s.sock --prefix /live/ "
     "--certificate /c.pem --key /k.pem --cgi /scripts"

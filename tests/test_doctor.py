@@ -398,7 +398,8 @@ def a_stream_without_ssekit(behind: Behind) -> Plan:
 
 @healthy
 def the_demo_and_its_hub(behind: Behind) -> Plan:
-    environment = {"SSEKIT_URL": f"sqlite:///{behind.folder()}/hub.db"}
+    folder = str(behind.folder())
+    environment = {"SSEKIT_URL": f"sqlite:///{folder}/hub.db", "XDG_STATE_HOME": folder}
     server = behind.stack.enter_context(gunicorn("wsgi:app", env=environment))
     return Plan(f"{server.url}/events?channel=news")
 

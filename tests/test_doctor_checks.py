@@ -420,8 +420,8 @@ def test_what_was_meant_for_one_host_is_not_told_to_another() -> None:
 # The command
 
 
-def streaming(connection: socket.socket) -> None:
-    connection.sendall(HEAD + b"Cache-Control: no-cache\r\n\r\nretry: 1000\n")
+def streaming(connection: socket.socket, retry: bytes = b"retry: 1000\n") -> None:
+    connection.sendall(HEAD + b"Cache-Control: no-cache\r\n\r\n" + retry)
     for number in range(100):
         connection.sendall(f"data: x\nid: {number}\n\n".encode())
         time.sleep(0.1)
@@ -436,8 +436,30 @@ def test_the_report_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     assert report["healthy"] is False
     names = [finding["name"] for finding in report["findings"]]
     assert names[0] == "cors"
-    assert set(report["findings"][0]) >= {"name", "harm", "seen", "why", "change", "hop", "where"}
+    assert set(report["findings"][0]) >= {
+        "name",
+        "harm",
+        "seen",
+        "why",
+        "change",
+        "hop",
+        "where",
+        "advice",
+    }
     assert "listening" in output.err
+
+
+def test_advice_alone_is_shown_and_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--seconds", "2", "--ignore", "resuming,post"]
+    with stranger(lambda connection: streaming(connection, b"")) as url:
+        assert main(["doctor", url, *command]) == 0
+        text = capsys.readouterr().out
+        assert main(["doctor", url, *command, "--json"]) == 0
+    assert "1 finding, advice only," in text
+    assert "1. no-retry - advice" in text
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is True
+    assert [(one["name"], one["advice"]) for one in report["findings"]] == [("no-retry", True)]
 
 
 def test_findings_can_be_left_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ FLOORS = [
     ["access"],
     ["cgi"],
     ["script"],
-    ["browser", "client", "gunicorn", "probe", "testing"],
+    ["browser", "client", "gunicorn", "probe", "testing", "trusted_hosts"],
     ["cli", "demo", "django", "metrics"],
     ["__main__"],
 ]
@@ -37,8 +37,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
+    "django": {"ssekit.django"},
     "gevent": {"ssekit.host", "ssekit.hub.fanout"},
-    "gunicorn": set(),
+    "gunicorn": {"ssekit.cli.served"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},

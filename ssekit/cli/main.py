@@ -35,8 +35,8 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CODES = """\
 exit codes:
-  0    done; also when whoever reads the output has closed it
-  1    failed, and standard error says why; of doctor: it has found something
+  0    done; also if the reader of a pipe closed it
+  1    failed, and standard error says why; for doctor: the stream's users would be hurt
   2    wrong usage
   130  ended by Ctrl-C
 """

@@ -19,7 +19,7 @@ from typing import Any
 _SHUT_RD = 0  # socket's, which a CGI process starts the sooner without
 
 # Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.
-_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response"}
+_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response", "ssekit.django.response"}
 
 
 class Connection:

@@ -1,4 +1,4 @@
-"""``ssekit doctor URL``: connects as a browser would, and says what would hurt a stream's users.
+"""``ssekit doctor URL``: connect as a browser would, and report what would hurt a stream's users.
 
 Looking and judging are apart: `ssekit.cli.doctor.probing` makes requests and returns what it saw as
 one frozen value, and `ssekit.cli.doctor.checks` is a table of pure functions over that value.  This
@@ -18,7 +18,7 @@ from typing import TextIO
 
 from ssekit.cli.common import Usage, printable
 from ssekit.cli.doctor.checks import CHECKS, blame, judge, path, untested
-from ssekit.cli.doctor.finding import ADVICE, Finding
+from ssekit.cli.doctor.finding import Finding, hurts
 from ssekit.cli.doctor.http import Manner
 from ssekit.cli.doctor.probing import Plan, examine
 from ssekit.cli.doctor.reaching import check_url
@@ -27,8 +27,9 @@ from ssekit.cli.doctor.seen import Seen
 __all__ = ["CHECKS", "Finding", "Plan", "Seen", "examine", "judge", "options", "run"]
 
 EPILOG = """\
-The report lists findings, the most harmful first; exit code 1 if there is any, else 0.
-What it does: some GETs of the stream, one HEAD, one POST without a body (--no-post leaves it out)
+The report lists findings, the most harmful first. The exit code is 1 if one of them hurts the
+stream's users, and 0 if there is nothing but advice.
+It makes some GETs of the stream, one HEAD, one POST without a body (--no-post leaves it out)
 and, with --origin, one OPTIONS. Where ssekit's probe stands beside the stream (the address
 "probe", or --probe), delays are measured by the server's own clock.
 
@@ -59,7 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine, print the report, and return 1 if there is a finding, else 0.
+    """Examine, print the report, and return 1 if a finding hurts, 0 if there is advice at most.
 
     Raises `Usage` for options that make no sense.
     """
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     report = _json if arguments.json else _text
     print(printable(report(seen, findings, seconds)))
-    return 1 if findings else 0
+    return 1 if hurts(findings) else 0
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -148,7 +149,7 @@ class Progress:
 def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
     count = len(findings)
     found = "nothing wrong" if not count else f"{count} finding{'s' if count > 1 else ''}"
-    if findings and findings[0].harm < ADVICE:
+    if findings and not hurts(findings):
         found += ", advice only,"
     lines = [f"{seen.url}: {found} in {seconds:.0f} s"]
     blamed = blame(seen)
@@ -156,7 +157,7 @@ def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
         where = f" ({finding.hop})" if finding.hop else ""
         if finding.name in blamed:
             where += f", {blamed[finding.name]}"
-        where += " - advice" if finding.harm < ADVICE else ""
+        where += " - advice" if finding.is_advice else ""
         lines += ["", f"{number}. {finding.name}{where}"]
         for label in ("seen", "why", "change"):
             lines.append(_wrapped(f"   {label:7}", getattr(finding, label)))
@@ -179,10 +180,11 @@ def _json(seen: Seen, findings: list[Finding], seconds: float) -> str:
     blamed = blame(seen)
     report = {
         "url": seen.url,
-        "healthy": not findings,
+        "healthy": not hurts(findings),
         "seconds": round(seconds, 1),
         "findings": [
-            dataclasses.asdict(finding) | {"where": blamed.get(finding.name, "")}
+            dataclasses.asdict(finding)
+            | {"advice": finding.is_advice, "where": blamed.get(finding.name, "")}
             for finding in findings
         ],
         "hops": [dataclasses.asdict(hop) for hop in path(seen)],
