@@ -5,9 +5,9 @@ A stream and a source ask this package, and never look at gevent, threads or sig
 """
 
 from ssekit.host.client import (
+    DISCONNECTED,
     ENDING,
     EXPIRED,
-    LEFT,
     Client,
     Ended,
     become,
@@ -17,9 +17,9 @@ from ssekit.host.client import (
 from ssekit.host.which import begin, client_of, under_gevent
 
 __all__ = [
+    "DISCONNECTED",
     "ENDING",
     "EXPIRED",
-    "LEFT",
     "Client",
     "Ended",
     "become",

@@ -107,7 +107,7 @@ class ProcessRun(Run):
         self._signals.close()
         # The interpreter has printed the traceback of what ended the script, if anything did.
         failed = getattr(sys, "last_value", None) is not None
-        if not self._cgi or self.client.ended == host.LEFT:
+        if not self._cgi or self.client.ended == host.DISCONNECTED:
             return
         if failed and not self.begun:
             self._output.send_head(cgi.FAILED)

@@ -12,7 +12,6 @@ from _thread import RLock
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssekit import host
 from ssekit.host import wsgi_servers
 from ssekit.host.backoff import jittered
 from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
@@ -163,9 +162,7 @@ def _descriptors() -> float:
 
 
 def _capacity() -> int | None:
-    """The streams with a greenlet each that leave the server some for other requests."""
-    if not host.under_gevent():
-        return None
+    """The streams with a greenlet or thread each that leave the server some for other requests."""
     connection = wsgi_servers.find()
     capacity = connection.capacity if connection is not None else None
-    return None if capacity is None else capacity - max(capacity // 20, 1)
+    return None if capacity is None else max(capacity - max(capacity // 20, 1), 1)

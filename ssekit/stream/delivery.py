@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from ssekit import host
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
 from ssekit.stream.blocks import Blocks
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import closing_retry
@@ -27,7 +27,7 @@ class Delivery:
         self.stream = stream
         self._blocks = blocks
         self._next: Callable[[], bytes] = self._pull
-        self._why = host.LEFT
+        self._why = host.DISCONNECTED
 
     def attach(self, connection: Connection | None) -> None:
         """Go on with a connection, now that the opening has left; None if the server is unknown."""
@@ -75,7 +75,7 @@ class Delivery:
         return block
 
     def _say_closing_retry(self, why: str) -> bytes:
-        if why == host.LEFT:
+        if why == host.DISCONNECTED:
             return self._finish(why)
         self._why = why
         self._next = self._finish

@@ -6,7 +6,7 @@ import logging
 import time
 
 from ssekit import host
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
 from ssekit.stream.admission import Admission
 
 streams = logging.getLogger("ssekit.streams")
