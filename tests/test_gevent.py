@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -135,7 +136,7 @@ def test_a_script_is_run_for_each_client(server: Server) -> None:
         one.wait(3)
         with Client(f"{server.url}/folder/count.py") as two:
             assert [event.data for event in two.wait(3)] == ["1", "2", "3"]
-            assert two.body.startswith(b":\n: begun\ndata: 1\nid: 1\n\n")
+            assert re.match(rb"retry: [0-9]+\n: begun\ndata: 1\nid: 1\n\n", two.body)
             assert [event.data for event in one.wait(6)] == ["1", "2", "3", "4", "5", "6"]
 
 
