@@ -21,8 +21,15 @@ from ssekit.errors import SSEError
 from ssekit.host import wsgi_servers
 from ssekit.script import run as runs
 from ssekit.stream.admission import Limit, rejection
-from ssekit.stream.response import Answer, Headers, Offer, Pairs, closing_retry, plain_answer
-from ssekit.wire import HEARTBEAT
+from ssekit.stream.response import (
+    Answer,
+    Headers,
+    Offer,
+    Pairs,
+    closing_retry,
+    opening,
+    plain_answer,
+)
 
 log = logging.getLogger("ssekit.script")
 
@@ -190,8 +197,9 @@ class WsgiRun(runs.Run):
             )
         self.begun = True
         self._send = write
-        self.client.wrote(HEARTBEAT)
-        self._write(HEARTBEAT)
+        block = opening(None)
+        self.client.wrote(block)
+        self._write(block)
         connection = wsgi_servers.find(write=write)
         if connection is not None:
             self._send = connection.write
