@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, SHUT_WR
 from threading import Thread
 from typing import Any
 
@@ -88,6 +88,17 @@ def slowest_of_200_leaves(server: Server) -> float:
 
 def test_200_sleeping_sources_end_within_100_ms_of_their_clients_leaving(server: Server) -> None:
     assert any(slowest < 0.1 for slowest in at_best(lambda: slowest_of_200_leaves(server)))
+
+
+@pytest.mark.parametrize("path", ["/quiet", "/upper"])
+def test_a_client_that_closes_its_sending_side_counts_as_disconnected(
+    server: Server, path: str
+) -> None:
+    before = counts(server)
+    with Client(f"{server.url}{path}") as client:
+        client.until_body(b"\n\n")
+        client.socket.shutdown(SHUT_WR)
+        until(lambda: counts(server)["ended"] == before["ended"] + 1)
 
 
 def test_a_source_that_catches_everything_is_ended_again_and_logged(server: Server) -> None:
