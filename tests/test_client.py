@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import signal
 import socket
 import ssl
@@ -277,7 +276,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The waits between attempts, noted instead of waited, without the random part."""
     noted: list[float] = []
     monkeypatch.setattr(client, "BACKOFF_FIRST", 0.1)
-    monkeypatch.setattr(random, "uniform", lambda low, high: low)
+    monkeypatch.setattr(client, "jittered", lambda seconds, low, _high: seconds * low)
 
     class Noting(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:

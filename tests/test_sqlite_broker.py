@@ -411,8 +411,8 @@ def test_the_file_is_for_its_user_alone_unless_it_was_made_otherwise(
         shared.follow(shared.tip(), 0.01)
         assert mode(tmp_path / "shared.db-wal") == 0o660
         assert mode(tmp_path / "shared.db-wake") == 0o770
-        (bell,) = (tmp_path / "shared.db-wake").iterdir()
-        assert mode(bell) == 0o660
+        (wakeup,) = (tmp_path / "shared.db-wake").iterdir()
+        assert mode(wakeup) == 0o660
         shared.close()
     finally:
         os.umask(before)
@@ -424,8 +424,8 @@ def test_the_sockets_of_the_dead_are_removed(broker: Broker, path: Path) -> None
     folder = Path(f"{path}-wake")
     (alive,) = folder.iterdir()
     for name in ("dead", "gone"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
-            bell.bind(str(folder / name))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wakeup:
+            wakeup.bind(str(folder / name))
     (folder / "a file").touch()
     other = connect(f"sqlite:///{path}")
     other.append("news", Event("x"))
@@ -473,7 +473,7 @@ def test_without_bells_a_follower_looks_now_and_then(
             time.sleep(0.005)
             tip = str(two.append("news", Event(n)).id)
             assert waiting.result(20)
-    assert time.monotonic() - started < 1, "the bells came back with the folder"
+    assert time.monotonic() - started < 1, "the wake-ups came back with the folder"
     one.close()
     two.close()
 
@@ -584,6 +584,6 @@ def test_a_bell_that_is_made_while_the_log_is_closed_warns_of_nothing(
 
     reused: list[int] = []
     monkeypatch.setattr(neighbours, "bind", closing)
-    assert not neighbours.bell().usable()
+    assert not neighbours.wakeup().usable()
     os.close(reused[0])
     assert not caplog.records

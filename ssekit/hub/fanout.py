@@ -37,7 +37,7 @@ from ssekit.host.tcp import Tcp
 from ssekit.host.wsgi_servers import Connection, plain
 from ssekit.hub.recent import Ring
 from ssekit.hub.subscription import Subscription
-from ssekit.stream.body import Body, log_ended
+from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
 from ssekit.wire import HEARTBEAT
 
@@ -128,17 +128,17 @@ class Viewer:
         "retry",
     )
 
-    def __init__(self, fanout: Fanout, group: Group, descriptor: int, body: Body) -> None:
+    def __init__(self, fanout: Fanout, group: Group, descriptor: int, stream: OpenStream) -> None:
         self.fanout = fanout
         self.group = group
         self.descriptor = descriptor
         self.lag: Lag | None = None
-        self.admission = body.admission
-        self.path = sys.intern(body.path)
-        self.retry = body.retry
-        self.began = body.began
-        self.events = body.events
-        self.bytes = body.client.given
+        self.admission = stream.admission
+        self.path = sys.intern(stream.path)
+        self.retry = stream.retry
+        self.began = stream.began
+        self.events = stream.events
+        self.bytes = stream.client.given
 
     def left(self) -> None:
         """The client has gone."""
@@ -172,10 +172,10 @@ class Fanout:
     def take(
         self,
         connection: Connection,
-        body: Body,
+        stream: OpenStream,
         subscription: Subscription,
     ) -> None:
-        """Take the connection over from a stream's body.
+        """Take the connection over from the server.
 
         The viewer is sent first what the subscription has read, and then what comes behind its
         position.  Raises OSError, with nothing changed, if the process has no descriptor left.
@@ -183,11 +183,11 @@ class Fanout:
         descriptor = os.dup(connection.socket.fileno())
         pending = subscription.pending()
         block = b"".join(event.encode() for event in pending)
-        group = self._group(subscription.channels, connection.chunked, body.client.heartbeat)
-        viewer = Viewer(self, group, descriptor, body)
+        group = self._group(subscription.channels, connection.chunked, stream.client.heartbeat)
+        viewer = Viewer(self, group, descriptor, stream)
         viewer.events += len(pending)
         viewer.bytes += len(block)
-        body.admission.release()
+        stream.admission.release()
         connection.abandon()
         group.members += 1
         if not self._count:

@@ -7,7 +7,6 @@ its greenlets are used up), and from whoever made the stream or the hub.
 
 from __future__ import annotations
 
-import random
 import resource
 from _thread import RLock
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from ssekit import host
 from ssekit.host import wsgi_servers
+from ssekit.host.backoff import jittered
 from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
 
 COME_BACK = 10_000
@@ -101,6 +101,10 @@ class Limit:
         return self._addresses.get(address, 0) >= self._per_address
 
 
+class Overloaded(Exception):
+    """Raised by an opener that cannot decide now: the client is answered as over a limit."""
+
+
 class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
@@ -126,7 +130,7 @@ def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:
             ("Cache-Control", "no-store"),
         ]
         return Answer("200 OK", [*headers, *cors], closing_retry(COME_BACK))
-    seconds = round(COME_BACK / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
+    seconds = round(jittered(COME_BACK / 1000))
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", str(seconds))]
     body = b"There are too many streams just now; come back later.\n"
     return Answer("503 Service Unavailable", [*headers, *cors], body)

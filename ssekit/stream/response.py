@@ -7,11 +7,11 @@ werkzeug, because a CGI process starts without it.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ssekit.host.backoff import jittered
 from ssekit.wire import Event
 
 Headers = list[tuple[str, str]]
@@ -159,7 +159,7 @@ def closing_retry(retry: int | None = None) -> bytes:
     Without the jitter all clients of a process that restarts would come back at once.
     """
     base = 2000 if retry is None else retry
-    return Event(retry=round(base * random.uniform(0.5, 1.5))).encode()  # noqa: S311
+    return Event(retry=round(jittered(base))).encode()
 
 
 def plain_answer(status: str, why: str, headers: Headers) -> Answer:
