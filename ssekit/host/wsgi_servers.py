@@ -11,6 +11,7 @@ the table below is served by the plain rules of PEP 3333.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from types import FrameType
@@ -293,3 +294,26 @@ def find(body: object = None, write: object = None) -> Connection | None:
     # uWSGI calls from C, so that there is no frame of its own to find.
     uwsgi = sys.modules.get("uwsgi")
     return None if uwsgi is None else Uwsgi(vars(uwsgi))
+
+
+def ending() -> bool:
+    """Return whether this process is a server's worker that was told to end.
+
+    gunicorn's workers handle SIGTERM in a method of their own, whichever kind they are.
+    """
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(worker, "alive", True) is False
+
+
+def in_master() -> bool:
+    """Return whether this code runs in a server's master, which forks its workers later."""
+    frame: FrameType | None = sys._getframe(1)
+    master = False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("gunicorn.workers."):
+            return False  # A worker is forked from within the master's functions.
+        master = master or module == "gunicorn.arbiter"
+        frame = frame.f_back
+    uwsgi = sys.modules.get("uwsgi")
+    return master or (uwsgi is not None and uwsgi.worker_id() == 0)
