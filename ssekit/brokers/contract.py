@@ -14,37 +14,50 @@ What a log keeps
     * the newest `RECENT` entries of all channels, of whatever kind, for the processes that follow,
     * of each channel its newest ``history`` events without a key (up to twice as many may still be
       seen), none older than ``max_age``; ``capacity`` bounds these over all channels: beyond it the
+      produced channel that finished first gives up all of its events, or, where there is none, the
       channel with the most gives up its oldest,
+    * all events of a channel while it has a producer, up to `MOST_PRODUCED`; they count towards
+      ``capacity``, but not ``history``, once it is finished, and like others once it is reopened,
     * of each channel the newest entry of each key, until it is removed, up to ``max_keys``,
-    * of each channel up to which seq its events were trimmed, for `CHANNELS_REMEMBERED` channels; the
-      others share a floor,
-    * of each finished channel its end, for `END_REMEMBERED` seconds after its events have expired.
+    * of each channel up to which seq its events were trimmed, for `CHANNELS_REMEMBERED` channels
+      that have nothing else; the others share a floor,
+    * of each finished channel its end, for `END_REMEMBERED` seconds after its events have expired:
+      it is forgotten when it is older than that and ``max_age``, and no event is kept.
 
 Kinds of entries
     * an event, with or without a key; an entry of a key supersedes the earlier one of that key,
     * a *passing* one, which only those who follow get: `read` and `history` never return it,
-    * the removal of a key (event ``stream-remove``), which supersedes the key's entry and is itself
-      kept like an event without a key,
-    * the end of a channel (event ``stream-end``), which is kept until the channel is reopened.
+    * the removal of a key (event ``stream-remove``), which has that ``key``, supersedes the key's
+      entry and is itself kept like an event without a key, but is no part of any history,
+    * the end of a channel (event ``stream-end``), which is kept until the channel is reopened, and
+      is no part of any history either.
 
 Channels whose name begins with `INTERNAL` are the hub's own (members, revocations).  They have keys
 only, ``max_keys`` does not bound them, and they never count towards ``capacity``.
 
-A *lease* is how a process shows that it is alive.  The log has no clock for it: `beat` counts up, and
-a process that has seen no beat of another one for a whole term ends that lease.  What a lease holds
-(channels that it produces, members that it has present) is ended by whoever comes first.
+A *lease* is how a process shows that it is alive.  The log has no clock for it: `beat` counts up,
+and a process that has seen no beat of another one for a whole term ends that lease.  What a lease
+holds (channels that it produces, members that it has present) is ended by whoever comes first.
 
-Calls may come from any thread and any greenlet.  Waiting is done with primitives of the standard
-library that gevent makes cooperative (`ssekit.host.wakeup`); nothing here imports gevent.  After a
-fork the child's first call opens what it needs anew, and nothing of the parent's is touched.
+Brokers look up the bounds below when they need them (``contract.RECENT``), so that tests can change
+them.  The time of an entry is never before that of the entry before it, whatever the clock does.
+
+Calls may come from any thread and any greenlet.  One that interrupts another in the same thread, as
+a signal handler or a ``__del__`` does, either is carried out properly or raises `BrokerUnavailable`
+before anything is stored.
+
+Waiting is done with primitives of the standard library that gevent makes cooperative
+(`ssekit.host.wakeup`); nothing here imports gevent.  After a fork the child's first call opens what
+it needs anew, and nothing of the parent's is touched.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import Literal, NamedTuple
 
 from ssekit.errors import SSEError
@@ -75,9 +88,16 @@ class HistoryLost(SSEError):
     """Raised if the log no longer holds, or never held, what comes after a cursor."""
 
 
+class LeaseEnded(SSEError):
+    """Raised if a lease that is to hold something was ended, or never began."""
+
+
 @dataclass(frozen=True)
 class Retention:
-    """What a log keeps.  Only what was given explicitly changes a log that exists.
+    """What a log keeps.  Whoever creates the log writes it there.
+
+    A broker that finds a log writes only what was ``given`` into it, once, before its first call
+    that writes or tells where the log ends.  Raises `ValueError`.
 
     ``history``: events without a key that each channel keeps, 1 or more.
     ``capacity``: such events of all channels together; a ``history`` above it raises it.
@@ -92,13 +112,33 @@ class Retention:
     max_age: float | None = None
     given: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        for name in ("history", "capacity", "max_keys"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, not {value!r:.80}")
+        age = self.max_age
+        if age is not None and (
+            not isinstance(age, int | float) or isinstance(age, bool) or not 0 < age < inf
+        ):
+            raise ValueError(f"max_age must be seconds above 0, or None, not {age!r:.80}")
+
+    @property
+    def room(self) -> int:
+        """The events that all channels keep together: ``capacity``, or a ``history`` above it."""
+        return max(self.capacity, self.history)
+
+    def changed_by(self, other: Retention) -> Retention:
+        """Return this retention, of a log, with what was given to a broker that has found it."""
+        return replace(self, **{name: getattr(other, name) for name in other.given})
+
 
 @dataclass(frozen=True)
 class Entry:
     """One entry as the log holds it.
 
-    ``body`` is the event as bytes of an event stream, without its id and the blank line that ends it:
-    an event is encoded once, by the hub, and everything that sends it joins bytes.
+    ``body`` is the event as bytes of an event stream, without its id and the blank line that ends
+    it: an event is encoded once, by the hub, and everything that sends it joins bytes.
     ``time`` is when it was stored, in seconds since 1970 by the log's clock.
     """
 
@@ -128,7 +168,7 @@ class Opening(NamedTuple):
     history: Sequence[Entry]
     """The last events without a key, as many as were asked for, oldest first."""
     complete: bool
-    """Whether no event before them has been trimmed or has expired."""
+    """Whether no event or removal of these channels has been trimmed or has expired."""
     ends: Mapping[str, Entry]
     """By channel, the ends of those that are finished."""
     tip: str
@@ -154,8 +194,9 @@ class Broker(ABC):
 
     Every method raises `HubClosed` after `close`, and `BrokerUnavailable` if the log cannot be
     reached just now or is not one of ours; the same call may be made again later.  Only `append`
-    begins a damaged log anew; `tip` may create one in an empty place; nothing else changes a place
-    that holds no log, and what is foreign there is never changed by anything.
+    begins a damaged log anew.  Where the place is empty, `tip`, `recent`, `opening` and what writes
+    may create a log; the others find an empty one, to which no cursor belongs.  What is foreign
+    there is never changed by anything.
     """
 
     # -- writing
@@ -175,7 +216,8 @@ class Broker(ABC):
         ``holder`` is the lease of the channel's producer, if the producer sends.
 
         Raises `ChannelFinished` if the channel is finished, or if ``holder`` is given and does not
-        produce it (any more); `InvalidEvent` if the channel has ``max_keys`` other keys.
+        produce it (any more): its ``reason`` is None if the channel is not finished.  Raises
+        `InvalidEvent` if the channel has ``max_keys`` other keys.
         """
 
     @abstractmethod
@@ -197,7 +239,10 @@ class Broker(ABC):
 
     @abstractmethod
     def reopen(self, channel: str) -> bool:
-        """Forget that a channel is finished, and its end; false if it is not finished."""
+        """Forget that a channel is finished, and its end; false if it is not finished.
+
+        Those who follow still get the end if they have not seen it; `read` leaves it out.
+        """
 
     # -- reading
 
@@ -219,15 +264,17 @@ class Broker(ABC):
         """Wait up to ``timeout`` seconds for entries of any channel and kind after the cursor.
 
         Returns them, up to `BATCH` at once and without a gap, with the cursor at the last, or none
-        after the timeout.  One caller follows for all the viewers of a process.  Raises
-        `HistoryLost` if any entry after ``after`` is gone.
+        after the timeout.  One caller follows for all the viewers of a process.
+
+        Raises `HistoryLost` if any entry after ``after`` may be gone: if it is not an id of this
+        log, or more than `RECENT` entries have followed it.
         """
 
     @abstractmethod
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         """Return the newest entries of any channel and kind, up to ``limit``, without a gap.
 
-        Oldest first, with the cursor at the log's end.  May create a log in an empty place.
+        Oldest first, with the cursor at the log's end.
         """
 
     @abstractmethod
@@ -251,7 +298,7 @@ class Broker(ABC):
 
     @abstractmethod
     def tip(self) -> str:
-        """Return the cursor at the end of the log, which is created if its place is empty."""
+        """Return the cursor at the end of the log."""
 
     # -- leases
 
@@ -279,9 +326,8 @@ class Broker(ABC):
     def produce(self, channel: str, holder: str) -> None:
         """Make a lease the producer of a channel, which keeps all events from now on.
 
-        At most `MOST_PRODUCED`; neither ``history`` nor ``capacity`` trims the channel until it is
-        reopened without a producer.  Raises `ChannelBusy` if it has a producer, `ChannelFinished`
-        if it is finished.
+        Raises `ChannelBusy` if it has a producer, `ChannelFinished` if it is finished, `LeaseEnded`
+        if there is no such lease.
         """
 
     @abstractmethod
@@ -289,7 +335,7 @@ class Broker(ABC):
         """Have members present in an internal channel, each with the body of its entry.
 
         It is stored as an entry of the key ``member``, unless the member is held already, by this
-        or another lease, with the same body.
+        or another lease, with the same body.  Raises `LeaseEnded` if there is no such lease.
         """
 
     @abstractmethod
