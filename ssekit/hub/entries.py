@@ -38,7 +38,7 @@ class ChannelEvent(Event):
         self,
         data: Any = None,
         event: str | None = None,
-        id: str | None = None,  # noqa: A002 - the field's name
+        id: str | None = None,
         retry: int | None = None,
         comment: str | None = None,
         channel: str | None = None,

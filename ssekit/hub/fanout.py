@@ -94,15 +94,15 @@ class Fanout:
         """Return whether the bytes that we write reach the client as the next of its stream."""
         return connection.can_abandon and plain(connection.socket) and connection.direct(given)
 
-    def take(self, stream: OpenStream, reader: Reader, owner: object) -> None:
+    def take(
+        self, connection: Connection, stream: OpenStream, reader: Reader, owner: object
+    ) -> None:
         """Take a client over from the server.
 
         It is sent first what the reader has ready, and then what comes after its position.
         ``owner`` is kept as long as there are viewers.  Raises with nothing changed if any step
         fails.
         """
-        connection = stream.connection
-        assert connection is not None
         kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
         group = self._groups.get(kind) or ClientGroup(kind)
         descriptor = os.dup(connection.socket.fileno())

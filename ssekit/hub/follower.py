@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ssekit import host
-from ssekit.brokers import Broker, Entry, HistoryLost
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import Backoff
@@ -84,6 +84,7 @@ class Follower:
         self.listener: Listener | None = None
         self.internal: dict[str, Callable[[Sequence[Entry]], None]] = {}
         """By internal channel, what its entries are handed to, in the follower's thread."""
+        self._retention = Retention()
         self._lock = NativeLock()  # held for moments, by any thread
         self._parked: defaultdict[str, set[Parked]] = defaultdict(set)  # by channel
         self._waiting: set[Parked] = set()  # for the follower to be ready
@@ -111,6 +112,13 @@ class Follower:
             and self.recent.epoch == epoch
             and self.recent.end < position
         )
+
+    def can_resume(self, view: View, epoch: int, position: int) -> bool:
+        """Return whether all that follows a position is here and in the log."""
+        with self._lock:
+            return self.recent.holds(epoch, position) and not self.recent.may_be_trimmed(
+                view, position, self._retention
+            )
 
     def piece(self, reader: Parked) -> Piece | None:
         """Return what follows a reader's position; None if it is not among the recent entries.
@@ -235,6 +243,7 @@ class Follower:
 
     def _follow(self) -> None:
         if not self.ready:
+            self._retention = self.broker.retention()
             self._restart(*self.broker.recent(RECENT))
         entries, _ = self.broker.follow(self.recent.tip, FOLLOW)
         if self.away:
@@ -306,18 +315,22 @@ class Follower:
             for reader in self._woken:
                 reader.live = self.recent.end
         try:
-            if self.listener is not None:
-                self.listener.deliver(entries)
-        except Exception:
-            # Some have them and some have not: all come back, and read after their last id.
-            self.listener.end_all()
-            raise
+            self._deliver(entries)
         finally:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
         for channel in channels & self.internal.keys():
             self._hand_over(channel, [entry for entry in entries if entry.channel == channel])
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        if self.listener is not None:
+            try:
+                self.listener.deliver(entries)
+            except Exception:
+                # Some have them and some have not: all come back, and read after their last id.
+                self.listener.end_all()
+                raise
 
     def _hand_over(self, channel: str, entries: Sequence[Entry]) -> None:
         try:

@@ -82,9 +82,7 @@ class ClientGroup:
     def descriptors(self) -> array[int]:
         """Return those of the viewers that are caught up."""
         if self._descriptors is None:
-            self._descriptors = array(
-                "i", struct.pack(f"{len(self.caught_up)}i", *self.caught_up)
-            )
+            self._descriptors = array("i", struct.pack(f"{len(self.caught_up)}i", *self.caught_up))
         return self._descriptors
 
     def framed(self, block: bytes) -> bytes:

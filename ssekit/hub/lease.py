@@ -55,7 +55,7 @@ class Leases:
         self._holds = 0
         self._wake: SimpleQueue[bool] = SimpleQueue()  # true: stop
         self._started = False
-        self._closed = False
+        self.closed = False
         self._seen: dict[str, tuple[int, float]] = {}  # by holder, its beats and since when
         self._looked_at = -math.inf
 
@@ -95,16 +95,16 @@ class Leases:
 
     def close(self) -> None:
         """Stop, and end what this process produces."""
-        if self.process != os.getpid() or self._closed:
+        if self.process != os.getpid() or self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._wake.put(True)
         self._end_channels()
         self._end_own_lease()
 
     def _run(self) -> None:
         beat_at = look_at = time.monotonic() + LOOK
-        while not self._closed:
+        while not self.closed:
             now = time.monotonic()
             if self._holds and now >= beat_at:
                 beat_at = now + (BEAT if self._try(self._beat) else AGAIN)
@@ -142,7 +142,7 @@ class Leases:
 
     def _end_own_lease(self) -> None:
         with self._lock:
-            if self._holds and not self._closed:
+            if self._holds and not self.closed:
                 return
             holder, self._holder = self._holder, None
         if holder is not None:

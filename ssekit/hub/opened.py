@@ -18,6 +18,8 @@ from ssekit.hub.lease import Leases
 
 OUTRUN = 1.0
 """Seconds at most for which a publish waits for the readers of its own process."""
+SETTLED = 5.0
+"""Seconds after which a process that only publishes looks after leases too; scripts end before."""
 
 
 class Opened:
@@ -25,6 +27,7 @@ class Opened:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self._made_at = time.monotonic()
         self._closed = False
         self._follower: Follower | None = None
         self._leases: Leases | None = None
@@ -52,12 +55,14 @@ class Opened:
         leases.start()
         return leases
 
-    def let_read(self, cursor: str) -> None:
+    def published(self, cursor: str) -> None:
         """Wait for this process's own reading, if an entry is half of what it keeps ahead of it.
 
         Under gevent nothing else runs while a greenlet publishes in a loop, and its viewers would
         lose what is trimmed meanwhile.
         """
+        if self._leases is None and time.monotonic() - self._made_at > SETTLED:
+            self.leases()
         follower = self._follower
         if follower is None or follower.away:
             return

@@ -67,7 +67,12 @@ class Producer:
         return self
 
     def send(
-        self, data: Any, event: str | None = None, retry: int | None = None, *, key: str | None = None
+        self,
+        data: Any,
+        event: str | None = None,
+        retry: int | None = None,
+        *,
+        key: str | None = None,
     ) -> Event:
         """Publish an event in the channel, and return it with its id.
 

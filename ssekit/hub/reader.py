@@ -167,17 +167,14 @@ class Reader:
         except HistoryLost:
             self._lose()
             return
-        channels = self.view.channels
-        ends = self._follower.ends(channels)
-        if not self._follower.recent.holds(self.epoch, self.position):
-            before = self.position
-            self._read()  # so that it is known now if history was lost
-            if self.lost or self._opening:
+        ends = self._follower.ends(self.view.channels)
+        begin = self.position
+        if not self._follower.can_resume(self.view, self.epoch, begin):
+            self._read_older()  # at once, so that it is known now if history was lost
+            if self.lost:
                 return
-            self.ended |= _ended_by(ends, before)
-        else:
-            self.ended |= _ended_by(ends, self.position)
-        self.finished = self.ended >= channels
+        self.ended |= _ended_by(ends, begin)
+        self.finished = self.ended >= self.view.channels
 
     def _lose(self) -> None:
         self.lost = self._opening = True

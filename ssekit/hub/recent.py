@@ -6,10 +6,14 @@ in pieces, which readers at the same position share: made once, framed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from heapq import merge
+from itertools import islice
 from typing import NamedTuple
 
-from ssekit.brokers import Entry, id_of, parse_id
+from ssekit.brokers import Entry, Retention, id_of, parse_id
 from ssekit.hub.entries import framing, is_end, is_removal
 
 PIECE = 64 * 1024
@@ -18,6 +22,8 @@ KEYED_PIECE = 4 * 1024
 """The same where values of keys are among them, which may be replaced before they are sent."""
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of entries that are kept in memory, however few entries they are."""
+CLOCKS_DIFFER = 5.0
+"""Seconds by which our clock and the log's may differ."""
 MOST_SHARED = 4 * 1024 * 1024
 """Bytes of pieces that are kept for others at the same position."""
 
@@ -35,9 +41,7 @@ class Piece:
 
     __slots__ = ("_chunk", "block", "entries", "epoch", "position")
 
-    def __init__(
-        self, view: View, entries: Sequence[Entry], epoch: int, position: int
-    ) -> None:
+    def __init__(self, view: View, entries: Sequence[Entry], epoch: int, position: int) -> None:
         self.entries = entries
         self.block = b"".join(map(framing(view.hub_events), entries))
         self.epoch = epoch
@@ -73,6 +77,7 @@ class RecentEntries:
         self._entries: list[Entry] = []
         self._offset = position  # the seq of the entry before the first of the list
         self._epochs = [(position, self.epoch)]  # with the seq from which on each holds
+        self._seqs: dict[str, list[int]] = {}  # by channel
         self._newest: dict[tuple[str, str], int] = {}  # by channel and key, the newest's seq
         self._bytes = 0  # of the entries after the start
         self._shared: dict[tuple[View, int, int, int], Piece] = {}
@@ -100,6 +105,7 @@ class RecentEntries:
         self._entries += entries
         for seq, entry in enumerate(entries, self.end + 1):
             self._bytes += len(entry.body)
+            self._seqs.setdefault(entry.channel, []).append(seq)
             if entry.key is not None:
                 self._newest[entry.channel, entry.key] = seq
         self.end = self._offset + len(self._entries)
@@ -127,6 +133,11 @@ class RecentEntries:
         for seq, entry in enumerate(dropped, self._offset + 1):
             if entry.key is not None and self._newest.get((entry.channel, entry.key)) == seq:
                 del self._newest[entry.channel, entry.key]
+        for channel in {entry.channel for entry in dropped}:
+            seqs = self._seqs[channel]
+            del seqs[: bisect_right(seqs, self.start)]
+            if not seqs:
+                del self._seqs[channel]
         self._offset = self.start
         while len(self._epochs) > 1 and self._epochs[1][0] <= self.start:
             del self._epochs[0]
@@ -180,24 +191,52 @@ class RecentEntries:
         return piece
 
     def _piece(self, view: View, position: int, live: int, passing: int) -> Piece:
-        channels = view.channels
         entries: list[Entry] = []
         size, most = 0, PIECE
-        for entry in self.between(position, self.end):
-            position += 1
-            if entry.channel not in channels:
-                continue
-            if entry.passing and position > live and position > passing:
+        for seq in self._after(view.channels, position):
+            entry = self._entries[seq - self._offset - 1]
+            if entry.passing and seq > live and seq > passing:
                 continue
             if entry.key is not None:
-                if position > live and self._replaced(entry, position):
+                if seq > live and self._replaced(entry, seq):
                     continue
                 most = KEYED_PIECE
             entries.append(entry)
             size += len(entry.body)
             if size >= most or is_end(entry):
+                position = seq
                 break
+        else:
+            position = self.end
         return Piece(view, entries, self.epoch_at(position), position)
+
+    def _after(self, channels: Collection[str], position: int) -> Iterable[int]:
+        """Return where the entries of some channels are that come after a position."""
+        each = []
+        for channel in channels:
+            seqs = self._seqs.get(channel)
+            if seqs and seqs[-1] > position:
+                each.append(islice(seqs, bisect_right(seqs, position), None))
+        return each[0] if len(each) == 1 else merge(*each)
+
+    def may_be_trimmed(self, view: View, position: int, retention: Retention) -> bool:
+        """Return whether the log may no longer have all that follows a position.
+
+        It is then the log that decides: what is here is what a process happens to remember.
+        """
+        if self.end - position > retention.room:
+            return True
+        oldest = self.end
+        for channel in view.channels:
+            seqs = self._seqs.get(channel, [])
+            first = bisect_right(seqs, position)
+            if len(seqs) - first > retention.history:
+                return True
+            oldest = min([oldest, *seqs[first : first + 1]])
+        if retention.max_age is None or oldest == position:
+            return False
+        began = self._entries[oldest - self._offset - 1].time
+        return time.time() - began > retention.max_age - CLOCKS_DIFFER
 
     def _replaced(self, entry: Entry, seq: int) -> bool:
         return self._newest[entry.channel, entry.key or ""] != seq and not is_removal(entry)

@@ -121,7 +121,7 @@ class ChannelBlocks(Blocks):
         if not reader.settled:
             return False
         try:
-            fanout.take(stream, reader, self._follow)
+            fanout.take(connection, stream, reader, self._follow)
         except Exception as error:
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
             self._may_leave = False
