@@ -74,6 +74,23 @@ def garbage(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"%d" % gc.collect()]
 
 
+def fork(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """What a child says after it has closed its copy of the hub."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    reader, writer = os.pipe()
+    if not os.fork():
+        try:
+            hub.close()
+            os.write(writer, b"closed")
+        finally:
+            os._exit(0)
+    try:
+        return [os.read(reader, 100)]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 @Stream
 def away() -> list[str]:
     raise BrokerUnavailable("the source's own broker is away")
@@ -90,6 +107,7 @@ app = ProxyFix(
             "/inside": inside,
             "/garbage": garbage,
             "/open": count,
+            "/fork": fork,
             "/away": away,
         },
     )
