@@ -296,7 +296,7 @@ class TestASharedLog:
             "tip": two.tip,
             "recent": lambda: two.recent(1),
             "opening": lambda: two.opening(["news"], 0),
-            "append": lambda: two.append("other", body("x")),
+            "append": lambda: two.append("news", body("x")),
         }[first]()
         three = opened(history=1, max_age=0.001)
         for n in range(120):

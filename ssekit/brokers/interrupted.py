@@ -16,15 +16,16 @@ class NotInterrupting:
     """
 
     def __init__(self) -> None:
-        self._inside = False
+        self.inside = False
+        """Whether a call is going on."""
 
     def __enter__(self) -> None:
-        if self._inside:
+        if self.inside:
             raise BrokerUnavailable(
                 "called by a signal handler or a __del__ that interrupted another call of the same"
                 " broker, so nothing was done; let the handler set a flag and publish later"
             )
-        self._inside = True
+        self.inside = True
 
     def __exit__(self, *_: object) -> None:
-        self._inside = False
+        self.inside = False
