@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from ssekit.errors import BrokerUnavailable
 
+INTERRUPTING = (
+    "called by a signal handler or a __del__ that interrupted another call of the same broker, so"
+    " nothing was done; let the handler set a flag and publish later"
+)
+
 
 class NotInterrupting:
     """Refuses a call that interrupts another one.  To be entered while holding a native lock.
@@ -21,10 +26,7 @@ class NotInterrupting:
 
     def __enter__(self) -> None:
         if self.inside:
-            raise BrokerUnavailable(
-                "called by a signal handler or a __del__ that interrupted another call of the same"
-                " broker, so nothing was done; let the handler set a flag and publish later"
-            )
+            raise BrokerUnavailable(INTERRUPTING)
         self.inside = True
 
     def __exit__(self, *_: object) -> None:

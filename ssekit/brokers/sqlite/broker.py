@@ -184,6 +184,10 @@ class SQLiteBroker(Broker):
     def tip(self) -> str:
         return self._transact("DEFERRED", reading.tip, create=True)
 
+    def retention(self) -> Retention:
+        found = self._read(reading.retention, self._retention)
+        return found.changed_by(self._retention)
+
     def leases(self) -> dict[str, int]:
         return self._read(leases.all_leases, {})
 

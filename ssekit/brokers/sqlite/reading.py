@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Collection
 
 from ssekit.brokers import contract
-from ssekit.brokers.contract import Entry, HistoryLost, Opening, Status
+from ssekit.brokers.contract import Entry, HistoryLost, Opening, Retention, Status
 from ssekit.brokers.sqlite.rows import END, EVENT, SELECT, VALUE, Channel, Log, Row, entry_of
 
 
@@ -88,6 +88,10 @@ def status(db: sqlite3.Connection, name: str) -> Status:
 
 def tip(db: sqlite3.Connection) -> str:
     return Log.load(db).cursor
+
+
+def retention(db: sqlite3.Connection) -> Retention:
+    return Log.load(db).retention
 
 
 def end_is_forgotten(db: sqlite3.Connection, log: Log, channel: Channel) -> bool:
