@@ -7,7 +7,7 @@ from time import sleep
 
 import pytest
 
-from ssekit.brokers import Broker, Entry, HistoryLost
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from tests.conftest import SHARED, URLS
 from tests.logs import END, REMOVED, Open, body, data, everything, state
 from tests.waiting import until
@@ -120,11 +120,11 @@ def test_what_is_too_old_is_lost_history_but_a_value_is_not(opened: Open) -> Non
     value = broker.append("news", body("value"), key="k")
     old = publish(broker, "news", 3)
     publish(broker, "quiet", 1)
-    until(lambda: is_lost(broker, "news", start), 10)
+    until(lambda: is_lost(broker, "quiet", start), 10)  # The newest event has expired, too.
+    assert is_lost(broker, "news", start)
     assert is_lost(broker, "news", old[1].id)
     assert everything(broker, old[2].id, "news") == []
     assert kept(broker, "news") == []
-    assert is_lost(broker, "quiet", start)
     opening = broker.opening(["news"], None)
     assert (opening.state, opening.history, opening.complete) == ([value], [], False)
     new = broker.append("news", body("new"))
@@ -296,7 +296,7 @@ class TestASharedLog:
             "tip": two.tip,
             "recent": lambda: two.recent(1),
             "opening": lambda: two.opening(["news"], 0),
-            "append": lambda: two.append("other", body("x")),
+            "append": lambda: two.append("news", body("x")),
         }[first]()
         three = opened(history=1, max_age=0.001)
         for n in range(120):
@@ -304,6 +304,16 @@ class TestASharedLog:
         found = kept(three, "news")
         assert 50 <= len(found) <= 100  # and a history above the capacity raises it
         assert found[-50:] == [str(n) for n in range(70, 120)]
+
+    def test_every_broker_can_say_what_it_keeps(self, opened: Open) -> None:
+        assert opened(history=7).retention() == Retention(history=7)  # there is no log yet
+        opened(history=3, capacity=3).tip()
+        assert opened(history=7).retention() == Retention(history=3, capacity=3)
+        given = opened(history=50, max_age=1.5, given=frozenset({"history", "max_age"}))
+        expected = Retention(history=50, capacity=3, max_age=1.5)
+        assert given.retention() == expected
+        given.tip()
+        assert opened().retention() == expected
 
     def test_a_smaller_history_trims_what_is_there(self, opened: Open) -> None:
         publish(opened(), "news", 30)

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from ssekit.errors import BrokerUnavailable
 
+INTERRUPTING = (
+    "called by a signal handler or a __del__ that interrupted another call of the same broker, so"
+    " nothing was done; let the handler set a flag and publish later"
+)
+
 
 class NotInterrupting:
     """Refuses a call that interrupts another one.  To be entered while holding a native lock.
@@ -16,15 +21,13 @@ class NotInterrupting:
     """
 
     def __init__(self) -> None:
-        self._inside = False
+        self.inside = False
+        """Whether a call is going on."""
 
     def __enter__(self) -> None:
-        if self._inside:
-            raise BrokerUnavailable(
-                "called by a signal handler or a __del__ that interrupted another call of the same"
-                " broker, so nothing was done; let the handler set a flag and publish later"
-            )
-        self._inside = True
+        if self.inside:
+            raise BrokerUnavailable(INTERRUPTING)
+        self.inside = True
 
     def __exit__(self, *_: object) -> None:
-        self._inside = False
+        self.inside = False

@@ -14,7 +14,7 @@ from ssekit.host.client import (
     current,
     failed,
 )
-from ssekit.host.which import begin, client_of, under_gevent
+from ssekit.host.which import begin, client_of, in_event_loop, under_gevent
 
 __all__ = [
     "ENDING",
@@ -27,5 +27,6 @@ __all__ = [
     "client_of",
     "current",
     "failed",
+    "in_event_loop",
     "under_gevent",
 ]

@@ -19,6 +19,19 @@ def under_gevent() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def in_event_loop() -> bool:
+    """Tell whether this is gevent's event loop itself, where nothing can wait.
+
+    Its callbacks run there, and so do signal handlers while the process has nothing else to do.
+    """
+    if not under_gevent():
+        return False
+    from gevent import getcurrent
+    from gevent.hub import Hub
+
+    return isinstance(getcurrent(), Hub)
+
+
 def begin(run: Callable[[], None], name: str) -> None:
     """Run a function beside everything else from now on, for as long as the process lives.
 
