@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ssekit.host import LEFT, Ended
+from ssekit.host import DISCONNECTED, Ended
 from ssekit.host.process import ProcessClient
 
 MAX_SECONDS = 60.0
@@ -117,7 +117,7 @@ class _Answer:
         try:
             for block in blocks:
                 self.write(block)
-                if self._client.ended == LEFT:
+                if self._client.ended == DISCONNECTED:
                     break
             if not self.begun:
                 self.begun = True

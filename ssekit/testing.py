@@ -19,8 +19,8 @@ from wsgiref.headers import Headers
 from wsgiref.util import setup_testing_defaults
 
 from ssekit import host
+from ssekit.host.connection import Connection as Server
 from ssekit.host.threads import ThreadClient
-from ssekit.host.wsgi_servers import Connection as Server
 from ssekit.wire import Decoder, Event
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -103,7 +103,7 @@ class Connection:
 
     def close(self) -> None:
         """Leave, and wait for the source to end; a source that sleeps ends when it wakes."""
-        self._client.end(host.LEFT)
+        self._client.end(host.DISCONNECTED)
         self._thread.join(self._timeout)
 
     def _raise_error(self) -> None:
@@ -116,7 +116,7 @@ class Connection:
             try:
                 for block in blocks:
                     self._put(block)
-                    if self._client.ended == host.LEFT:
+                    if self._client.ended == host.DISCONNECTED:
                         break
             finally:
                 close = getattr(blocks, "close", None)
@@ -139,7 +139,7 @@ class Connection:
         return self._put
 
     def _put(self, block: bytes) -> None:
-        while self._client.ended != host.LEFT:
+        while self._client.ended != host.DISCONNECTED:
             with contextlib.suppress(queue.Full):
                 self._blocks.put(block, timeout=0.05)
                 return

@@ -296,7 +296,7 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     until(lambda: "path=/logged " in server.log)
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
-    assert line.endswith("ended='client left'")
+    assert line.endswith("ended='client disconnected'")
 
 
 def refusals(url: str, accept: str) -> tuple[int, bytes, str | None]:

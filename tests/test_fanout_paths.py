@@ -71,7 +71,7 @@ def test_with_tls_in_gunicorn_a_stream_is_iterated(tmp_path: Path) -> None:
                 for number in range(10):
                     hub.publish("news", number)
             assert [event.data for event in client.wait(11)[1:]] == [str(n) for n in range(10)]
-        until(lambda: "ended='client left'" in server.log)
+        until(lambda: "ended='client disconnected'" in server.log)
 
 
 def test_gthread_viewers_get_every_event() -> None:
@@ -149,6 +149,6 @@ def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, b
         if busy:
             for _ in range(100):
                 hub.publish("news", "x" * 10_000)
-        until(lambda: b"ended='client left'" in (tmp_path / "log").read_bytes(), 10)
+        until(lambda: b"ended='client disconnected'" in (tmp_path / "log").read_bytes(), 10)
         # The kernel's and our own timers add a little to two heartbeats.
         assert time.monotonic() - gone < 2 * beat + 1.5

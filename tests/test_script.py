@@ -153,7 +153,7 @@ def test_a_thread_of_a_script_sends_in_the_same_stream(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.count(b"Status:") == 1
-    assert done.stdout.endswith(b"\r\n\r\n:\ndata: first\n\ndata: from a thread\n\n")
+    assert done.stdout.endswith(b"\ndata: first\n\ndata: from a thread\n\n")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from ssekit.host.client import ENDING, EXPIRED, LEFT, Client, Ended
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.client import DISCONNECTED, ENDING, EXPIRED, Client, Ended
+from ssekit.host.connection import Connection
 from ssekit.wire import HEARTBEAT
 
 PATIENCE = 2.0
@@ -127,7 +127,7 @@ class ProcessClient(Client):
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
             # EPIPE, ECONNRESET, EIO of a terminal that is gone: nobody reads any more.
-            self.ended = self.ended or LEFT
+            self.ended = self.ended or DISCONNECTED
 
     def end(self, reason: str) -> None:
         """Raise `Ended` if the source is running, and else when it runs next."""
@@ -159,7 +159,7 @@ class ProcessClient(Client):
         poll.register(self._descriptor, select.POLLOUT | _GONE & ~select.POLLNVAL)
         state = dict(poll.poll(0)).get(self._descriptor, 0)
         if state & _GONE:
-            self.end(LEFT)
+            self.end(DISCONNECTED)
         elif time.monotonic() >= self._expires:
             self.end(EXPIRED)
         elif self.ended is not None:

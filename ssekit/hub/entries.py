@@ -41,6 +41,7 @@ class ChannelEvent(Event):
         id: str | None = None,
         retry: int | None = None,
         comment: str | None = None,
+        *,
         channel: str | None = None,
         key: str | None = None,
     ) -> None:
@@ -60,7 +61,11 @@ class ChannelEvent(Event):
         return hash(self._fields())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelEvent, (*self._fields(), self.channel, self.key)
+        return _channel_event, (*self._fields(), self.channel, self.key)
+
+
+def _channel_event(*fields: Any) -> ChannelEvent:
+    return ChannelEvent(*fields[:5], channel=fields[5], key=fields[6])
 
 
 def body_of(event: Event, most: int | None = None) -> bytes:
@@ -144,7 +149,7 @@ def event_of(entry: Entry) -> ChannelEvent:
             retry = int(value)
     cursor = None if entry.passing else entry.id
     text = "\n".join(data) if data else None
-    return ChannelEvent(text, name, cursor, retry, None, entry.channel or None, entry.key)
+    return ChannelEvent(text, name, cursor, retry, channel=entry.channel or None, key=entry.key)
 
 
 def events_of(entries: Iterable[Entry]) -> list[Event]:

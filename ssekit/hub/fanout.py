@@ -5,7 +5,7 @@ sent the headers, the connection's descriptor is duplicated and the server is to
 is complete: its greenlet and all that hangs on it is gone, and what remains of a client is a
 descriptor and a few numbers, a `Viewer`.
 
-Viewers of the same channels with the same framing are a `ClientGroup`.  Those that are caught up
+Viewers of the same channels with the same framing are a `ViewerGroup`.  Those that are caught up
 are at the end of the log together: a new frame is framed once and written to each, and who has it
 is not noted, because position belongs to the group.  A write that the kernel does not take all of
 makes that viewer a position that lags.  It reads on whenever its socket can take more, from the
@@ -20,8 +20,6 @@ served by iterating.
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import time
 from collections import deque
@@ -34,20 +32,22 @@ from ssekit.brokers import Entry, HistoryLost
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
 from ssekit.host.batch_send import GONE, prepare, write_to_each
+from ssekit.host.chunks import LAST_CHUNK
+from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
+from ssekit.host.logs import Logger
 from ssekit.host.tcp import Tcp
-from ssekit.host.wsgi_servers import Connection, plain
 from ssekit.hub.entries import is_end
 from ssekit.hub.follower import Follower
-from ssekit.hub.groups import Batch, ClientGroup, Kind, Lag, Viewer
 from ssekit.hub.older import AT_ONCE, Position
 from ssekit.hub.reader import RETRY, Reader
 from ssekit.hub.recent import Piece
+from ssekit.hub.viewers import Batch, Kind, Lag, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
 from ssekit.wire import HEARTBEAT
 
-log = logging.getLogger("ssekit.hub")
+log = Logger("ssekit.hub")
 
 UNSENT = 16 * 1024
 """Bytes that the kernel holds for a viewer beyond what is on its way (TCP_NOTSENT_LOWAT).
@@ -69,16 +69,14 @@ class Fanout:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._recent = follower.recent
-        self._groups: dict[Kind, ClientGroup] = {}
-        self._listening: dict[str, list[ClientGroup]] = {}  # by channel
+        self._groups: dict[Kind, ViewerGroup] = {}
+        self._listening: dict[str, list[ViewerGroup]] = {}  # by channel
         self._lagging: set[Viewer] = set()
         self._due: deque[Viewer] = deque()  # lagging viewers whose turn has come
         self._serving = False
         self._wanted: dict[Position, list[Viewer]] = {}  # older pieces, and who waits for them
         self._unread: deque[Position] = deque()  # of them, those that nobody reads yet
         self._reading = 0
-        self._shortest = math.inf  # of the heartbeats
-        self._sweep_at = 0.0
         self._checked_at = 0.0
         self._count = 0
         self._owner: object = None  # keeps the hub as long as there are viewers
@@ -104,7 +102,7 @@ class Fanout:
         fails.
         """
         kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
-        group = self._groups.get(kind) or ClientGroup(kind)
+        group = self._groups.get(kind) or ViewerGroup(kind, self._send_heartbeat)
         descriptor = os.dup(connection.socket.fileno())
         try:
             viewer = Viewer(group, descriptor, stream, self.end)
@@ -118,7 +116,7 @@ class Fanout:
             raise
         # From here on nothing fails: what is to be written is written in the event loop.
         self._owner = owner
-        self._loop.serves(connection)
+        self._loop.ends_with(connection)
         stream.admission.release()
         self._count_in(viewer)
         self._begin(viewer, reader)
@@ -134,7 +132,7 @@ class Fanout:
 
     def deliver(self, entries: Sequence[Entry]) -> None:
         """Send the log's newest entries to all that are caught up."""
-        batches: dict[ClientGroup, list[Entry]] = {}
+        batches: dict[ViewerGroup, list[Entry]] = {}
         for entry in entries:
             for group in self._listening.get(entry.channel, ()):
                 batches.setdefault(group, []).append(entry)
@@ -146,20 +144,23 @@ class Fanout:
                 for viewer in list(group.caught_up.values()):
                     self.end(viewer, FINISHED)
 
-    def _send(self, group: ClientGroup, batch: Batch) -> None:
+    def _send(self, group: ViewerGroup, batch: Batch) -> None:
         if not batch.data:
             return
         others = write_to_each(group.descriptors(), batch.data)
         group.bytes += batch.size
-        group.sent_at = time.monotonic()
+        group.wrote_at = time.monotonic()
         for descriptor, taken in others.items():
             viewer = group.caught_up[descriptor]
             if taken == GONE:
-                self.end(viewer, host.LEFT)
+                self.end(viewer, host.DISCONNECTED)
             else:
                 rest, position = batch.rest(taken, self._recent.end)
                 epoch = self._recent.epoch_at(position)
                 self._watch(viewer, self._lag(viewer, epoch, position, rest))
+
+    def _send_heartbeat(self, group: ViewerGroup) -> None:
+        self._send(group, Batch(group.framed(HEARTBEAT), len(HEARTBEAT), []))
 
     def _lag(self, viewer: Viewer, epoch: int, position: int, rest: memoryview) -> Lag:
         """Make the viewer one that lags at a position and has yet to be sent ``rest``."""
@@ -213,7 +214,7 @@ class Fanout:
         except BlockingIOError:
             written = 0
         except OSError:
-            self.end(viewer, host.LEFT)
+            self.end(viewer, host.DISCONNECTED)
             return
         lag.rest = lag.rest[written:]
         if lag.rest:
@@ -313,7 +314,7 @@ class Fanout:
     def _end_waiting(self, wanted: Position, error: Exception) -> None:
         """End the streams that cannot go on; their clients come back, and are told what is lost."""
         if not isinstance(error, HistoryLost):
-            log.error("older events could not be read: %s", error, exc_info=error)
+            log.warning("older events could not be read: %r", error)
         for viewer in self._wanted.pop(wanted):
             if viewer.lag is not None:
                 self.end(viewer, SLOW)
@@ -328,11 +329,11 @@ class Fanout:
         if between_events and why in (host.ENDING, SLOW, FINISHED):
             last = b"" if why == FINISHED else group.framed(closing_retry(viewer.retry))
             if group.kind.chunked and (why == FINISHED or not viewer.cuts):
-                last += b"0\r\n\r\n"
+                last += LAST_CHUNK
             try:
                 os.write(viewer.descriptor, last)
             except OSError:
-                why = host.LEFT
+                why = host.DISCONNECTED
         os.close(viewer.descriptor)
         viewer.admission.end()
         self._count_out(viewer)
@@ -342,19 +343,19 @@ class Fanout:
         group = viewer.group
         if not group.members:
             self._groups[group.kind] = group
-            if group.heartbeat < self._shortest:
-                self._shortest, self._sweep_at = group.heartbeat, 0.0
+            self._loop.heartbeats.add(group)
             for channel in group.view.channels:
                 self._listening.setdefault(channel, []).append(group)
         group.members += 1
         if not self._count:
-            self._loop.join(self)
+            self._loop.add_group(self)
         self._count += 1
 
     def _count_out(self, viewer: Viewer) -> None:
         group = viewer.group
         group.members -= 1
         if not group.members:
+            self._loop.heartbeats.discard(group)
             del self._groups[group.kind]
             for channel in group.view.channels:
                 groups = self._listening[channel]
@@ -363,7 +364,7 @@ class Fanout:
                     del self._listening[channel]
         self._count -= 1
         if not self._count:
-            self._loop.part(self)
+            self._loop.remove_group(self)
             self._owner = None
 
     def restart(self, epoch: int, position: int) -> None:
@@ -382,17 +383,11 @@ class Fanout:
             self.end(viewer, host.ENDING)
 
     def tick(self, now: float) -> None:
-        """Send the heartbeats that are due; to whole groups, as all caught up had the last."""
-        if now >= self._sweep_at:
-            # With a channel for each user there are as many groups as viewers: not every tick.
-            self._sweep_at = now + self._shortest / 20
-            for group in list(self._groups.values()):
-                if group.caught_up and now - group.sent_at >= group.heartbeat:
-                    self._send(group, Batch(group.framed(HEARTBEAT), len(HEARTBEAT), []))
+        """See now and then whether the hosts of lagging viewers still answer."""
         if now - self._checked_at >= SILENCE_CHECKED:
             self._checked_at = now
             for viewer in list(self._lagging):
                 with Tcp(viewer.descriptor) as tcp:
                     silent_for = tcp.silent_for()
                 if silent_for > viewer.group.heartbeat:
-                    self.end(viewer, host.LEFT)
+                    self.end(viewer, host.DISCONNECTED)

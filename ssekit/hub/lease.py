@@ -25,7 +25,7 @@ from ssekit import host
 from ssekit.brokers import Broker
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import NativeLock
-from ssekit.host.wsgi_servers import ending
+from ssekit.host.wsgi_servers import worker_is_ending
 from ssekit.hub.entries import end_body, removal_body
 
 log = logging.getLogger("ssekit.hub")
@@ -114,7 +114,7 @@ class Leases:
                 look_at = now + LOOK
                 if not self._try(self._look):
                     self._seen.clear()  # After an outage each has a full term again.
-            if self._holds and ending():
+            if self._holds and worker_is_ending():
                 self._try(self._end_channels)
             soonest = min(look_at, beat_at) if self._holds else look_at
             pause = max(soonest - time.monotonic(), 0.0)

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ssekit.brokers import Entry, Retention, id_of, parse_id
+from ssekit.host.chunks import chunk
 from ssekit.hub.entries import framing, is_end, is_removal
 
 PIECE = 64 * 1024
@@ -55,11 +56,6 @@ class Piece:
         if self._chunk is None:
             self._chunk = chunk(self.block)
         return self._chunk
-
-
-def chunk(block: bytes) -> bytes:
-    """Return a block as a chunk (RFC 9112, section 7.1)."""
-    return b"%X\r\n%b\r\n" % (len(block), block)
 
 
 class RecentEntries:

@@ -21,8 +21,15 @@ from ssekit.errors import SSEError
 from ssekit.host import wsgi_servers
 from ssekit.script import run as runs
 from ssekit.stream.admission import Limit, rejection
-from ssekit.stream.response import Answer, Headers, Offer, Pairs, closing_retry, plain_answer
-from ssekit.wire import HEARTBEAT
+from ssekit.stream.response import (
+    Answer,
+    Headers,
+    Offer,
+    Pairs,
+    closing_retry,
+    opening,
+    plain_answer,
+)
 
 log = logging.getLogger("ssekit.script")
 
@@ -167,7 +174,7 @@ class WsgiRun(runs.Run):
             finally:
                 self.client.leave()
         except host.Ended as ended:
-            if ended.reason != host.LEFT:
+            if ended.reason != host.DISCONNECTED:
                 self._last(closing_retry())
         except BaseException as error:
             if not host.failed(error):
@@ -190,8 +197,9 @@ class WsgiRun(runs.Run):
             )
         self.begun = True
         self._send = write
-        self.client.wrote(HEARTBEAT)
-        self._write(HEARTBEAT)
+        block = opening(None)
+        self.client.wrote(block)
+        self._write(block)
         connection = wsgi_servers.find(write=write)
         if connection is not None:
             self._send = connection.write
@@ -201,8 +209,8 @@ class WsgiRun(runs.Run):
         try:
             self._send(block)
         except OSError as error:
-            self.client.ended = self.client.ended or host.LEFT
-            raise host.Ended(host.LEFT) from error
+            self.client.ended = self.client.ended or host.DISCONNECTED
+            raise host.Ended(host.DISCONNECTED) from error
 
     def _last(self, block: bytes) -> None:
         with contextlib.suppress(host.Ended):

@@ -20,8 +20,7 @@ from typing import Any
 from ssekit import cgi, host
 from ssekit.errors import SSEError
 from ssekit.host.process import ProcessClient
-from ssekit.stream.response import Headers, Offer, Pairs, closing_retry
-from ssekit.wire import HEARTBEAT
+from ssekit.stream.response import Headers, Offer, Pairs, closing_retry, opening
 
 
 class Run:
@@ -92,8 +91,9 @@ class ProcessRun(Run):
                 self._output.send(block)
             return False
         self._send_head(answer.status, answer.headers)
-        self.client.wrote(HEARTBEAT)
-        self._output.send(HEARTBEAT)
+        block = opening(None)
+        self.client.wrote(block)
+        self._output.send(block)
         return True
 
     def _send_head(self, status: str, headers: Headers) -> None:
@@ -107,7 +107,7 @@ class ProcessRun(Run):
         self._signals.close()
         # The interpreter has printed the traceback of what ended the script, if anything did.
         failed = getattr(sys, "last_value", None) is not None
-        if not self._cgi or self.client.ended == host.LEFT:
+        if not self._cgi or self.client.ended == host.DISCONNECTED:
             return
         if failed and not self.begun:
             self._output.send_head(cgi.FAILED)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from ssekit import host
 from ssekit.brokers import Entry, parse_id
+from ssekit.host.chunks import chunk
 from ssekit.hub.entries import framing, is_end
-from ssekit.hub.recent import View, chunk
+from ssekit.hub.recent import View
 from ssekit.stream.open import OpenStream
 
 PART = 4 * 1024
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
     heartbeat: float
 
 
-class ClientGroup:
+class ViewerGroup:
     """Clients with the same channels, framing and heartbeat.
 
     Those of them that are caught up are served together: position belongs to the group.
@@ -40,23 +41,25 @@ class ClientGroup:
         "_descriptors",
         "_ended",
         "_frame",
+        "_send_heartbeat",
         "bytes",
         "caught_up",
         "events",
         "heartbeat",
         "kind",
         "members",
-        "sent_at",
         "view",
+        "wrote_at",
     )
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, send_heartbeat: Callable[[ViewerGroup], None]) -> None:
         self.kind = kind
+        self._send_heartbeat = send_heartbeat
         self.view = kind.view
         self.heartbeat = kind.heartbeat
         self.caught_up: dict[int, Viewer] = {}  # by descriptor
         self.members = 0  # those that lag included
-        self.sent_at = time.monotonic()
+        self.wrote_at = time.monotonic()
         self.events = 0
         self.bytes = 0
         self._descriptors: array[int] | None = None  # of those caught up, until one comes or goes
@@ -85,9 +88,14 @@ class ClientGroup:
             self._descriptors = array("i", struct.pack(f"{len(self.caught_up)}i", *self.caught_up))
         return self._descriptors
 
+    def beat(self) -> None:
+        """Send a heartbeat to those that are caught up: they had the last event together."""
+        if self.caught_up:
+            self._send_heartbeat(self)
+
     def framed(self, block: bytes) -> bytes:
         """Return a block as it is sent."""
-        return chunk(block) if self.kind.chunked and block else block
+        return chunk(block, self.kind.chunked) if block else b""
 
     def batch(self, entries: Sequence[Entry]) -> Batch:
         """Return entries as they are sent to those that are caught up."""
@@ -184,7 +192,7 @@ class Viewer:
 
     def __init__(
         self,
-        group: ClientGroup,
+        group: ViewerGroup,
         descriptor: int,
         stream: OpenStream,
         end: Callable[[Viewer, str], None],
@@ -201,6 +209,6 @@ class Viewer:
         self.events = stream.events
         self.bytes = stream.client.given
 
-    def left(self) -> None:
+    def disconnected(self) -> None:
         """The client has disconnected."""
-        self._end(self, host.LEFT)
+        self._end(self, host.DISCONNECTED)
