@@ -14,7 +14,7 @@ from ssekit.host.client import (
     current,
     failed,
 )
-from ssekit.host.patched import begin, under_gevent
+from ssekit.host.patched import begin, in_event_loop, under_gevent
 from ssekit.host.which import client_of
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "client_of",
     "current",
     "failed",
+    "in_event_loop",
     "under_gevent",
 ]

@@ -41,6 +41,19 @@ def _remember_main_hub() -> None:
             _main_hub[:] = [hub]
 
 
+def in_event_loop() -> bool:
+    """Tell whether this is gevent's event loop itself, where nothing can wait.
+
+    Its callbacks run there, and so do signal handlers while the process has nothing else to do.
+    """
+    if not under_gevent():
+        return False
+    from gevent import getcurrent
+    from gevent.hub import Hub
+
+    return isinstance(getcurrent(), Hub)
+
+
 def begin(run: Callable[[], None], name: str) -> None:
     """Run a function beside everything else from now on, for as long as the process lives.
 
