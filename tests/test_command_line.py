@@ -55,10 +55,10 @@ def test_each_command_has_examples(command: str) -> None:
     ("arguments", "words"),
     [
         ((), "usage: ssekit COMMAND"),
-        (("listne",), "no command 'listne'"),
+        (("listne",), "unknown command 'listne'"),
         (("listen",), "URL|CHANNEL"),
-        (("listen", "http://127.0.0.1/", "news"), "one URL, or"),
-        (("listen", "http://127.0.0.1/", "--url", "memory:"), "--url names the hub"),
+        (("listen", "http://127.0.0.1/", "news"), "either one URL or"),
+        (("listen", "http://127.0.0.1/", "--url", "memory:"), "--url is the hub"),
         (("listen", "http://127.0.0.1/", "--count", "0"), "--count needs"),
         (("listen", "http://127.0.0.1/", "--header", "Cookie"), "'NAME: VALUE'"),
         (("listen", "http://127.0.0.1/", "--header", "A: b\r\nC: d"), "'NAME: VALUE'"),
@@ -67,7 +67,10 @@ def test_each_command_has_examples(command: str) -> None:
         (("listen", "http://127.0.0.1/", "--timeout", "0"), "--timeout needs"),
         (("listen", "http://127.0.0.1/", "--json", "--raw"), "not allowed with"),
         (("listen", "news", "--header", "A: b"), "are for a URL"),
-        (("serve", "missing.py"), "'missing.py' is no script, no folder and not of the form"),
+        (
+            ("serve", "missing.py"),
+            "'missing.py' is not a script, a folder, or",
+        ),
         (("serve", "os:getcwd", "--bind", "8000"), "--bind needs HOST:PORT"),
         (("serve", "os:getcwd", "--bind", ":8000"), "--bind needs HOST:PORT"),
         (("serve", "os:getcwd", "--bind", "127.0.0.1:99999"), "--bind needs HOST:PORT"),
@@ -162,7 +165,7 @@ def test_listen_leaves_out_what_the_hub_says_for_itself() -> None:
     with Scripted([hold(STREAM + own + lost + b"data: x\n\n")]) as server:
         done = ran("listen", server.url, "--count", "1")
         assert done.stdout == "x\n"
-        assert "events were lost" in done.stderr
+        assert "events were missed" in done.stderr
         done = ran("listen", server.url, "--count", "1", "--json")
         assert len(done.stdout.splitlines()) == 3
 
@@ -329,14 +332,15 @@ def test_serve_says_that_an_address_is_in_use(tmp_path: Path) -> None:
 def test_serve_refuses_a_folder_without_scripts(tmp_path: Path) -> None:
     done = ran("serve", str(tmp_path))
     assert done.returncode == 1
-    assert "no script (*.py) in the folder" in done.stderr
+    assert "has no scripts (*.py)" in done.stderr
 
 
 def test_serve_says_that_there_is_no_such_module(tmp_path: Path) -> None:
     done = ran("serve", "wsgj:app", "--bind", "127.0.0.1:0", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
-        done.stderr == "ssekit: there is no module wsgj for wsgj:app, neither here nor installed\n"
+        done.stderr == "ssekit: cannot find the module wsgj of wsgj:app: it is not in the current "
+        "folder, and it is not installed\n"
     )
 
 

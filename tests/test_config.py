@@ -27,7 +27,7 @@ from tests.clients import Client
 from tests.components import need
 from tests.ports import free_port
 from tests.servers import ROOT, running
-from tests.waiting import at_best, until
+from tests.waiting import mostly_below, until
 
 UPSTREAM = "127.0.0.1:8000"
 
@@ -41,6 +41,14 @@ def test_the_nginx_file_of_the_repository_is_what_the_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert printed("nginx", capsys=capsys) == (ROOT / "nginx" / "ssekit.conf").read_text()
+
+
+def test_nginx_is_told_what_a_429_does_to_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed("nginx", capsys=capsys).partition("limit_conn_status")[0].splitlines()
+    before = " ".join(line.strip(" #") for line in lines[-9:])
+    assert "429" in before
+    assert "ends an EventSource permanently" in before
+    assert "max_per_address" in before
 
 
 SITE = (
@@ -245,10 +253,7 @@ def test_four_that_left_do_not_keep_a_fifth_waiting_for_over_a_second_behind_fcg
             url = f"{server.url}/cgi-bin/stream"
             names = (f"quiet-{number}" for number in count())
             # It may be late once, on a machine that is busy with something else.
-            assert any(
-                waited < 1
-                for waited in at_best(lambda: seconds_of_a_fifth(url, folder, islice(names, 4)))
-            )
+            assert mostly_below(1, lambda: seconds_of_a_fifth(url, folder, islice(names, 4)))
 
 
 def seconds_of_a_fifth(url: str, folder: Path, names: Iterable[str]) -> float:

@@ -27,7 +27,6 @@ from ssekit.cli.doctor.seen import Measured
 from ssekit.cli.main import main
 from tests.commands import ssekit
 from tests.servers import ROOT
-from tests.waiting import at_best
 
 URL = "http://127.0.0.1/events"
 HEADERS = (
@@ -243,10 +242,10 @@ def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
 
     assert found(resumed(2, 3, 4, 5)) == []
     assert found(resumed(2, 3)) == []
-    assert "came again" in judge(resumed(1, 2, 3))[0].seen
+    assert "was repeated" in judge(resumed(1, 2, 3))[0].seen
     assert "'2' was lost" in judge(resumed(3, 4, 5))[0].seen
-    assert "came twice" in judge(resumed(2, 3, 2, 3))[0].seen
-    assert "nothing came" in judge(resumed())[0].seen
+    assert "an event was repeated" in judge(resumed(2, 3, 2, 3))[0].seen
+    assert "nothing arrived" in judge(resumed())[0].seen
 
 
 MAKES_A_FINDING = ("Finding", "blaming")
@@ -421,8 +420,8 @@ def test_what_was_meant_for_one_host_is_not_told_to_another() -> None:
 # The command
 
 
-def streaming(connection: socket.socket) -> None:
-    connection.sendall(HEAD + b"Cache-Control: no-cache\r\n\r\nretry: 1000\n")
+def streaming(connection: socket.socket, retry: bytes = b"retry: 1000\n") -> None:
+    connection.sendall(HEAD + b"Cache-Control: no-cache\r\n\r\n" + retry)
     for number in range(100):
         connection.sendall(f"data: x\nid: {number}\n\n".encode())
         time.sleep(0.1)
@@ -437,8 +436,30 @@ def test_the_report_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     assert report["healthy"] is False
     names = [finding["name"] for finding in report["findings"]]
     assert names[0] == "cors"
-    assert set(report["findings"][0]) >= {"name", "harm", "seen", "why", "change", "hop", "where"}
+    assert set(report["findings"][0]) >= {
+        "name",
+        "harm",
+        "seen",
+        "why",
+        "change",
+        "hop",
+        "where",
+        "advice",
+    }
     assert "listening" in output.err
+
+
+def test_advice_alone_is_shown_and_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--seconds", "2", "--ignore", "resuming,post"]
+    with stranger(lambda connection: streaming(connection, b"")) as url:
+        assert main(["doctor", url, *command]) == 0
+        text = capsys.readouterr().out
+        assert main(["doctor", url, *command, "--json"]) == 0
+    assert "1 finding, advice only," in text
+    assert "1. no-retry - advice" in text
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is True
+    assert [(one["name"], one["advice"]) for one in report["findings"]] == [("no-retry", True)]
 
 
 def test_findings_can_be_left_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -458,10 +479,10 @@ def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[s
             also = ["--upstream", url, "--origin", "https://a.org", "--seconds", "2"]
             assert main(["doctor", url, *also]) == 1
             took = time.monotonic() - began
-        assert "not one byte came" in capsys.readouterr().out
+        assert "no byte arrived" in capsys.readouterr().out
         return took
 
-    assert any(took < 2.5 for took in at_best(seconds_taken))
+    assert seconds_taken() < 3.5
 
 
 def test_a_name_that_nobody_resolves_does_not_take_longer_either(
@@ -477,7 +498,7 @@ def test_a_name_that_nobody_resolves_does_not_take_longer_either(
         return time.monotonic() - began
 
     try:
-        assert any(took < 2.5 for took in at_best(seconds_taken))
+        assert seconds_taken() < 3.5
     finally:
         over.set()
 

@@ -15,6 +15,7 @@ import pytest
 from ssekit import Hub
 from ssekit.host.tcp import STALL
 from tests.clients import Client
+from tests.commands import program
 from tests.components import need
 from tests.curl import Curl
 from tests.ports import free_port
@@ -112,16 +113,6 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-VIEWER = """
-import socket, sys
-viewer = socket.create_connection(("10.99.0.1", 8000))
-viewer.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-while data := viewer.recv(65536):
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-"""
-
-
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_host_that_vanishes_is_dropped_10_seconds_after_its_last_answer(
     tmp_path: Path, busy: bool
@@ -139,7 +130,9 @@ def test_a_host_that_vanishes_is_dropped_10_seconds_after_its_last_answer(
         stack.callback(server.terminate)
         until(lambda: b"Booting" in (tmp_path / "log").read_bytes())
         viewer = subprocess.Popen(
-            ["ip", "netns", "exec", two, sys.executable, "-c", VIEWER], stdout=subprocess.PIPE
+            ["ip", "netns", "exec", two, *program("raw_viewer")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
         )
         stack.enter_context(viewer)
         stack.callback(viewer.kill)

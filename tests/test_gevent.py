@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from ssekit import Event
 from tests.clients import Client, after_opening
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running, seconds_without_processor
-from tests.waiting import at_best, until
+from tests.waiting import until
 
 APP = "tests.apps.sources:app"
 
@@ -66,10 +67,10 @@ def test_behind_middleware_that_changes_blocks_the_heartbeats_go_through_it(serv
     until(lambda: counts(server)["ended"] == before["opened"])
 
 
-def slowest_of_200_leaves(server: Server) -> float:
-    """Seconds from a client's leaving to its source's end, for the slowest of 200 at once.
+def share_of_200_leaves_within_100_ms(server: Server) -> float:
+    """How many of 200 sources have ended within 100 ms when their clients leave at once.
 
-    Less those in which the server or we had no processor, which is not the source's delay.
+    Less the time in which the server or we had no processor, which is not the source's delay.
     """
     before = counts(server)
     pids = (os.getpid(), *server.children())
@@ -83,11 +84,12 @@ def slowest_of_200_leaves(server: Server) -> float:
             left.append(time.monotonic())
     after = until(lambda: (now := counts(server))["ended"] == before["ended"] + 200 and now)
     waited = sum(map(seconds_without_processor, pids)) - waited
-    return max(end - leave for leave, end in zip(left, after["at"], strict=True)) - waited
+    took = [end - leave - waited for leave, end in zip(left, after["at"], strict=True)]
+    return sum(one < 0.1 for one in took) / 200
 
 
 def test_200_sleeping_sources_end_within_100_ms_of_their_clients_leaving(server: Server) -> None:
-    assert any(slowest < 0.1 for slowest in at_best(lambda: slowest_of_200_leaves(server)))
+    assert share_of_200_leaves_within_100_ms(server) > 0.95
 
 
 @pytest.mark.parametrize("path", ["/quiet", "/upper"])
@@ -149,7 +151,7 @@ def test_a_script_is_run_for_each_client(server: Server) -> None:
         one.wait(3)
         with Client(f"{server.url}/folder/count.py") as two:
             assert [event.data for event in two.wait(3)] == ["1", "2", "3"]
-            assert after_opening(two.body).startswith(b": begun\ndata: 1\nid: 1\n\n")
+            assert re.match(rb"retry: [0-9]+\n: begun\ndata: 1\nid: 1\n\n", two.body)
             assert [event.data for event in one.wait(6)] == ["1", "2", "3", "4", "5", "6"]
 
 
@@ -250,8 +252,7 @@ def seconds_to_stop_500(folder: Path, number: int) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number: int) -> None:
-    folders = map(tmp_path.joinpath, "0123456789")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(next(folders), number)))
+    assert seconds_to_stop_500(tmp_path / "ended", number) < 2
 
 
 def seconds_to_reload_500(folder: Path) -> float:
@@ -275,5 +276,4 @@ def seconds_to_reload_500(folder: Path) -> float:
 def test_a_reload_ends_500_streams_well_and_new_workers_serve_within_2_seconds(
     tmp_path: Path,
 ) -> None:
-    folders = map(tmp_path.joinpath, "0123456789")
-    assert any(took < 2 for took in at_best(lambda: seconds_to_reload_500(next(folders))))
+    assert seconds_to_reload_500(tmp_path / "ended") < 2

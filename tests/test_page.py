@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from ssekit.demo.room import link_key
 from tests.browser import chromium
 from tests.cable import cable
 from tests.clients import Client
@@ -58,7 +59,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @contextmanager
 def served(folder: Path, *options: str, **env: str) -> Iterator[Server]:
-    settings = {"SSEKIT_URL": f"sqlite:///{folder}/hub.db", "SSEKIT_ROOM": "local", **env}
+    settings = {
+        "SSEKIT_URL": f"sqlite:///{folder}/hub.db",
+        "SSEKIT_ROOM": "open",
+        "SSEKIT_SECRET": "s",
+        **env,
+    }
     with gunicorn("wsgi:app", *options, env=settings) as running:
         yield running
 
@@ -67,6 +73,7 @@ def served(folder: Path, *options: str, **env: str) -> Iterator[Server]:
 def watched(page: Page, url: str) -> Iterator[Page]:
     """Open the page; fail at the end if it complained, or asked any other host for anything."""
     problems: list[str] = []
+    site = url.partition("?")[0]
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",
@@ -74,7 +81,7 @@ def watched(page: Page, url: str) -> Iterator[Page]:
     )
     page.on(
         "request",
-        lambda asked: None if asked.url.startswith(url) else problems.append(asked.url),
+        lambda asked: None if asked.url.startswith(site) else problems.append(asked.url),
     )
     page.goto(url)
     yield page
@@ -426,6 +433,24 @@ def test_a_closed_room_can_be_read_and_says_so(browser: Browser, tmp_path: Path)
         with Client(f"{server.url}/publish", method="POST", headers=headers, body=body) as sent:
             assert sent.status == 201
         expect(page.locator(".message")).to_contain_text("from a program")
+
+
+def test_the_link_of_the_operator_opens_the_room(browser: Browser, tmp_path: Path) -> None:
+    with (
+        served(tmp_path, SSEKIT_ROOM="link", SSEKIT_SECRET="of the operator") as server,
+        browser.new_context() as context,
+    ):
+        key = link_key(b"of the operator")
+        with watched(context.new_page(), f"{server.url}/?key={key}") as page:
+            write(page, "from the link", "Ada")
+            expect(page.locator(".message")).to_contain_text("from the link")
+            with context.expect_page() as opened:
+                page.locator("#second").click()
+            write(opened.value, "from a second window", "Grace")
+            expect(page.locator(".message").nth(1)).to_contain_text("from a second window")
+        with watched(context.new_page(), server.url) as page:
+            expect(page.locator("#room-closed")).to_be_visible()
+            expect(page.locator("#say")).to_be_hidden()
 
 
 def test_a_message_that_is_refused_stays_in_its_field(
