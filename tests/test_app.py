@@ -165,6 +165,21 @@ def test_what_takes_posts_says_so_to_a_browser_that_opens_it(visitor: Visitor, p
     assert "POST" in answer.headers["Allow"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/status", "/clock", "/hello", "/events?channel=a", "/probe"]
+)
+def test_a_query_of_many_fields_is_no_error_of_ours(visitor: Visitor, path: str) -> None:
+    fields = "&".join(f"field{number}=1" for number in range(150))
+    answer = visitor.open(f"{path}{'&' if '?' in path else '?'}{fields}", method="HEAD")
+    assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "-1", "x", "\xb2"])
+def test_the_probe_takes_any_last_event_id(app: Application, last: str) -> None:
+    with connect(app, "/probe?count=0", headers=[("Last-Event-ID", last)]) as stream:
+        assert list(stream) == []
+
+
 # The streams.
 
 
