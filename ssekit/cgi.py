@@ -50,7 +50,7 @@ def run(app: Application, *, max_seconds: float = MAX_SECONDS) -> None:
         try:
             exchange.run(app, environment(client))
         except Ended:
-            pass  # Outside a stream: the process was told to end, or nobody reads.
+            pass  # Outside a stream: the process was told to end, or its reader has gone.
         except Exception:
             import traceback  # A start that goes well is faster without it.
 

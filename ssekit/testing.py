@@ -34,8 +34,8 @@ class Connection:
     """A client's side of one answer.
 
     Iterating yields the events as a browser would dispatch them.  ``status`` is a number,
-    ``headers`` has the fields whatever their case, ``body`` holds the bytes that came so far, and
-    ``last_event_id`` what a browser would send back.
+    ``headers`` finds a field in any case, ``body`` holds the bytes received so far, and
+    ``last_event_id`` is what a browser would send back.
     """
 
     def __init__(self, app: Application, environ: dict[str, Any], timeout: float) -> None:
@@ -70,7 +70,7 @@ class Connection:
     def __next__(self) -> Event:
         """Return the next event.
 
-        Raises TimeoutError if none comes in time, and what the application raised.
+        Raises TimeoutError if none comes in time, and whatever the application raised.
         """
         deadline = time.monotonic() + self._timeout
         while not self._events:
@@ -101,7 +101,7 @@ class Connection:
         return self.body
 
     def close(self) -> None:
-        """Leave, and wait for the source to end; a source that sleeps ends when it wakes."""
+        """Disconnect, and wait for the source to end; a source that sleeps ends when it wakes."""
         self._client.end(host.DISCONNECTED)
         self._thread.join(self._timeout)
 
@@ -133,7 +133,7 @@ class Connection:
 
 
 class _Client(ThreadClient):
-    """Ends and beats as under threads, and needs nobody to watch a socket."""
+    """Ends and sends heartbeats as under threads, where no socket has to be watched."""
 
     def attach(self, connection: Server | None) -> None:
         pass
@@ -166,7 +166,7 @@ def connect(
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
     timeout: float = 2.0,
 ) -> Iterator[Connection]:
-    """Connect to a WSGI application as an EventSource would; the block's end is its leaving.
+    """Connect to a WSGI application as an EventSource would, and disconnect when the block ends.
 
     ``path`` may have a query.  ``last_event_id`` is sent as the header.  ``timeout`` bounds, in
     seconds, each wait; beyond it TimeoutError is raised.

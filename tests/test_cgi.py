@@ -108,7 +108,7 @@ def test_a_closed_pipe_ends_a_silent_script(kind: str, wait: str) -> None:
 
 @KINDS
 @SLEEPS
-def test_sigterm_ends_a_script_with_its_farewell(kind: str, wait: str) -> None:
+def test_sigterm_ends_a_script_with_a_closing_retry(kind: str, wait: str) -> None:
     with script(SCRIPTS / f"streaming_{kind}.py", WAIT=wait, **REQUEST) as run:
         run.until(b"first")
         run.process.terminate()
@@ -196,7 +196,7 @@ def test_a_script_that_sends_nothing_is_an_empty_stream(exit: str) -> None:
         assert run.rest()[0].startswith(b"Status: 405 ")
 
 
-def test_sigterm_before_the_first_event_is_answered_with_a_farewell() -> None:
+def test_sigterm_before_the_first_event_is_answered_with_a_closing_retry() -> None:
     with script(SCRIPTS / "slow.py", **REQUEST) as run:
         assert run.process.stderr is not None
         assert run.process.stderr.readline() == b"not yet\n"
@@ -235,7 +235,7 @@ def test_ctrl_c_in_a_terminal_ends_a_script_quietly(sends: bool) -> None:
 
     until(ended)
     assert status == [128 + signal.SIGINT]
-    with suppress(OSError):  # Linux says EIO once nobody has the terminal open any more.
+    with suppress(OSError):  # Linux reports EIO once no process has the terminal open.
         shown += os.read(terminal, 4096)
     os.close(terminal)
     assert b"Traceback" not in shown

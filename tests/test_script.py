@@ -52,7 +52,7 @@ def test_a_script_may_start_with_headers_that_join_or_replace_ours(
 
 
 @pytest.mark.parametrize("header", [("Connection", "close"), ("X", "a\r\nSet-Cookie: b")])
-def test_a_header_that_is_not_a_scripts_to_set_is_an_error_in_the_script(
+def test_a_header_that_a_script_may_not_set_is_an_error_in_the_script(
     tmp_path: Path, header: tuple[str, str], caplog: Logs
 ) -> None:
     text = f"from ssekit.script import *; start(headers=[{header!r}])"
@@ -89,7 +89,7 @@ def test_the_runs_of_our_scripts_do_not_lengthen_the_process_path() -> None:
 
 
 @pytest.mark.parametrize("interval", ["soon", "nan", "", "-1", "1e999"])
-def test_our_clock_takes_no_harm_from_a_wrong_interval(interval: str) -> None:
+def test_the_clock_survives_a_wrong_interval(interval: str) -> None:
     with connect(Script(ROOT / "scripts/cgi-bin/clock.py"), f"/?interval={interval}") as stream:
         assert "Welcome" in next(stream).data
 
@@ -135,7 +135,7 @@ def test_a_thread_of_a_script_sends_in_the_same_stream() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_belongs_to_no_client_sends_to_nobody(
+def test_a_thread_without_a_client_sends_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with connect(Folder(SCRIPTS), "/threaded.py") as stream:
@@ -279,7 +279,7 @@ def test_a_wrong_option_is_an_error_when_the_folder_is_made(
 
 
 def test_a_run_of_a_script_is_the_clients_own(tmp_path: Path) -> None:
-    """A `Stream` and a script share what is current: a thread of neither sends to nobody."""
+    """A `Stream` and a script share what is current: code outside both has no run."""
     text = "from ssekit import host, script; script.send(host.current().run is not None)"
     with connect(written(tmp_path, text), "/script.py") as stream:
         assert next(stream).data == "true"

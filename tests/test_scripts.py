@@ -46,6 +46,7 @@ class Stubbed:
             "STUBS": str(folder),
             "LOG": str(self._log),
             "SSEKIT_VENV": str(folder / "venv"),
+            "SSEKIT_PYTHON": "python3",
         }
 
     def __call__(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:

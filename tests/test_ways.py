@@ -33,6 +33,8 @@ from tests.ports import free_port
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import mostly_below, until
 
+pytestmark = pytest.mark.slow
+
 APP = "tests.apps.ways:app"
 numbers = count()
 
@@ -355,8 +357,8 @@ def test_the_client_leaving_ends_the_source(place: Place) -> None:
         for client in clients:
             client.wait(1)
         for name, client in zip(names, clients, strict=True):
-            client.close()
             left[name] = time.monotonic()
+            client.close()
     took = []
     for name in names:
         closed = place.folder / f"{name}.closed"

@@ -14,7 +14,8 @@ from ssekit.host.client import (
     current,
     failed,
 )
-from ssekit.host.which import begin, client_of, under_gevent
+from ssekit.host.patched import begin, under_gevent
+from ssekit.host.which import client_of
 
 __all__ = [
     "DISCONNECTED",

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import os
 import socket
 import time
@@ -34,9 +33,10 @@ from ssekit.host.client import DISCONNECTED, Client, Ended
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.greenlet_clients import clients_of_process
+from ssekit.host.logs import Logger
 from ssekit.wire import HEARTBEAT
 
-log = logging.getLogger("ssekit.host")
+log = Logger("ssekit.host")
 
 LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""

@@ -11,7 +11,6 @@ not in the table below, or that has changed, is served by the plain rules of PEP
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,9 @@ from types import FrameType
 from typing import Any
 
 from ssekit.host.connection import Connection, plain
+from ssekit.host.logs import Logger
 
-_log = logging.getLogger("ssekit.host")
+_log = Logger("ssekit.host")
 _SHUT_RD = 0  # socket's, without which a CGI process starts faster
 
 # Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.

@@ -34,7 +34,7 @@ from ssekit.host.batch_send import GONE, prepare, write_to_each
 from ssekit.host.chunks import LAST_CHUNK, chunk
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
-from ssekit.host.tcp import Tcp
+from ssekit.host.tcp import Tcp, patience
 from ssekit.hub.recent import Ring
 from ssekit.hub.subscription import Subscription
 from ssekit.stream.open import OpenStream, log_ended
@@ -286,7 +286,7 @@ class Fanout:
         viewer.bytes -= group.bytes
         group.join(viewer)
         with Tcp(viewer.descriptor) as tcp:
-            tcp.wait_for_answers(group.heartbeat)
+            tcp.wait_for_answers(patience(group.heartbeat))
 
     def _leave_head(self, viewer: Viewer) -> bool:
         group = viewer.group
@@ -351,7 +351,7 @@ class Fanout:
             for viewer in list(self._lagging):
                 with Tcp(viewer.descriptor) as tcp:
                     silent_for = tcp.silent_for()
-                if silent_for > viewer.group.heartbeat:
+                if silent_for > patience(viewer.group.heartbeat):
                     self.end(viewer, host.DISCONNECTED)
 
     def _group(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> Group:

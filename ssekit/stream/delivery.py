@@ -6,18 +6,18 @@ to the server.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from ssekit import host
 from ssekit.host.connection import Connection
+from ssekit.host.logs import Logger
 from ssekit.stream.blocks import Blocks
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import closing_retry
 from ssekit.stream.source import Stop, is_http_exception
 from ssekit.wire import HEARTBEAT
 
-log = logging.getLogger("ssekit.stream")
+log = Logger("ssekit.stream")
 
 
 class Delivery:
@@ -78,8 +78,14 @@ class Delivery:
         if why == host.DISCONNECTED:
             return self._finish(why)
         self._why = why
-        self._next = self._finish
+        self._next = self._finish_unasked
         return closing_retry(self.stream.retry)
+
+    def _finish_unasked(self) -> bytes:
+        """Finish a stream whose source had more to send, or may have."""
+        if self.stream.cuts and self.stream.connection is not None:
+            self.stream.connection.cut()  # Not before: the closing retry still had to be framed.
+        return self._finish()
 
     def _finish(self, why: str | None = None) -> bytes:
         self._why = why or self._why
