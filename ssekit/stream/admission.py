@@ -118,6 +118,11 @@ def open_streams() -> int:
     return _process.open
 
 
+def taken_over_streams() -> int:
+    """Return how many of them have no greenlet or thread of their own."""
+    return _process.open - _process.held
+
+
 def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:
     """Return the answer to a client for whom there is no room.
 
