@@ -19,9 +19,9 @@ from wsgiref.headers import Headers
 from wsgiref.util import setup_testing_defaults
 
 from ssekit import host
+from ssekit.host.connection import Connection as Server
 from ssekit.host.threads import ThreadClient
 from ssekit.host.wsgi_loop import Application, Exchange
-from ssekit.host.wsgi_servers import Connection as Server
 from ssekit.wire import Decoder, Event
 
 _SENT_AS_IT_IS = "%!$&'()*+,;=:@/?[]"
@@ -102,7 +102,7 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect, and wait for the source to end; a source that sleeps ends when it wakes."""
-        self._client.end(host.LEFT)
+        self._client.end(host.DISCONNECTED)
         self._thread.join(self._timeout)
 
     def _raise_error(self) -> None:
@@ -124,7 +124,7 @@ class Connection:
         self._begun.set()
 
     def _put(self, block: bytes | None) -> None:
-        while self._client.ended != host.LEFT:
+        while self._client.ended != host.DISCONNECTED:
             with contextlib.suppress(queue.Full):
                 self._blocks.put(block, timeout=0.05)
                 return

@@ -21,6 +21,7 @@ from tests.commands import printed, program
 from tests.conftest import url_of
 from tests.servers import ROOT
 from tests.test_wire import EVENTS, NAN
+from tests.waiting import until_asleep
 
 Open = Callable[..., Broker]
 
@@ -272,7 +273,7 @@ class TestABroker:
         tip = broker.tip()
         with ThreadPoolExecutor() as pool:
             waiting = [pool.submit(broker.follow, tip, 60) for _ in range(3)]
-            time.sleep(0.1)
+            until_asleep(pool)
             started = time.monotonic()
             broker.close()
             for one in waiting:

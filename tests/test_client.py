@@ -21,7 +21,7 @@ from ssekit.client import Listener, StreamRefused, listen
 from tests.commands import printed
 from tests.ports import free_port
 from tests.scripted import STREAM, Answer, Request, Scripted, hold
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 GONE = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -367,7 +367,7 @@ def test_close_from_another_thread_ends_a_wait_at_once(head: bytes) -> None:
         thread = threading.Thread(target=lambda: received.clear() or received.extend(events))  # type: ignore[func-returns-value]
         thread.start()
         until(lambda: server.requests)
-        time.sleep(0.1)  # so that the thread most likely waits; it is right either way
+        until_asleep(thread)
         events.close()
         thread.join(2)
         assert not thread.is_alive()

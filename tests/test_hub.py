@@ -23,7 +23,7 @@ from ssekit.testing import connect
 from tests.apps.between import assert_all_came_in_order, publish_in_between
 from tests.commands import printed
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 Open = Callable[..., Hub]
 
@@ -197,7 +197,7 @@ class TestAHub:
         with connect(hub.stream("news")) as viewer, ThreadPoolExecutor() as pool:
             assert seen(viewer, 1) == [OPEN]
             rest = pool.submit(list, events)
-            time.sleep(0.05)
+            until_asleep(pool)
             hub.close()
             assert rest.result(5) == []
             assert list(viewer) == []
@@ -215,7 +215,7 @@ class TestAHub:
         assert next(events).event == "stream-open"
         with ThreadPoolExecutor() as pool:
             rest = pool.submit(list, events)
-            time.sleep(0.05)
+            until_asleep(pool)
             events.close()
             assert rest.result(5) == []
 

@@ -18,6 +18,8 @@ from tests.followers import FOLLOWERS, SECONDS, Seen
 from tests.scripted import Request, Scripted
 from tests.servers import Server, gunicorn
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 EVENTS = [
     ["message", "one", f"{EPOCH}-1"],
     ["tick", "two\nlines", f"{EPOCH}-2"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ssekit.host import LEFT, Client
+from ssekit.host import DISCONNECTED, Client
 from ssekit.host.wsgi_loop import Application, Exchange, Headers
 from ssekit.testing import connect
 
@@ -31,7 +31,7 @@ class Recorded:
     def _take(self, part: Any) -> None:
         self.sent.append(part)
         if len(self.sent) >= self._leaves_after:
-            self.client.ended = LEFT
+            self.client.ended = DISCONNECTED
 
 
 class Blocks:

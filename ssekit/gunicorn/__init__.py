@@ -1,4 +1,4 @@
-"""gunicorn with what many streams need: ``gunicorn -c python:ssekit.gunicorn wsgi:app``.
+"""gunicorn with what many streams need: ``gunicorn -c python:ssekit.gunicorn mysite:app``.
 
 `ssekit.gunicorn.settings` has the settings, to import in your own configuration as well;
 `ssekit.gunicorn.worker` is the worker that they name.

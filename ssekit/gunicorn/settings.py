@@ -1,6 +1,6 @@
 """Settings for gunicorn: room for many streams, for all of them at once, and on all workers.
 
-Streaming works with ``gunicorn -k gevent wsgi:app`` and no other setting.  But gunicorn then
+Streaming works with ``gunicorn -k gevent mysite:app`` and no other setting.  But gunicorn then
 accepts 1,000 connections per worker and leaves any further client without an answer, most systems
 let a process open 1,024 descriptors unless it asks for more, and streams that come one after the
 other pile up on one worker.
@@ -20,9 +20,9 @@ backlog = 16_384
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Let the worker open as many descriptors as the system allows it."""
+    """Let the worker open as many descriptors as the system allows."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
-        worker.log.warning("the limit of open files could not be raised: %s", error)
+        worker.log.warning("cannot raise the limit of open files: %s", error)

@@ -1,4 +1,4 @@
-"""What the process around a stream can do: has the client left, is the process ending, wait.
+"""What the process around a stream can do: see a client disconnect, wait, and end.
 
 A stream and a source ask this package, and never look at gevent, threads or signals themselves.
 One `Client` stands for one client of one stream; which kind it is depends on what is in ``environ``
@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
 
 T = TypeVar("T")
 
-LEFT = "client left"
+DISCONNECTED = "client disconnected"
 ENDING = "process ending"
 EXPIRED = "lifetime over"
 
@@ -37,7 +37,7 @@ class Ended(BaseException):
     """Thrown into a source that must end, so that its ``finally`` blocks run.
 
     Not an `Exception`, like ``GeneratorExit``: ``except Exception`` in a source must not keep it
-    alive.  ``reason`` is one of `LEFT`, `ENDING` and `EXPIRED`.
+    alive.  ``reason`` is one of `DISCONNECTED`, `ENDING` and `EXPIRED`.
     """
 
     def __init__(self, reason: str) -> None:

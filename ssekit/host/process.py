@@ -20,8 +20,8 @@ from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from ssekit.host.client import ENDING, EXPIRED, LEFT, Client, Ended
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.client import DISCONNECTED, ENDING, EXPIRED, Client, Ended
+from ssekit.host.connection import Connection
 from ssekit.wire import HEARTBEAT
 
 PATIENCE = 2.0
@@ -144,7 +144,7 @@ class ProcessClient(Client):
 
     def _write_whole(self, data: bytes) -> None:
         rest = memoryview(data)
-        if self._cut or self.ended == LEFT:
+        if self._cut or self.ended == DISCONNECTED:
             return
         try:
             while rest:
@@ -155,7 +155,7 @@ class ProcessClient(Client):
                     rest = rest[os.write(self._descriptor, rest[:_AT_ONCE]) :]
         except OSError:
             # EPIPE, ECONNRESET, EIO of a terminal that is gone: there is no reader any more.
-            self.ended = self.ended or LEFT
+            self.ended = self.ended or DISCONNECTED
         except Ended:
             self._cut = True
             raise
@@ -194,7 +194,7 @@ class ProcessClient(Client):
     def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
         state = self._state(0)
         if state & _GONE:
-            self.end(LEFT)
+            self.end(DISCONNECTED)
         elif time.monotonic() >= self._expires:
             self.end(EXPIRED)
         elif self.ended is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ssekit.host.client import LEFT, Client
+from ssekit.host.client import DISCONNECTED, Client
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Headers = list[tuple[str, str]]
@@ -42,7 +42,7 @@ class Exchange:
         try:
             for block in blocks:
                 self.write(block)
-                if self._client.ended == LEFT:
+                if self._client.ended == DISCONNECTED:
                     return
             self._begin()
         finally:

@@ -11,12 +11,12 @@ import logging
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ssekit import brokers, host
 from ssekit.errors import HubClosed, InvalidEvent
+from ssekit.host.state import state_folder
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.follower import Tail
 from ssekit.hub.subscription import RESERVED, Subscription
@@ -46,11 +46,7 @@ def default_url() -> str:
     url = os.environ.get("SSEKIT_URL")
     if url:
         return url
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    folder = base / "ssekit"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"sqlite:///{quote(os.fsencode(folder))}/hub.db"
+    return f"sqlite:///{quote(os.fsencode(state_folder()))}/hub.db"
 
 
 class Hub:

@@ -204,7 +204,7 @@ class WsgiRun(runs.Run):
         except SystemExit:
             pass  # It has sent nothing, and the request wanted no stream.
         except host.Ended as ended:
-            if ended.reason != host.LEFT:
+            if ended.reason != host.DISCONNECTED:
                 self._last(closing_retry(self.retry))
         except BaseException as error:
             if not host.failed(error):
@@ -236,8 +236,8 @@ class WsgiRun(runs.Run):
         try:
             self._send(block)
         except OSError as error:
-            self.client.ended = self.client.ended or host.LEFT
-            raise host.Ended(host.LEFT) from error
+            self.client.ended = self.client.ended or host.DISCONNECTED
+            raise host.Ended(host.DISCONNECTED) from error
 
     def _last(self, block: bytes) -> None:
         if self.sent == runs.STREAM:

@@ -144,14 +144,14 @@ class ProcessRun(Run):
             except BlockingIOError:
                 pass  # The rest of it stays in its buffer, and leaves later.
             except OSError:
-                self.client.ended = self.client.ended or host.LEFT
+                self.client.ended = self.client.ended or host.DISCONNECTED
         self.client.send(block)
 
     def _at_exit(self) -> None:
         client = self.client
         client.leave()
         self._signals.close()
-        if not self._cgi or client.ended == host.LEFT:
+        if not self._cgi or client.ended == host.DISCONNECTED:
             return
         failed = cgi.has_failed()
         if self.sent == NOTHING:

@@ -17,6 +17,8 @@ Headers = list[tuple[str, str]]
 Pairs = Iterable[tuple[str, str]]
 
 CONTENT_TYPE = "text/event-stream"
+FIELDS = 100
+"""Fields that a query may have."""
 
 # What fetch-based EventSource clients send beside the simple headers, and so have to ask for.
 _ALLOWED_HEADERS = "Last-Event-ID, Cache-Control, Authorization, Content-Type"
@@ -95,6 +97,8 @@ class Offer:
         if method not in self._methods and not (method == "HEAD" and "GET" in self._methods):
             allow = [("Allow", self._allow), *cors]
             return plain_answer("405 Method Not Allowed", f"Use {self._allow}.", allow)
+        if environ.get("QUERY_STRING", "").count("&") >= FIELDS:
+            return plain_answer("400 Bad Request", f"The query has over {FIELDS} fields.", cors)
         if not _accepts(environ.get("HTTP_ACCEPT", "")):
             return plain_answer("406 Not Acceptable", f"This is a stream of {CONTENT_TYPE}.", cors)
         # A body that is dropped behind our back cannot fail, so a stream behind HEAD never ends.
@@ -145,17 +149,20 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
         return None
     from urllib.parse import parse_qsl
 
-    found = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=100))
+    found = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
     return found.get("last_event_id")
 
 
-def opening(retry: int | None = None) -> bytes:
-    """Return the first line of a stream: how long a client waits before it connects again.
+RETRY = 3000
+"""Milliseconds, give or take, that clients wait before they connect again."""
 
-    Without a ``retry`` that is 2 to 4 s, different for each client, so that those who lose their
-    connections together do not come back together.
+
+def opening(retry: int | None) -> bytes:
+    """Return the first line of a stream: how many milliseconds to wait before connecting again.
+
+    None is 2,000 to 4,000, different for each client.  Raises `InvalidEvent` for what it cannot be.
     """
-    return Event(retry=round(jittered(3000, 2 / 3, 4 / 3)) if retry is None else retry).encode()
+    return Event(retry=round(jittered(RETRY, 2 / 3, 4 / 3)) if retry is None else retry).encode()
 
 
 def closing_retry(retry: int | None = None) -> bytes:
@@ -163,8 +170,13 @@ def closing_retry(retry: int | None = None) -> bytes:
 
     Without the jitter all clients of a process that restarts would come back at once.
     """
-    base = 2000 if retry is None else retry
+    base = RETRY if retry is None else retry
     return Event(retry=round(jittered(base))).encode()
+
+
+def misreads_an_end(environ: Mapping[str, Any]) -> bool:
+    """Tell whether the client takes an orderly end for the end of all events, as Datastar does."""
+    return str(environ.get("HTTP_DATASTAR_REQUEST", "")).lower() == "true"
 
 
 def plain_answer(status: str, why: str, headers: Headers) -> Answer:
