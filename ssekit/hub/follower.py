@@ -82,6 +82,8 @@ class Follower:
         self.away = False
         """Whether the broker could not be reached just now."""
         self.listener: Listener | None = None
+        self.published = (-1, -1)
+        """Epoch and position of the last entry that this process has published."""
         self.internal: dict[str, Callable[[Sequence[Entry]], None]] = {}
         """By internal channel, what its entries are handed to, in the follower's thread."""
         self._retention = Retention()
@@ -114,10 +116,16 @@ class Follower:
         )
 
     def can_resume(self, view: View, epoch: int, position: int) -> bool:
-        """Return whether all that follows a position is here and in the log."""
+        """Return whether all that follows a position is here and in the log.
+
+        That is, as far as this process can know: it knows what it has published itself.
+        """
         with self._lock:
-            return self.recent.holds(epoch, position) and not self.recent.may_be_trimmed(
-                view, position, self._retention
+            recent = self.recent
+            return (
+                recent.holds(epoch, position)
+                and not recent.is_ahead(*self.published)
+                and not recent.may_be_trimmed(view, position, self._retention)
             )
 
     def piece(self, reader: Parked) -> Piece | None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from ssekit import brokers
-from ssekit.brokers import Retention, Status
+from ssekit.brokers import Entry, Retention, Status
 from ssekit.errors import InvalidEvent
 from ssekit.host.state import state_folder
 from ssekit.hub import producer
@@ -162,8 +162,7 @@ class Hub:
         self._opened.check()
         _check_channel(channel)
         _check_key(key)
-        entry = self._broker.remove(channel, key, removal_body(channel, key))
-        return None if entry is None else event_of(entry)
+        return self._published(self._broker.remove(channel, key, removal_body(channel, key)))
 
     # -- streams and subscriptions
 
@@ -290,8 +289,13 @@ class Hub:
 
     def _end(self, channel: str, reason: str, data: Any) -> Event | None:
         body = end_body(channel, reason, data, self._max_event)
-        entry = self._broker.finish(channel, body, reason)
-        return None if entry is None else event_of(entry)
+        return self._published(self._broker.finish(channel, body, reason))
+
+    def _published(self, entry: Entry | None) -> Event | None:
+        if entry is None:
+            return None
+        self._opened.published(entry.id)
+        return event_of(entry)
 
     def _encode(self, data: Any, event: str | None, retry: int | None) -> bytes:
         if isinstance(event, str) and str.__str__(event).startswith(OWN):

@@ -64,9 +64,11 @@ class Opened:
         if self._leases is None and time.monotonic() - self._made_at > SETTLED:
             self.leases()
         follower = self._follower
-        if follower is None or follower.away:
+        if follower is None:
             return
-        epoch, seq = parse_id(cursor)
+        epoch, seq = follower.published = parse_id(cursor)
+        if follower.away:
+            return
         deadline = time.monotonic() + OUTRUN
         while follower.is_behind(epoch, seq - RECENT // 2) and time.monotonic() < deadline:
             time.sleep(0.001)
