@@ -7,7 +7,7 @@ from time import sleep
 
 import pytest
 
-from ssekit.brokers import Broker, Entry, HistoryLost
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from tests.conftest import SHARED, URLS
 from tests.logs import END, REMOVED, Open, body, data, everything, state
 from tests.waiting import until
@@ -304,6 +304,16 @@ class TestASharedLog:
         found = kept(three, "news")
         assert 50 <= len(found) <= 100  # and a history above the capacity raises it
         assert found[-50:] == [str(n) for n in range(70, 120)]
+
+    def test_every_broker_can_say_what_it_keeps(self, opened: Open) -> None:
+        assert opened(history=7).retention() == Retention(history=7)  # there is no log yet
+        opened(history=3, capacity=3).tip()
+        assert opened(history=7).retention() == Retention(history=3, capacity=3)
+        given = opened(history=50, max_age=1.5, given=frozenset({"history", "max_age"}))
+        expected = Retention(history=50, capacity=3, max_age=1.5)
+        assert given.retention() == expected
+        given.tip()
+        assert opened().retention() == expected
 
     def test_a_smaller_history_trims_what_is_there(self, opened: Open) -> None:
         publish(opened(), "news", 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -10,12 +11,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from ssekit import Hub
-from ssekit.testing import connect
 from tests.clients import Client
 from tests.components import need_io_uring
 from tests.servers import Server, gunicorn
-from tests.waiting import at_best, until
+from tests.waiting import until
 
 APP = "tests.apps.news:app"
 
@@ -142,25 +141,27 @@ def test_a_client_that_comes_back_gets_what_it_missed(server: Server) -> None:
 
 def test_only_lost_history_is_told_as_lost(server: Server) -> None:
     with Client(server.url) as client:
-        client.wait(1)
+        before = client.wait(1)[0].id or ""
         publish(server, "seen")
         last = client.wait(2)[1].id or ""
     epoch, _, _ = last.partition("-")
     for wrong in ("junk", "0-1", f"{epoch}-99999999", "1-1\n", f"{epoch}-01"):
         with Client(f"{server.url}/?last_event_id={wrong.strip()}") as client:
-            (event,) = client.wait(1)
+            event, opening = client.wait(2)
             assert (event.event, event.data) == ("stream-reset", '{"reason":"history-lost"}')
+            assert not event.id
+            assert opening.event == "stream-open"
     for _ in range(25):
         publish(server, *("x" for _ in range(100)), channel="busy")
     with Client(server.url, headers={"Last-Event-ID": last}) as client:
         publish(server, "found")
         assert client.wait(1)[0].data == "found"
-    for _ in range(25):
+    for _ in range(45):
         publish(server, *("x" for _ in range(100)))
-    with Client(server.url, headers={"Last-Event-ID": last}) as client:
-        assert client.wait(1)[0].event == "stream-reset"
+    with Client(server.url, headers={"Last-Event-ID": before}) as client:
+        assert [event.event for event in client.wait(2)] == ["stream-reset", "stream-open"]
         publish(server, "afterwards")
-        assert client.wait(2)[1].data == "afterwards"
+        assert client.wait(3)[2].data == "afterwards"
 
 
 def test_heartbeats_come_when_nothing_else_does_and_only_then(server: Server) -> None:
@@ -206,19 +207,35 @@ def test_a_reader_that_stops_gets_everything_once_when_it_reads_again(server: Se
     assert numbers == list(range(1500))
 
 
-def test_a_reader_that_falls_off_the_ring_is_closed_and_resumes() -> None:
+def test_a_reader_that_lags_further_than_memory_goes_reads_on_from_the_broker() -> None:
+    with gunicorn(APP, env={"HISTORY": "3000", "BEAT": "60"}) as server:
+        (last,) = publish(server, "before")
+        with slow(server.url, last) as reader:
+            until(lambda: inside(server)[0] == 1)
+            for first in range(0, 2500, 50):
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
+            publish(server, "end")
+            received = b""
+            reader.settimeout(10)
+            while b"data: end\n" not in received:
+                received += reader.recv(1 << 20)
+        numbers = re.findall(rb"data: (\d+)\.y", received)
+        assert numbers == [b"%d" % n for n in range(2500)]
+
+
+def test_a_reader_that_lags_further_than_the_log_goes_is_closed() -> None:
     with gunicorn(APP, env={"HISTORY": "50", "BEAT": "60"}) as server:
         (last,) = publish(server, "before")
         with slow(server.url, last) as reader:
             until(lambda: inside(server)[0] == 1)
-            for number in range(100):
-                publish(server, f"{number}.", padding=100_000)
+            for first in range(0, 2500, 50):
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
             received = b""
             reader.settimeout(10)
             while more := reader.recv(1 << 20):
                 received += more
         assert b"data: 0." in received
-        assert b"data: 99." not in received
+        assert b"data: 2499." not in received
         until(lambda: "ended='too slow'" in server.log)
         assert inside(server)[0] == 0
 
@@ -266,7 +283,7 @@ def seconds_to_stop_500(number: int, *options: str) -> float:
 def test_a_stop_says_farewell_to_500_viewers_in_under_2_seconds(
     number: int, options: tuple[str, ...]
 ) -> None:
-    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(number, *options)))
+    assert seconds_to_stop_500(number, *options) < 2
 
 
 def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> None:
@@ -277,68 +294,4 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     until(lambda: "path=/logged " in server.log)
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
-    assert line.endswith("ended='client left'")
-
-
-def refusals(url: str, accept: str) -> tuple[int, bytes, str | None]:
-    with Client(url, headers={"Accept": accept}) as client:
-        return client.status, client.until_end(), client.headers["Retry-After"]
-
-
-def test_past_the_cap_clients_are_told_when_to_come_back() -> None:
-    with gunicorn(APP, env={"MAX_STREAMS": "5", "BEAT": "60"}) as server:
-        with Crowd() as crowd:
-            crowd.join(server.url, 3)
-            crowd.join(f"{server.url}/passing", 2)
-            status, body, _ = refusals(server.url, "text/event-stream")
-            assert status == 200
-            assert 5000 <= int(body.removeprefix(b"retry: ")) <= 15000
-            status, _, retry_after = refusals(server.url, "*/*")
-            assert status == 503
-            assert 5 <= int(retry_after or 0) <= 15
-        until(lambda: inside(server)[0] == 0)
-        with Crowd() as crowd:
-            crowd.join(server.url, 5)
-
-
-def test_streams_that_hold_a_greenlet_leave_gunicorn_some() -> None:
-    with (
-        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
-    ):
-        crowd.join(f"{server.url}/passing", 38)
-        assert refusals(f"{server.url}/passing", "*/*")[0] == 503
-        assert get(f"{server.url}/inside").startswith("0 ")
-    with (
-        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
-    ):
-        crowd.join(server.url, 100)
-        assert get(f"{server.url}/inside").startswith("100 ")
-
-
-def test_an_address_has_its_own_cap() -> None:
-    hub = Hub(max_per_address=1)
-    app = hub.stream("news")
-
-    def from_address(address: str) -> object:
-        def application(environ: dict[str, object], start_response: object) -> object:
-            return app({**environ, "REMOTE_ADDR": address}, start_response)  # type: ignore[arg-type]
-
-        return application
-
-    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
-        assert next(one).event == "stream-open"
-        with connect(from_address("192.0.2.1")) as again:  # type: ignore[arg-type]
-            assert again.read_all().startswith(b"retry: ")
-        with connect(from_address("192.0.2.2")) as other:  # type: ignore[arg-type]
-            assert next(other).event == "stream-open"
-    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
-        assert next(one).event == "stream-open"
-    hub.close()
-
-
-@pytest.mark.parametrize("limits", [{"max_streams": 0}, {"max_per_address": -1}])
-def test_a_cap_is_a_number_of_streams(limits: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="whole number from 1 up"):
-        Hub(**limits)  # type: ignore[arg-type]
+    assert line.endswith("ended='client disconnected'")

@@ -300,6 +300,10 @@ class Broker(ABC):
     def tip(self) -> str:
         """Return the cursor at the end of the log."""
 
+    @abstractmethod
+    def retention(self) -> Retention:
+        """Return what the log keeps: its own settings, with what was given to this broker."""
+
     # -- leases
 
     @abstractmethod

@@ -21,12 +21,13 @@ class NotInterrupting:
     """
 
     def __init__(self) -> None:
-        self._inside = False
+        self.inside = False
+        """Whether a call is going on."""
 
     def __enter__(self) -> None:
-        if self._inside:
+        if self.inside:
             raise BrokerUnavailable(INTERRUPTING)
-        self._inside = True
+        self.inside = True
 
     def __exit__(self, *_: object) -> None:
-        self._inside = False
+        self.inside = False

@@ -143,6 +143,9 @@ class MemoryBroker(Broker):
         with self._lock, self._once:
             return self._opened().tip()
 
+    def retention(self) -> Retention:
+        return self._retention
+
     def beat(self, holder: str, *, first: bool = False) -> bool:
         with self._lock, self._once:
             self._opened()
