@@ -1,8 +1,9 @@
-"""Settings for gunicorn: ``gunicorn -c python:ssekit.gunicorn wsgi:app``, or to import in others.
+"""Settings for gunicorn: ``gunicorn -c python:ssekit.gunicorn mysite:app``, or import them.
 
-Streaming works with ``gunicorn -k gevent wsgi:app`` and nothing else said.  What is set here is
-room for many streams: gunicorn would accept 1,000 connections per worker and leave any further
-client without an answer, and most systems let a process open 1,024 descriptors unless it asks.
+Streaming works with ``gunicorn -k gevent mysite:app`` without any setting.  These settings make
+room for many streams: by default gunicorn accepts 1,000 connections per worker and leaves further
+clients without an answer, and most systems let a process open 1,024 descriptors unless it asks for
+more.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ worker_connections = 10_000
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Let the worker open as many descriptors as the system allows it."""
+    """Let the worker open as many descriptors as the system allows."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
-        worker.log.warning("the limit of open files could not be raised: %s", error)
+        worker.log.warning("cannot raise the limit of open files: %s", error)

@@ -7,7 +7,7 @@ own times and not guessed.  Two requests are answered:
                  called NAME is open in the process that answers
 everything else  a stream of ``?count=`` events, ``?interval=`` seconds apart, each with the time it
                  left and the number N as its id; it resumes after ``Last-Event-ID``.  Then, with
-                 ``?stay=1``, it stays open, silent but for its heartbeats.
+                 ``?stay=1``, it stays open and sends heartbeats only.
 
 All numbers are bounded, so that a stranger can ask for no more than for any other stream.  It needs
 the standard library alone and can be a CGI script.

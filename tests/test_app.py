@@ -456,7 +456,7 @@ def test_the_status_counts_the_streams_of_all_workers(tmp_path: Path) -> None:
         for client in clients[5:]:
             client.close()
         until(lambda: status_of(server.url)["streams"] == 0, what="no stream")
-        assert status_of(server.url)["scripts"] == ["clock.py", "count.py"]
+        assert status_of(server.url)["scripts"] == ["clock.py", "count.py", "hello.py"]
     assert [path for path in os.listdir(tmp_path) if not path.startswith("hub.db")] == []
 
 

@@ -43,7 +43,7 @@ class Taking(Counting):
             return False
         assert stream.connection is not None
         self.calls.append(f"take over after {stream.events} event")
-        stream.end(host.LEFT)
+        stream.end(host.DISCONNECTED)
         return True
 
 

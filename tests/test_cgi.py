@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,16 @@ HEAD = (
     b"X-Accel-Buffering: no\r\n"
     b"\r\n"
 )
+OPENING = re.compile(rb"(?::|retry: [0-9]+)\n")
 REQUEST = {"GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET"}
+
+
+def body_of(output: bytes) -> bytes:
+    """The stream after the head and its opening line."""
+    assert output.startswith(HEAD)
+    opening = OPENING.match(output, len(HEAD))
+    assert opening, output
+    return output[opening.end() :]
 
 
 class Script:
@@ -81,7 +91,7 @@ def test_a_cgi_stream_leaves_at_once_and_beats(kind: str, wait: str) -> None:
         began = time.monotonic()
         output = run.until(b"\n:\n:\n:\n")
         assert time.monotonic() - began < 5
-    assert output.startswith(HEAD + b":\ndata: first\n\n:\n:\n")
+    assert body_of(output).startswith(b"data: first\n\n:\n:\n")
 
 
 @KINDS
@@ -98,7 +108,7 @@ def test_a_closed_pipe_ends_a_silent_script(kind: str, wait: str) -> None:
 
 @KINDS
 @SLEEPS
-def test_sigterm_ends_a_script_with_its_farewell(kind: str, wait: str) -> None:
+def test_sigterm_ends_a_script_with_a_closing_retry(kind: str, wait: str) -> None:
     with script(SCRIPTS / f"streaming_{kind}.py", WAIT=wait, **REQUEST) as run:
         run.until(b"first")
         run.process.terminate()
@@ -123,7 +133,7 @@ def test_a_script_that_fails_is_logged_and_ends_between_events(kind: str) -> Non
     with script(SCRIPTS / f"streaming_{kind}.py", WAIT="fail", **REQUEST) as run:
         output, errors = run.rest()
     assert "ZeroDivisionError" in errors
-    assert output.startswith(HEAD + b":\ndata: first\n\nretry: ")
+    assert body_of(output).startswith(b"data: first\n\nretry: ")
 
 
 @KINDS
@@ -159,6 +169,12 @@ def test_a_page_and_a_post_work_through_cgi_run() -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\0b"])
+def test_a_header_cannot_add_lines_to_a_cgi_answer(value: str) -> None:
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        cgi.head("200 OK", [("X-Mine", value)])
+
+
 def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None:
     with script(CLOCK, QUERY_STRING="interval=0.1", GATEWAY_INTERFACE="") as run:
         output = run.until(b"}\n\n")
@@ -174,18 +190,19 @@ def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None
 @pytest.mark.parametrize("exit", ["", "yes"])
 def test_a_script_that_sends_nothing_is_an_empty_stream(exit: str) -> None:
     with script(SCRIPTS / "silent.py", EXIT=exit, **REQUEST) as run:
-        assert run.rest() == (HEAD + b":\n", "")
+        output, errors = run.rest()
+        assert (body_of(output), errors) == (b"", "")
     with script(SCRIPTS / "silent.py", EXIT=exit, **{**REQUEST, "REQUEST_METHOD": "POST"}) as run:
         assert run.rest()[0].startswith(b"Status: 405 ")
 
 
-def test_sigterm_before_the_first_event_is_answered_with_a_farewell() -> None:
+def test_sigterm_before_the_first_event_is_answered_with_a_closing_retry() -> None:
     with script(SCRIPTS / "slow.py", **REQUEST) as run:
         assert run.process.stderr is not None
         assert run.process.stderr.readline() == b"not yet\n"
         run.process.terminate()
         output, errors = run.rest()
-    assert output.startswith(HEAD + b":\nretry: ")
+    assert body_of(output).startswith(b"retry: ")
     assert errors == ""
 
 
@@ -218,23 +235,34 @@ def test_ctrl_c_in_a_terminal_ends_a_script_quietly(sends: bool) -> None:
 
     until(ended)
     assert status == [128 + signal.SIGINT]
-    with suppress(OSError):  # Linux says EIO once nobody has the terminal open any more.
+    with suppress(OSError):  # Linux reports EIO once no process has the terminal open.
         shown += os.read(terminal, 4096)
     os.close(terminal)
     assert b"Traceback" not in shown
     assert not shown.startswith(b"Status")
 
 
-def test_a_cgi_start_imports_neither_werkzeug_nor_gevent() -> None:
+def imported_by(path: Path, *options: str, **env: str) -> set[str]:
     answer = subprocess.run(
-        [sys.executable, "-X", "importtime", CLOCK],
-        env={**os.environ, **REQUEST, "SSEKIT_MAX_SECONDS": "0.2"},
+        [sys.executable, *options, "-X", "importtime", path],
+        env={**os.environ, **REQUEST, **env},
         capture_output=True,
         check=True,
     )
-    imported = {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+    return {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+
+
+SLOW_TO_IMPORT = {"werkzeug", "gevent", "redis", "httpx", "logging", "dataclasses", "inspect"}
+
+
+def test_a_cgi_start_imports_nothing_that_is_slow() -> None:
+    imported = imported_by(CLOCK, SSEKIT_MAX_SECONDS="0.2")
     assert "ssekit.wire" in imported
-    assert not {"werkzeug", "gevent", "redis", "httpx", "logging"} & imported
+    assert not SLOW_TO_IMPORT & imported
+    # -I -S: what the environment of the tests imports at its own start does not count.
+    imported = imported_by(ROOT / "bench" / "apps" / "cgi_script.py", "-I", "-S")
+    assert "ssekit.wire" in imported
+    assert not (SLOW_TO_IMPORT | {"json", "random", "traceback", "urllib.parse"}) & imported
 
 
 def test_a_star_import_gives_a_script_what_it_calls_and_starts_nothing() -> None:

@@ -55,10 +55,10 @@ def test_each_command_has_examples(command: str) -> None:
     ("arguments", "words"),
     [
         ((), "usage: ssekit COMMAND"),
-        (("listne",), "no command 'listne'"),
+        (("listne",), "unknown command 'listne'"),
         (("listen",), "URL|CHANNEL"),
-        (("listen", "http://127.0.0.1/", "news"), "one URL, or"),
-        (("listen", "http://127.0.0.1/", "--url", "memory:"), "--url names the hub"),
+        (("listen", "http://127.0.0.1/", "news"), "either one URL or"),
+        (("listen", "http://127.0.0.1/", "--url", "memory:"), "--url is the hub"),
         (("listen", "http://127.0.0.1/", "--count", "0"), "--count needs"),
         (("listen", "http://127.0.0.1/", "--header", "Cookie"), "'NAME: VALUE'"),
         (("listen", "http://127.0.0.1/", "--header", "A: b\r\nC: d"), "'NAME: VALUE'"),
@@ -165,7 +165,7 @@ def test_listen_leaves_out_what_the_hub_says_for_itself() -> None:
     with Scripted([hold(STREAM + own + lost + b"data: x\n\n")]) as server:
         done = ran("listen", server.url, "--count", "1")
         assert done.stdout == "x\n"
-        assert "events were lost" in done.stderr
+        assert "events were missed" in done.stderr
         done = ran("listen", server.url, "--count", "1", "--json")
         assert len(done.stdout.splitlines()) == 3
 

@@ -31,6 +31,8 @@ from tests.ports import free_port
 from tests.servers import ROOT, gunicorn
 from tests.test_ways import Backends, at, documented_haproxy, with_tls
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 9.0
 ORIGIN = "https://page.example"
 AT_ONCE = 20

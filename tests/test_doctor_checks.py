@@ -242,10 +242,10 @@ def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
 
     assert found(resumed(2, 3, 4, 5)) == []
     assert found(resumed(2, 3)) == []
-    assert "came again" in judge(resumed(1, 2, 3))[0].seen
+    assert "was repeated" in judge(resumed(1, 2, 3))[0].seen
     assert "'2' was lost" in judge(resumed(3, 4, 5))[0].seen
-    assert "came twice" in judge(resumed(2, 3, 2, 3))[0].seen
-    assert "nothing came" in judge(resumed())[0].seen
+    assert "an event was repeated" in judge(resumed(2, 3, 2, 3))[0].seen
+    assert "nothing arrived" in judge(resumed())[0].seen
 
 
 MAKES_A_FINDING = ("Finding", "blaming")
@@ -479,7 +479,7 @@ def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[s
             also = ["--upstream", url, "--origin", "https://a.org", "--seconds", "2"]
             assert main(["doctor", url, *also]) == 1
             took = time.monotonic() - began
-        assert "not one byte came" in capsys.readouterr().out
+        assert "no byte arrived" in capsys.readouterr().out
         return took
 
     assert seconds_taken() < 3.5

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ssekit import Hub
+from ssekit.host.tcp import STALL
 from tests.clients import Client
 from tests.commands import program
 from tests.components import need
@@ -72,7 +73,7 @@ def test_with_tls_in_gunicorn_a_stream_is_iterated(tmp_path: Path) -> None:
                 for number in range(10):
                     hub.publish("news", number)
             assert [event.data for event in client.wait(11)[1:]] == [str(n) for n in range(10)]
-        until(lambda: "ended='client left'" in server.log)
+        until(lambda: "ended='client disconnected'" in server.log)
 
 
 def test_gthread_viewers_get_every_event() -> None:
@@ -113,7 +114,9 @@ def ip(*arguments: str) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, busy: bool) -> None:
+def test_a_host_that_vanishes_is_dropped_10_seconds_after_its_last_answer(
+    tmp_path: Path, busy: bool
+) -> None:
     beat = 1.0
     url = f"sqlite:///{tmp_path}/hub.db"
     with two_hosts() as (one, two), ExitStack() as stack:
@@ -142,6 +145,6 @@ def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, b
         if busy:
             for _ in range(100):
                 hub.publish("news", "x" * 10_000)
-        until(lambda: b"ended='client left'" in (tmp_path / "log").read_bytes(), 10)
-        # The kernel's and our own timers add a little to two heartbeats.
-        assert time.monotonic() - gone < 2 * beat + 1.5
+        until(lambda: b"ended='client disconnected'" in (tmp_path / "log").read_bytes(), 20)
+        # A stall may be as long as that, however short the heartbeat is; timers add a little.
+        assert STALL - 0.5 < time.monotonic() - gone < STALL + 2 * beat + 1.5

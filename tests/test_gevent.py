@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, SHUT_WR
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from ssekit import Event
-from tests.clients import Client
+from tests.clients import Client, after_opening
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running, seconds_without_processor
 from tests.waiting import until
@@ -40,24 +41,28 @@ def counts(server: Server) -> dict[str, Any]:
 def test_a_block_leaves_at_once_and_a_sleeping_source_has_heartbeats(server: Server) -> None:
     with Client(f"{server.url}/sleeping") as client:
         assert client.wait(1) == [Event("sleeping", "message", "")]
-        client.until_body(b":\ndata: sleeping\n\n:\n:\n:\n")
+        assert after_opening(client.until_body(b"\n\n:\n:\n:\n")).startswith(
+            b"data: sleeping\n\n:\n"
+        )
         assert client.events == [Event("sleeping", "message", "")]
 
 
 def test_http_1_0_has_heartbeats_too(server: Server) -> None:
     with Client(f"{server.url}/sleeping", version="1.0") as client:
         assert not client.chunked
-        client.until_body(b":\ndata: sleeping\n\n:\n:\n:\n")
+        assert after_opening(client.until_body(b"\n\n:\n:\n:\n")).startswith(
+            b"data: sleeping\n\n:\n"
+        )
 
 
 def test_a_source_that_yields_nothing_has_its_opening_and_heartbeats(server: Server) -> None:
     with Client(f"{server.url}/silent") as client:
-        client.until_body(b":\n:\n:\n:\n")
+        assert after_opening(client.until_body(b":\n:\n:\n")).strip(b":\n") == b""
 
 
 def test_behind_middleware_that_changes_blocks_the_heartbeats_go_through_it(server: Server) -> None:
     with Client(f"{server.url}/upper") as client:
-        client.until_body(b":\nDATA: SLEEPING\n\n:\n:\n")
+        assert client.until_body(b"\nDATA: SLEEPING\n\n:\n:\n").startswith(b"RETRY: ")
     before = counts(server)
     until(lambda: counts(server)["ended"] == before["opened"])
 
@@ -85,6 +90,17 @@ def share_of_200_leaves_within_100_ms(server: Server) -> float:
 
 def test_200_sleeping_sources_end_within_100_ms_of_their_clients_leaving(server: Server) -> None:
     assert share_of_200_leaves_within_100_ms(server) > 0.95
+
+
+@pytest.mark.parametrize("path", ["/quiet", "/upper"])
+def test_a_client_that_closes_its_sending_side_counts_as_disconnected(
+    server: Server, path: str
+) -> None:
+    before = counts(server)
+    with Client(f"{server.url}{path}") as client:
+        client.until_body(b"\n\n")
+        client.socket.shutdown(SHUT_WR)
+        until(lambda: counts(server)["ended"] == before["ended"] + 1)
 
 
 def test_a_source_that_catches_everything_is_ended_again_and_logged(server: Server) -> None:
@@ -135,7 +151,7 @@ def test_a_script_is_run_for_each_client(server: Server) -> None:
         one.wait(3)
         with Client(f"{server.url}/folder/count.py") as two:
             assert [event.data for event in two.wait(3)] == ["1", "2", "3"]
-            assert two.body.startswith(b":\n: begun\ndata: 1\nid: 1\n\n")
+            assert re.match(rb"retry: [0-9]+\n: begun\ndata: 1\nid: 1\n\n", two.body)
             assert [event.data for event in one.wait(6)] == ["1", "2", "3", "4", "5", "6"]
 
 
@@ -192,7 +208,7 @@ class Crowd(ExitStack):
             for n in range(count)
         ]
         for client in clients:
-            client.until_body(b":\n")
+            client.until_body(b"\n")
         return clients
 
 

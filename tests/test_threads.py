@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Client
+from tests.clients import Client, after_opening
 from tests.commands import program
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running
@@ -66,7 +66,7 @@ def test_a_script_that_waits_in_every_sees_its_client_leave(server: Server) -> N
 def test_a_sleeping_source_has_its_opening_and_first_event(server: Server) -> None:
     with Client(f"{server.url}/quiet") as client:
         assert client.wait(1)[0].data == "sleeping"
-        assert client.body == b":\ndata: sleeping\n\n"
+        assert after_opening(client.body) == b"data: sleeping\n\n"
 
 
 def seconds_to_stop_gthread() -> float:

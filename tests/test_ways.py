@@ -1,7 +1,7 @@
 """Every way from a source to a client, with the real servers of it.
 
 One way is one chain of servers, started once for this module's tests.  What is claimed of each in
-``docs/hosts.md`` is shown here: events come one by one, a client that leaves ends its source,
+``docs/deployment.md`` is shown here: events come one by one, a client that leaves ends its source,
 ``Last-Event-ID`` arrives, and a reload of the server loses nothing for a client that comes back.
 
 Every bound of time is one that the way can hold, so it has to be held at least once of a few times:
@@ -32,6 +32,8 @@ from tests.curl import Curl
 from tests.ports import free_port
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import mostly_below, until
+
+pytestmark = pytest.mark.slow
 
 APP = "tests.apps.ways:app"
 numbers = count()
@@ -262,8 +264,8 @@ def lighttpd_with_tls_and_http_2_to_a_unix_socket(stack: ExitStack, backends: Ba
 
 
 def documented_haproxy(backends: Backends, port: int) -> str:
-    """The configuration in ``docs/hosts.md``, with the two addresses changed."""
-    text = (ROOT / "docs" / "hosts.md").read_text().partition("```\ndefaults\n")[2]
+    """The configuration in ``docs/deployment.md``, with the two addresses changed."""
+    text = (ROOT / "docs" / "deployment.md").read_text().partition("```\ndefaults\n")[2]
     text = "defaults\n" + text.partition("```")[0]
     assert "bind :80\n" in text
     assert "server gunicorn 127.0.0.1:8000\n" in text
@@ -355,8 +357,8 @@ def test_the_client_leaving_ends_the_source(place: Place) -> None:
         for client in clients:
             client.wait(1)
         for name, client in zip(names, clients, strict=True):
-            client.close()
             left[name] = time.monotonic()
+            client.close()
     took = []
     for name in names:
         closed = place.folder / f"{name}.closed"

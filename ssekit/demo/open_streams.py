@@ -24,10 +24,11 @@ class OpenStreams:
         To be called in the process that serves, which may be a fork of the one that made this.
         """
         if self._shared is not None and self._process != os.getpid():
-            if not self._process:
-                admission.observe(self._changed)
-            self._process = os.getpid()
+            first, self._process = not self._process, os.getpid()
+            # Before it is called while a lock is held: the first call opens the file.
             self._changed(admission.open_streams())
+            if first:
+                admission.observe(self._changed)
 
     def count(self) -> tuple[int, int]:
         """Return how many streams there are and in how many processes."""

@@ -6,18 +6,18 @@ to the server.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from ssekit import host
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
+from ssekit.host.logs import Logger
 from ssekit.stream.blocks import Blocks
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import closing_retry
 from ssekit.stream.source import Stop, is_http_exception
 from ssekit.wire import HEARTBEAT
 
-log = logging.getLogger("ssekit.stream")
+log = Logger("ssekit.stream")
 
 
 class Delivery:
@@ -27,7 +27,7 @@ class Delivery:
         self.stream = stream
         self._blocks = blocks
         self._next: Callable[[], bytes] = self._pull
-        self._why = host.LEFT
+        self._why = host.DISCONNECTED
 
     def attach(self, connection: Connection | None) -> None:
         """Go on with a connection, now that the opening has left; None if the server is unknown."""
@@ -75,11 +75,17 @@ class Delivery:
         return block
 
     def _say_closing_retry(self, why: str) -> bytes:
-        if why == host.LEFT:
+        if why == host.DISCONNECTED:
             return self._finish(why)
         self._why = why
-        self._next = self._finish
+        self._next = self._finish_unasked
         return closing_retry(self.stream.retry)
+
+    def _finish_unasked(self) -> bytes:
+        """Finish a stream whose source had more to send, or may have."""
+        if self.stream.cuts and self.stream.connection is not None:
+            self.stream.connection.cut()  # Not before: the closing retry still had to be framed.
+        return self._finish()
 
     def _finish(self, why: str | None = None) -> bytes:
         self._why = why or self._why

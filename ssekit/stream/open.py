@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from ssekit import host
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
+from ssekit.host.logs import Logger, Printable
 from ssekit.stream.admission import Admission
 
-streams = logging.getLogger("ssekit.streams")
+streams = Logger("ssekit.streams")
 
 
 class OpenStream:
@@ -52,12 +52,6 @@ class OpenStream:
 
 def log_ended(path: str, began: float, events: int, size: int, why: str) -> None:
     """Log one line about a stream that has ended; ``began`` is on the monotonic clock."""
-    if streams.isEnabledFor(logging.INFO):
-        streams.info(
-            "path=%s seconds=%.3f events=%d bytes=%d ended=%r",
-            ascii(path)[1:-1],
-            time.monotonic() - began,
-            events,
-            size,
-            why,
-        )
+    seconds = time.monotonic() - began
+    text = "path=%s seconds=%.3f events=%d bytes=%d ended=%r"
+    streams.info(text, Printable(path), seconds, events, size, why)

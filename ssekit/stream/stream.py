@@ -14,19 +14,18 @@ from typing import Any
 
 from ssekit import host
 from ssekit.errors import SSEError
-from ssekit.stream.admission import Admission, Overloaded, rejection
+from ssekit.stream.admission import Admission, Overloaded, log_rejected, rejection
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.body import Body
 from ssekit.stream.delivery import Delivery
 from ssekit.stream.open import OpenStream
-from ssekit.stream.response import Answer, Headers, Offer
+from ssekit.stream.response import Answer, Headers, Offer, misreads_an_end, opening
 from ssekit.stream.source import Source, SourceOpener, Stop, is_http_exception
-from ssekit.wire import HEARTBEAT, Event
 
 StartResponse = Callable[..., Any]
 
 LONGEST_SILENCE = 86_400.0
-"""Seconds: as good as never, and no clock refuses to wait for it."""
+"""Seconds: as long as never, and every clock can wait for it."""
 
 
 class Stream:
@@ -39,7 +38,8 @@ class Stream:
     answer, and `Stop` a 204.
 
     ``heartbeat``: seconds without a byte after which a comment line is sent.
-    ``retry``: milliseconds that a client waits before it connects again; None leaves it to it.
+    ``retry``: milliseconds that a client waits before it connects again; None is 2,000 to 4,000,
+    different for each client, so that not all come back at once.
     ``headers``: further headers, as pairs.
     ``methods``: the methods that open the stream; another one is answered 405.
     ``origins``: a tuple of the origins that may read the stream across origins, with credentials,
@@ -64,7 +64,7 @@ class Stream:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
         self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
-        self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
+        opening(retry)  # An invalid one is an error now.
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
         if callable(source):
             functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
@@ -77,8 +77,8 @@ class Stream:
             if admission is not None:
                 try:
                     return self._stream(environ, start_response, answer, admission)
-                except Overloaded:
-                    pass  # It is answered like too many streams.
+                except Overloaded as error:
+                    log_rejected(environ, str(error) or "overloaded")
             answer = rejection(environ, self._offer.cors(environ))
         return answer.give(environ, start_response)
 
@@ -97,9 +97,9 @@ class Stream:
                 admission,
                 path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
                 retry=self._retry,
-                cuts=self._opener.cuts,
+                cuts=self._opener.cuts or misreads_an_end(environ),
             )
-            body = Body(Delivery(stream, blocks), self._opening)
+            body = Body(Delivery(stream, blocks), opening(self._retry))
             start_response(answer.status, answer.headers)
             return body
         except Stop:

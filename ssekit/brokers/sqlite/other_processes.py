@@ -28,7 +28,7 @@ _LONGEST_PATH = 100  # sun_path has 108 bytes on Linux and 104 elsewhere
 _log = logging.getLogger("ssekit.brokers")
 
 
-class Neighbours:
+class OtherProcesses:
     def __init__(self, file: str) -> None:
         self._file = file
         self._path = file + "-wake"
@@ -191,14 +191,14 @@ class Neighbours:
 class SocketWakeup(Wakeup):
     """A socket in the folder, which every process can notify."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+    def __init__(self, others: OtherProcesses) -> None:
+        self._others = others
         self._socket = NativeSocket(AF_UNIX, SOCK_DGRAM)
         self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._sender.setblocking(False)
-            self._name, self._folder = neighbours.bind(self._socket)
+            self._name, self._folder = others.bind(self._socket)
             self._sender.connect(self._socket.getsockname())
         except BaseException:
             self.abandon()
@@ -219,10 +219,10 @@ class SocketWakeup(Wakeup):
             pass  # nothing more
 
     def usable(self) -> bool:
-        return self._neighbours.is_there(self._name, self._folder)
+        return self._others.is_there(self._name, self._folder)
 
     def close(self) -> None:
-        self._neighbours.unbind(self._name, self._folder)
+        self._others.unbind(self._name, self._folder)
         self.abandon()
 
     def abandon(self) -> None:

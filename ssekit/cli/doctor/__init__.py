@@ -1,8 +1,8 @@
 """``ssekit doctor URL``: connect as a browser would, and report what would hurt a stream's users.
 
-Looking and judging are apart: `ssekit.cli.doctor.probing` makes requests and returns what it saw as
-one frozen value, and `ssekit.cli.doctor.checks` is a table of pure functions over that value.  This
-module is the command: options in, a report out.
+Looking and judging are separate: `ssekit.cli.doctor.probing` makes requests and returns what it saw
+as one frozen value, and `ssekit.cli.doctor.checks` is a table of pure functions of that value.
+This module is the command: options in, a report out.
 """
 
 from __future__ import annotations
@@ -47,15 +47,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("address", metavar="URL", help="the stream")
-    add("--upstream", default="", metavar="URL", help="the same stream, behind the proxy")
+    add("--upstream", default="", metavar="URL", help="the same stream without the proxy")
     add("--origin", default="", help="the origin of a page that reads it, such as https://a.org")
-    add("--header", action="append", default=[], metavar="NAME:VALUE", help="sent each time")
-    add("--seconds", type=float, default=40.0, help="never take longer than this (default 40)")
-    add("--heartbeat", type=float, default=30.0, help="silence that is too long (default 30)")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="send it with each request; repeatable",
+    )
+    add("--seconds", type=float, default=40.0, help="time limit for the whole (default 40)")
+    add("--heartbeat", type=float, default=30.0, help="seconds of silence allowed (default 30)")
     add("--probe", default="", metavar="URL", help="ssekit's probe (default: beside the stream)")
-    add("--ignore", default="", metavar="NAMES", help="findings to leave out, by name")
-    add("--insecure", action="store_true", help="take any certificate")
-    add("--no-post", dest="post", action="store_false", help="do not try POST")
+    add("--ignore", default="", metavar="NAMES", help="names of findings to leave out")
+    add("--insecure", action="store_true", help="accept any certificate")
+    add("--no-post", dest="post", action="store_false", help="do not send a POST")
     add("--json", action="store_true", help="print one JSON object")
 
 
@@ -71,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         seen = examine(plan, manner, progress.step)
     finally:
-        progress.done()  # also at Ctrl-C, whose prompt would stand behind it
+        progress.done()  # also at Ctrl-C: the shell's prompt would follow it on the line
     ignored = set(arguments.ignore.replace(",", " ").split())
     findings = [finding for finding in judge(seen) if finding.name not in ignored]
     seconds = time.monotonic() - began
@@ -113,7 +119,7 @@ def _headers(given: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 class Progress:
-    """Shows on a terminal, or in a log, that something is being done and for how long."""
+    """Shows on a terminal, or in a log, what the doctor is doing and for how long."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -123,7 +129,7 @@ class Progress:
         self._width = 0
 
     def step(self, what: str) -> None:
-        """Say what is done now."""
+        """Show the current step."""
         self._what = printable(what)
         if self._terminal:
             self.beat()
@@ -132,7 +138,7 @@ class Progress:
             self._output.flush()
 
     def beat(self) -> None:
-        """Show a sign of life."""
+        """Update the line."""
         if self._terminal and self._what:
             text = f"{time.monotonic() - self._began:4.0f} s  {self._what}"[:100]
             self._output.write(f"\r{text:{self._width}}")
@@ -163,7 +169,7 @@ def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
             lines.append(_wrapped(f"   {label:7}", getattr(finding, label)))
     shown = [f"{hop.name} ({hop.sign})" for hop in path(seen)]
     if shown:
-        lines += ["", _wrapped("On the way: ", ", ".join(shown))]
+        lines += ["", _wrapped("Recognized: ", ", ".join(shown))]
     notes = untested(seen)
     if notes:
         lines += ["", "Not tested:", *(_wrapped("  - ", note) for note in notes)]
