@@ -83,7 +83,7 @@ def test_each_command_has_examples(command: str) -> None:
         (("config", "nginx", "--listen", "80; evil"), "80; evil"),
     ],
 )
-def test_wrong_usage_is_told_and_is_exit_code_2(
+def test_wrong_usage_is_explained_with_exit_code_2(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -131,7 +131,7 @@ def test_listen_prints_the_stream_itself() -> None:
     assert done.stdout.encode() == EVENTS
 
 
-def test_listen_writes_utf_8_whatever_the_locale() -> None:
+def test_listen_writes_utf_8_in_any_locale() -> None:
     with Scripted([hold(STREAM + "data: \u6b22\u8fce\n\n".encode())]) as server:
         done = ran("listen", server.url, "--count", "1", env={"PYTHONIOENCODING": "ascii"})
     assert done.stdout == "\u6b22\u8fce\n"
@@ -159,7 +159,7 @@ def test_listen_sends_the_id_and_the_headers_asked_for() -> None:
     assert server.requests[0].headers["X-One"] == "a b"
 
 
-def test_listen_leaves_out_what_the_hub_says_for_itself() -> None:
+def test_listen_leaves_out_the_hubs_own_events() -> None:
     own = b"event: stream-open\ndata: {}\nid: 1-0\n\n"
     lost = b'event: stream-reset\ndata: {"reason": "history-lost"}\nid: 1-0\n\n'
     with Scripted([hold(STREAM + own + lost + b"data: x\n\n")]) as server:
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_listen_quietly_with_130() -> None:
         assert command.errors() == ""
 
 
-def test_listen_ends_when_its_output_is_closed_though_no_event_comes() -> None:
+def test_listen_ends_when_its_output_is_closed_even_without_events() -> None:
     with (
         Scripted([hold(STREAM + b"data: x\n\n")]) as server,
         commands.ssekit("listen", server.url) as command,
@@ -205,7 +205,7 @@ def test_listen_ends_when_its_output_is_closed_though_no_event_comes() -> None:
         assert command.errors() == ""
 
 
-def test_listen_ends_when_its_output_is_closed_while_events_pour() -> None:
+def test_listen_ends_when_its_output_is_closed_during_a_flood_of_events() -> None:
     def pour(_request: object, connection: socket.socket) -> None:
         connection.sendall(STREAM)
         while True:
@@ -218,7 +218,7 @@ def test_listen_ends_when_its_output_is_closed_while_events_pour() -> None:
         assert command.errors() == ""
 
 
-def test_listen_shows_control_characters_only_where_no_terminal_obeys_them() -> None:
+def test_listen_writes_no_control_characters_to_a_terminal() -> None:
     stream = hold(STREAM + b"data: a\x1b[31mred\x1b[0m \x1b]0;title\x07\xc2\x9b\n\n")
     with Scripted([stream]) as server:
         command = f"{sys.executable} -m ssekit listen {server.url} --count 1"
@@ -344,7 +344,7 @@ def test_serve_says_that_there_is_no_such_module(tmp_path: Path) -> None:
     )
 
 
-def test_serve_binds_to_this_machine_alone_unless_told(tmp_path: Path) -> None:
+def test_serve_binds_to_loopback_by_default(tmp_path: Path) -> None:
     (tmp_path / "clock.py").write_text(TIMER)
     with commands.ssekit("serve", str(tmp_path), "--bind", "0.0.0.0:0") as command:
         command.line()

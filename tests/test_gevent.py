@@ -212,6 +212,30 @@ class Crowd(ExitStack):
         return clients
 
 
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_streams_that_the_server_ends_are_cut_for_clients_that_misread_an_end(worker: str) -> None:
+    header = {"Datastar-Request": "true"}
+    options = ["--threads", "8"] if worker == "gthread" else []
+    with gunicorn(APP, *options, worker=worker) as server:
+        with Client(f"{server.url}/failing", headers=header) as client:
+            assert b"data: before\n\nretry: " in client.until_end()
+            assert not client.cleanly
+        with Client(f"{server.url}/counts", headers=header) as client:
+            client.until_end()
+            assert client.cleanly, "this source has ended by itself"
+        with (
+            Client(f"{server.url}/ticking", headers=header) as client,
+            Client(f"{server.url}/ticking") as other,
+        ):
+            client.wait(1)
+            other.wait(1)
+            server.stop()
+            *_, last, end = client.until_end().split(b"\n")
+            assert (last[:7], end) == (b"retry: ", b"")
+            assert not client.cleanly
+            other.until_farewell()
+
+
 def seconds_to_stop_500(folder: Path, number: int) -> float:
     folder.mkdir()
     with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Crowd() as crowd:

@@ -36,8 +36,6 @@ from ssekit.wire import Event
 
 MAX_CHANNELS = 16
 MAX_CHANNEL_LENGTH = 128
-RETRY = 2000
-"""Milliseconds after which a client reconnects."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -92,7 +90,7 @@ class Application:
         self._room = room
         self._trusted = TrustedHosts(self._answer, hosts)
         allowed = origins if origins == "*" else tuple(origins)
-        self._stream = partial(Stream, retry=RETRY, origins=allowed)
+        self._stream = partial(Stream, origins=allowed)
         self._probe = Probe(origins=allowed)
         self._hello = self._stream(hello, headers=[("Vary", "Accept")])
         self._scripts = Path(scripts) if scripts is not None else None

@@ -75,31 +75,32 @@ class SharedCounters:
         # This process's alone, until there is a file.
         self._all = memoryview(bytearray(self._width * 8)).cast("q")
         self._own = self._all
-        self._process = 0
+        self._entered = False  # by this process; its children begin anew
         _instances.add(self)
 
     def add(self, name: str, amount: int = 1) -> None:
         """Add to a number of this process."""
         with _lock:
-            self._enter()
+            if not self._entered:
+                self._enter()
             self._own[self._words[name]] += amount
 
     def set(self, name: str, value: int) -> None:
         """Set a gauge of this process."""
         with _lock:
-            self._enter()
+            if not self._entered:
+                self._enter()
             self._own[self._words[name]] = value
 
     def totals(self) -> tuple[Mapping[str, int], int]:
         """Return the sums by name, and of how many processes they are."""
         with _lock:
-            self._enter()
+            if not self._entered:
+                self._enter()
             return self._sums()
 
     def _enter(self) -> None:
-        if self._process == os.getpid():
-            return
-        self._process = os.getpid()
+        self._entered = True
         if self._path is None:
             return
         try:
@@ -209,7 +210,7 @@ class SharedCounters:
     def _after_fork(self) -> None:
         """Leave the parent's slot alone: the child has none until it counts."""
         self._close()
-        self._process = 0
+        self._entered = False
 
 
 def join(
@@ -223,6 +224,39 @@ def join(
         if name not in _joined:
             _joined[name] = SharedCounters(Path(name), counters, gauges)
         return _joined[name]
+
+
+def read(
+    path: Path, counters: Sequence[str] = (), gauges: Sequence[str] = ()
+) -> tuple[Mapping[str, int], int] | None:
+    """Return the sums in ``path`` and of how many processes they are, without being one of them.
+
+    Returns None if there is no such file, or if it has other numbers.
+    """
+    with _lock:
+        joined = _joined.get(os.path.abspath(path))
+        return joined.totals() if joined is not None else _Reader(counters, gauges).read(path)
+
+
+class _Reader(SharedCounters):
+    def __init__(self, counters: Sequence[str], gauges: Sequence[str]) -> None:
+        super().__init__(None, counters, gauges)
+        self._slot = -1
+
+    def read(self, path: Path) -> tuple[Mapping[str, int], int] | None:
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fits = os.pread(self._file, _HEADER, 0) == self._header
+            if not fits or os.fstat(self._file).st_size != self._size:
+                return None
+            self._map = mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)
+            self._all = memoryview(self._map)[_HEADER:].cast("q")
+            return self._sums()
+        finally:
+            self._close()
 
 
 def _is_used(file: int) -> bool:
