@@ -88,6 +88,7 @@ class ChannelBlocks(Blocks):
         self._reader = reader
         self._follow = follow
         self._may_leave = True  # until it is seen that the server cannot hand the client over
+        self._unsettled = False  # whether that was too early
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         reader = self._reader
@@ -97,6 +98,9 @@ class ChannelBlocks(Blocks):
             client.enter()  # Others may want to run first.
             client.leave()
             piece = reader.next_piece()
+        if piece is None and self._unsettled and reader.settled:
+            self._unsettled = False
+            return 0, b""  # It may be taken over now.
         if piece is None:
             if not reader.over:
                 reader.wait(client.idle)
@@ -119,6 +123,7 @@ class ChannelBlocks(Blocks):
             self._may_leave = False
             return False
         if not reader.settled:
+            self._unsettled = True
             return False
         try:
             fanout.take(connection, stream, reader, self._follow)
