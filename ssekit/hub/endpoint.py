@@ -1,9 +1,9 @@
 """One address for many users: who may read what is decided for each client, and can be undone.
 
 ``authorize`` says what a client may read.  Its grant limits the channels that the client names, and
-the stream ends when the grant expires, or when it is revoked.  Nothing that a client sends can widen
-a grant, and a client is told a final no (401, 403) only by a decision: where ``authorize`` fails, an
-EventSource is told to come back.
+the stream ends when the grant expires, or when it is revoked.  Nothing that a client sends can
+widen a grant, and a client is told a final no (401, 403) only by a decision: where ``authorize``
+fails, an EventSource is told to come back.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssekit import host
+from ssekit.hub.access import Access
 from ssekit.hub.grant import Grant, NotGranted, Unnamed
-from ssekit.hub.granted import GrantedStream
+from ssekit.hub.granted import REVOKED, GrantedStream
+from ssekit.hub.stream import Channels
 from ssekit.stream.admission import Admission, Limit, Overloaded
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Headers, plain_answer
 from ssekit.stream.source import is_http_exception, request_of
 
-if TYPE_CHECKING:
-    from werkzeug import Request
-
-    Authorize = Callable[[Request], Grant | None]
+Authorize = Callable[[Any], Grant | None]
+"""What says what a request may read: it gets a `werkzeug.Request`."""
 
 log = logging.getLogger("ssekit.access")
 
@@ -58,7 +58,7 @@ class Gate:
     """
 
     def __init__(self, places: int) -> None:
-        if not isinstance(places, int) or places < 1:
+        if not isinstance(places, int) or isinstance(places, bool) or places < 1:
             raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
         self._places = threading.BoundedSemaphore(places)
         self._logged_at = -LOGGED_EVERY
@@ -67,7 +67,8 @@ class Gate:
     def authorize(self, authorize: Callable[[], Grant | None], path: str) -> Grant | None:
         """Return what ``authorize`` returns.
 
-        Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no place.
+        Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
+        place.
         """
         if not self._places.acquire(timeout=PATIENCE):
             raise Overloaded("too many clients are being authorized")
@@ -93,26 +94,6 @@ class Gate:
         log.exception("authorize of %s failed: the client is told to come back%s", path, more)
 
 
-class Access:
-    """What an endpoint asks of its hub (`ssekit.hub.hub.Hub` makes it)."""
-
-    limit: Limit
-
-    def open(
-        self, environ: dict[str, Any], channels: frozenset[str], stream: GrantedStream
-    ) -> Blocks:
-        """Open the stream of a client that may read these channels.
-
-        Raises `Overloaded` while revocations cannot be read and the hub ends streams then, `Refused`
-        for a revoked grant, and what the opener of a hub's stream raises.
-        """
-        raise NotImplementedError
-
-    def ended(self, stream: GrantedStream) -> None:
-        """Forget a stream that has ended."""
-        raise NotImplementedError
-
-
 class Endpoint(Opener):
     """Opens streams for the clients that ``authorize`` admits.
 
@@ -121,17 +102,20 @@ class Endpoint(Opener):
 
     def __init__(
         self,
-        access: Access,
+        access: Callable[[], Access],
+        channels: Callable[[frozenset[str]], Channels],
         authorize: Authorize,
         gate: Gate,
         *,
+        limit: Limit,
         max_age: float,
         origins: Any = (),
         cuts: bool = False,
     ) -> None:
-        self.limit = access.limit
+        self.limit = limit
         self.cuts = cuts
         self._access = access
+        self._channels = channels
         self._authorize = authorize
         self._gate = gate
         self._max_age = max_age
@@ -151,8 +135,25 @@ class Endpoint(Opener):
             raise Refused("400 Bad Request", str(error)) from None
         except NotGranted as error:
             raise Refused("403 Forbidden", str(error)) from None
-        stream = GrantedStream(grant, channels, begun)
-        return GrantedBlocks(self._access, self._access.open(environ, channels, stream), stream)
+        return self._open(environ, GrantedStream(grant, channels, begun))
+
+    def _open(self, environ: dict[str, Any], stream: GrantedStream) -> Blocks:
+        access = self._access()
+        access.add(stream)
+        blocks = None
+        try:
+            # After it was added: what is revoked from here on is seen by the stream itself.
+            refusal = access.refusal(stream)
+            if refusal == REVOKED:
+                raise Refused("403 Forbidden", "The credential was revoked.")
+            if refusal is not None:
+                raise Overloaded(refusal)  # It comes back, and is authorized anew.
+            blocks = self._channels(stream.channels).open(environ)
+            stream.end = blocks.stop
+        finally:
+            if blocks is None:
+                access.discard(stream)
+        return GrantedBlocks(access, blocks, stream)
 
     def _check_site(self, environ: Mapping[str, Any]) -> None:
         """Refuse what a page of another site asks for with the user's cookies.
@@ -202,7 +203,7 @@ class GrantedBlocks(Blocks):
         return False
 
     def close(self, client: host.Client) -> None:
-        self._access.ended(self._stream)
+        self._access.discard(self._stream)
         self._blocks.close(client)
 
     def _check(self) -> None:
@@ -224,5 +225,5 @@ class _Counted(Admission):
         self._inner.release()
 
     def end(self) -> None:
-        self._access.ended(self._stream)
+        self._access.discard(self._stream)
         self._inner.end()

@@ -117,9 +117,7 @@ class GrantedStreams:
         for stream in streams:
             stream.stop(why)
 
-    def _places(
-        self, stream: GrantedStream
-    ) -> Iterable[tuple[dict[str, set[GrantedStream]], str]]:
+    def _places(self, stream: GrantedStream) -> Iterable[tuple[dict[str, set[GrantedStream]], str]]:
         if stream.grant.subject is not None:
             yield self._by_subject, stream.grant.subject
         if stream.grant.session is not None:

@@ -2,12 +2,12 @@
 
 A disconnection or a revocation is an entry of an internal channel.  The follower hands it over
 before it lets anybody have the entries that came after it, so that nothing that was published later
-is sent to a stream that it ends.  Entries have keys, so that a process that starts, or that has lost
-its place in the log, reads which ones are in force.
+is sent to a stream that it ends.  Entries have keys, so that a process that starts, or that has
+lost its place in the log, reads which ones are in force.
 
 What it refuses
-    * A *revocation* ends the streams that match, and refuses grants that were issued before it, until
-      it expires.
+    * A *revocation* ends the streams that match, and refuses grants that were issued before it,
+      until it expires.
     * A *disconnection* ends the streams that match; they may come back and are authorized anew.  A
       stream whose authorization began before it has to be authorized anew as well.
 """
@@ -128,11 +128,14 @@ class Revocations:
                 log.exception("an entry of the log's revocations cannot be read")
 
     def write(self, revocation: Revocation) -> None:
-        """Apply it here, and let every other process have it; while the log is away, try again."""
-        self._apply(revocation)
+        """Let every process have it, this one too; while the log is away, try again.
+
+        Until then it holds in this process.  Raises `BrokerUnavailable` if too many wait already.
+        """
         try:
             self._append(revocation)
         except BrokerUnavailable as error:
+            self._apply(revocation)
             log.error("a revocation is not in the log yet, and is tried again: %s", error)
             if len(self._unwritten) >= MOST_RETRIED:
                 raise
@@ -152,10 +155,9 @@ class Revocations:
             {None, grant.session},
             {None, *stream.channels},
         ):
-            revocation, seen_at = self._known.get(who, (None, 0.0))
-            if revocation is not None and revocation.until > now:
-                if revocation.refuses(stream, seen_at):
-                    return revocation.why
+            found = self._known.get(who)
+            if found and found[0].until > now and found[0].refuses(stream, found[1]):
+                return found[0].why
         return None
 
     def _apply(self, revocation: Revocation) -> None:
@@ -187,7 +189,9 @@ class Revocations:
             except BrokerUnavailable:
                 continue
             except HubClosed:
-                log.error("%d revocations were not written: the hub is closed", len(self._unwritten))
+                log.error(
+                    "%d revocations were not written: the hub is closed", len(self._unwritten)
+                )
                 break
             self._unwritten.pop(0)
             backoff.reset()
