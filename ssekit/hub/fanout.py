@@ -24,6 +24,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
 import gevent
 
@@ -112,7 +113,7 @@ class Fanout:
             connection.abandon()
         except BaseException:
             self._loop.disconnects.forget(descriptor)
-            os.close(descriptor)
+            close(descriptor)
             raise
         # From here on nothing fails: what is to be written is written in the event loop.
         self._owner = owner
@@ -334,7 +335,7 @@ class Fanout:
                 os.write(viewer.descriptor, last)
             except OSError:
                 why = host.DISCONNECTED
-        os.close(viewer.descriptor)
+        close(viewer.descriptor)
         viewer.admission.end()
         self._count_out(viewer)
         log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
