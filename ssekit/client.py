@@ -91,7 +91,7 @@ def listen(
     socket; it is not closed.
     ``tap``: called with the bytes of the stream as they come, before their events are returned.
 
-    Raises ValueError for a ``timeout``, ``retry`` or ``limit`` that is none.
+    Raises ValueError for a ``timeout``, ``retry`` or ``limit`` that is not a number in its range.
 
     Iterating ends when the server answers 204 or `Listener.close` is called.  It raises
     `StreamRefused` for another status than 200, another type than ``text/event-stream``, too many
@@ -226,7 +226,9 @@ class Listener:
                 timeout=self._timeout,
                 extensions={"trace": self._watch},
             )
-            if (request.url.port or 0) > 65535:  # the system would connect to what is left of it
+            if (
+                request.url.port or 0
+            ) > 65535:  # the system would connect to another port, modulo 65536
                 raise httpx.InvalidURL(f"Invalid port: {request.url.port}")
         except httpx.InvalidURL as error:
             raise StreamRefused(f"{self.url} is no address: {error}", url=self.url) from error

@@ -6,34 +6,19 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
-from werkzeug import Request
 from werkzeug.exceptions import NotFound
 
 from ssekit import Event, InvalidEvent, SSEError, Stream, every
 from ssekit.stream import Stop
 from ssekit.testing import connect
+from tests.answers import request
 from tests.clients import after_opening
 from tests.waiting import until
 
 HELLO = Stream(["hello"])
-
-
-def test_every_kind_of_item_is_sent() -> None:
-    source: list[Any] = ["text", {"a": 1}, [1], 7, True, None, Event("x", "named", "9"), Event()]
-    with connect(Stream(source)) as stream:
-        assert stream.status == 200
-        assert list(stream) == [
-            Event("text", "message", ""),
-            Event('{"a":1}', "message", ""),
-            Event("[1]", "message", ""),
-            Event("7", "message", ""),
-            Event("true", "message", ""),
-            Event("x", "named", "9"),
-        ]
 
 
 def test_the_headers_of_a_stream() -> None:
@@ -78,83 +63,6 @@ def test_the_first_block_does_not_wait_for_the_source(retry: int | None, opening
 
     with connect(Stream(never, retry=retry)) as stream:
         assert re.fullmatch(opening, stream.read())
-
-
-def test_a_callable_is_called_for_each_client_and_gets_the_request_if_it_wants_it() -> None:
-    def with_request(request: Any, limit: int = 5) -> list[Any]:
-        return [request.path, request.args["a"], limit]
-
-    for _ in range(2):
-        with connect(Stream(with_request), "/here?a=b") as stream:
-            assert [event.data for event in stream] == ["/here", "b", "5"]
-    with connect(Stream(lambda: ["no request"])) as stream:
-        assert next(stream).data == "no request"
-
-
-def test_whatever_is_callable_can_be_a_source() -> None:
-    class Room:
-        def __init__(self) -> None:
-            self._source = self._retry = self._heartbeat = self._offer = "the room's own"
-
-        def __call__(self, request: Any) -> list[str]:
-            return [request.path]
-
-        def method(self, request: Any, *rest: str, **more: str) -> list[str]:
-            return [request.path, *rest, *more]
-
-    for source in (Room(), Room().method, partial(Room().method), partial(Room().method, more="")):
-        with connect(Stream(source), "/here") as stream:
-            assert next(stream).data == "/here"
-    with connect(Stream(partial(Room().method, Request({})))) as stream:
-        assert stream.status == 200
-    with connect(Stream(lambda request=None, *rest: [request])) as stream:
-        assert list(stream) == []
-
-
-def test_a_stream_decorates_a_function() -> None:
-    @Stream
-    def greeting() -> Iterator[str]:
-        """Say hello."""
-        yield "hello"
-
-    assert (greeting.__name__, greeting.__doc__) == ("greeting", "Say hello.")  # type: ignore[attr-defined]
-    with connect(greeting) as stream:
-        assert next(stream).data == "hello"
-
-
-async def coroutine() -> None: ...
-
-
-def needs_a_name(*, name: str) -> list[str]:
-    return [name]
-
-
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        (iter(["x"]), "share this one iterator"),
-        ((letter for letter in "x"), "share this one iterator"),
-        ("text", "not a str"),
-        (b"bytes", "not a bytes"),
-        ({"a": 1}, "not a dict"),
-        (5, "not a int"),
-        (coroutine, "not async"),
-        (lambda request, room: [], "needs more: request, room"),
-        (needs_a_name, "needs more: name"),
-    ],
-)
-def test_a_source_that_cannot_be_one_is_refused(source: Any, why: str) -> None:
-    with pytest.raises(TypeError, match=why):
-        Stream(source)
-
-
-@pytest.mark.parametrize("returned", ["text", b"bytes", {"a": 1}, None, 5])
-def test_what_a_callable_returns_must_be_an_iterable_of_events(returned: Any) -> None:
-    with (
-        pytest.raises(TypeError, match="must return an iterable"),
-        connect(Stream(lambda: returned)),
-    ):
-        pass
 
 
 def test_an_error_before_the_headers_is_the_servers_to_answer() -> None:
@@ -339,16 +247,6 @@ def test_no_answer_to_head_has_a_body() -> None:
         assert (answer[0], answer[2]) == (status, b"")
 
 
-def request(method: str, app: Any, **environ: str) -> tuple[int, dict[str, str], bytes]:
-    seen: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        seen.append((int(status[:3]), dict(headers)))
-
-    body = b"".join(app({"REQUEST_METHOD": method, **environ}, start_response))
-    return *seen[0], body
-
-
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE", "get", ""])
 def test_another_method_is_answered_405_with_allow(method: str) -> None:
     status, headers, body = request(method, HELLO)
@@ -389,84 +287,6 @@ def test_methods_can_be_chosen() -> None:
 )
 def test_accept_is_honoured(accept: str, status: int) -> None:
     assert request("GET", HELLO, HTTP_ACCEPT=accept)[0] == status
-
-
-PAGE = "https://page.example"
-
-
-@pytest.mark.parametrize(
-    ("origins", "origin", "expected"),
-    [
-        ((), PAGE, {}),
-        ((PAGE,), "", {"Vary": "Origin"}),
-        ((PAGE,), "https://evil.example", {"Vary": "Origin"}),
-        ((PAGE,), "https://page.example.evil.example", {"Vary": "Origin"}),
-        ((PAGE,), "null", {"Vary": "Origin"}),
-        (
-            (PAGE, "http://127.0.0.1:8000"),
-            PAGE,
-            {
-                "Access-Control-Allow-Origin": PAGE,
-                "Access-Control-Allow-Credentials": "true",
-                "Vary": "Origin",
-            },
-        ),
-        ("*", "https://anybody.example", {"Access-Control-Allow-Origin": "*"}),
-    ],
-)
-def test_origins_get_what_they_may_have(
-    origins: Any, origin: str, expected: dict[str, str]
-) -> None:
-    app = Stream(["x"], origins=origins)
-    for method in ("GET", "HEAD", "POST"):
-        _, headers, _ = request(method, app, HTTP_ORIGIN=origin)
-        assert {
-            name: value
-            for name, value in headers.items()
-            if name.startswith("Access-Control") or name == "Vary"
-        } == expected
-
-
-def test_a_preflight_is_answered() -> None:
-    app = Stream(["x"], origins=(PAGE,))
-    status, headers, body = request("OPTIONS", app, HTTP_ORIGIN=PAGE)
-    assert (status, body) == (204, b"")
-    assert headers["Access-Control-Allow-Methods"] == "GET"
-    assert headers["Access-Control-Allow-Headers"] == (
-        "Last-Event-ID, Cache-Control, Authorization, Content-Type"
-    )
-    status, headers, _ = request("OPTIONS", app, HTTP_ORIGIN="https://evil.example")
-    assert status == 204
-    assert not any(name.startswith("Access-Control") for name in headers)
-
-
-@pytest.mark.parametrize(
-    "origins",
-    [
-        PAGE,
-        ("page.example",),
-        (f"{PAGE}/",),
-        ("null",),
-        ("HTTPS://PAGE.EXAMPLE",),
-        ("https://Page.example",),
-        (f"{PAGE}:443",),
-        ("http://page.example:80",),
-        ("https://caf\u00e9.example",),
-        ("*",),
-    ],
-)
-def test_origins_that_can_never_match_are_refused(origins: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="origin"):
-        Stream([], origins=origins)
-
-
-@pytest.mark.parametrize(
-    "origin",
-    ["http://[::1]:8000", "http://127.0.0.1", "http://page.example:443", "app-extension://a_b-c"],
-)
-def test_every_origin_of_a_browser_is_taken(origin: str) -> None:
-    _, headers, _ = request("HEAD", Stream([], origins=(origin,)), HTTP_ORIGIN=origin)
-    assert headers["Access-Control-Allow-Origin"] == origin
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan")])

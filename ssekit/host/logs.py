@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from ssekit.host.forks import on_fork
-from ssekit.host.patched import main_hub, under_gevent
+from ssekit.host.patched import main_hub
 
 MOST = 10_000
 """Lines that wait to be written."""
@@ -76,7 +76,7 @@ class _Lines:
         atexit.register(self._at_exit)
 
     def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        hub = main_hub() if under_gevent() else None
+        hub = main_hub()
         if hub is None:
             logger.handle(record)
         elif len(self._waiting) >= MOST:

@@ -28,8 +28,7 @@ def main_hub() -> Any:
 
     gevent tells a thread its own hub and no other's, so each use in the main thread remembers it.
     """
-    _remember_main_hub()
-    return _main_hub[0] if _main_hub else None
+    return _main_hub[0] if under_gevent() and _main_hub else None
 
 
 def _remember_main_hub() -> None:

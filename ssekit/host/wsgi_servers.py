@@ -24,7 +24,7 @@ _log = Logger("ssekit.host")
 _SHUT_RD = 0  # socket's, without which a CGI process starts faster
 
 # Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.
-_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response"}
+_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response", "ssekit.django.response"}
 
 
 class _Server(Connection):

@@ -37,7 +37,7 @@ from ssekit.host.chunks import LAST_CHUNK
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.logs import Logger
-from ssekit.host.tcp import Tcp
+from ssekit.host.tcp import Tcp, patience
 from ssekit.hub.entries import is_end
 from ssekit.hub.follower import Follower
 from ssekit.hub.older import AT_ONCE, Position
@@ -259,7 +259,7 @@ class Fanout:
         self._stop_lagging(viewer)
         viewer.group.add(viewer)
         with Tcp(viewer.descriptor) as tcp:
-            tcp.wait_for_answers(viewer.group.heartbeat)
+            tcp.wait_for_answers(patience(viewer.group.heartbeat))
 
     def _stop_lagging(self, viewer: Viewer) -> None:
         if viewer.lag is not None:
@@ -390,5 +390,5 @@ class Fanout:
             for viewer in list(self._lagging):
                 with Tcp(viewer.descriptor) as tcp:
                     silent_for = tcp.silent_for()
-                if silent_for > viewer.group.heartbeat:
+                if silent_for > patience(viewer.group.heartbeat):
                     self.end(viewer, host.DISCONNECTED)

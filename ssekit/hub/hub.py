@@ -13,7 +13,6 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from urllib.parse import quote
 from ssekit import brokers
 from ssekit.brokers import Entry, Retention, Status
 from ssekit.errors import InvalidEvent
+from ssekit.host.state import state_folder
 from ssekit.hub import producer
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
 from ssekit.hub.opened import Opened
@@ -52,11 +52,7 @@ def default_url() -> str:
     url = os.environ.get("SSEKIT_URL")
     if url:
         return url
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    folder = base / "ssekit"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"sqlite:///{quote(os.fsencode(folder))}/hub.db"
+    return f"sqlite:///{quote(os.fsencode(state_folder()))}/hub.db"
 
 
 class Hub:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 from _thread import RLock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ssekit.host import wsgi_servers
@@ -77,8 +77,8 @@ class Limit:
             reason = self._reason(address, capacity)
             if reason is None:
                 self._open += 1
-                _process.open += 1
                 _process.held += 1
+                _process.count(1)
                 if address is not None:
                     self._addresses[address] = self._addresses.get(address, 0) + 1
                 return Admission(self, address)
@@ -103,7 +103,7 @@ class Limit:
     def leave(self, address: str | None) -> None:
         """Count one stream less."""
         self._open -= 1
-        _process.open -= 1
+        _process.count(-1)
         if address is not None:
             self._addresses[address] -= 1
             if not self._addresses[address]:
@@ -118,6 +118,14 @@ class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
 
+    def __init__(self) -> None:
+        self.observers: list[Callable[[int], None]] = []
+
+    def count(self, change: int) -> None:
+        self.open += change
+        for observer in self.observers:
+            observer(self.open)
+
 
 _process = _Process()
 
@@ -125,6 +133,21 @@ _process = _Process()
 def open_streams() -> int:
     """Return how many streams this process has open."""
     return _process.open
+
+
+def taken_over_streams() -> int:
+    """Return how many of them have no greenlet or thread of their own."""
+    return _process.open - _process.held
+
+
+def observe(observer: Callable[[int], None]) -> None:
+    """Have ``observer`` called with the number of open streams now, and whenever it changes.
+
+    It is called while a lock is held, and so must not wait.
+    """
+    with _lock:
+        _process.observers.append(observer)
+        observer(_process.open)
 
 
 def log_rejected(environ: Mapping[str, Any], reason: str) -> None:

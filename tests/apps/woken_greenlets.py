@@ -1,7 +1,5 @@
 """Greenlets and native threads publish for a greenlet that follows.  URL"""
 
-# ruff: noqa: E402 - gevent patches what the others import
-
 from __future__ import annotations
 
 import gevent.monkey

@@ -50,6 +50,9 @@ _TABLES = (
     "CREATE INDEX holders ON held (channel, member, holder)",
 )
 
+# What SQLite says of a file that is not as we leave it; Python 3.10 does not tell its error codes.
+_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "lost the row")
+
 _kept_for_ever: list[sqlite3.Connection] = []
 
 
@@ -59,6 +62,14 @@ class Locked(Exception):
 
 class NoLog(Exception):
     """Raised if there is nothing in the place, and nothing is to be created."""
+
+
+class Damaged(Exception):
+    """Raised if a log is not as we leave it.  ``identity`` tells which file it is."""
+
+    def __init__(self, error: Exception, identity: tuple[int, int] | None) -> None:
+        super().__init__(str(error))
+        self.identity = identity
 
 
 class OpenFile:
@@ -93,9 +104,16 @@ class OpenFile:
                     raise Locked
             except BaseException as error:
                 self.connection.close()
-                if isinstance(error, sqlite3.Error) and not self.is_current():
-                    raise Locked from error
+                self.explain(error)
                 raise
+
+    def explain(self, error: BaseException) -> None:
+        """Raise `Locked` or `Damaged` if that is what an error of SQLite's means."""
+        if isinstance(error, sqlite3.Error):
+            if not self.is_current():
+                raise Locked from error  # nobody will read that file again
+            if any(sign in str(error) for sign in _DAMAGE):
+                raise Damaged(error, self.identity) from error
 
     def is_current(self) -> bool:
         """Whether the name still leads to this file."""
@@ -130,11 +148,11 @@ class OpenFile:
         _kept_for_ever.append(self.connection)
 
 
-def clear_damaged(name: str, damaged: tuple[int, int] | None) -> None:
+def clear_damaged(name: str, damage: Damaged) -> None:
     """Put an empty file in the place of a damaged log, unless somebody has done so already."""
     path = resolved(name)
     with _locked_folder(path):
-        if damaged is None or identity(path) != damaged or not holds_log(path):
+        if identity(path) != damage.identity or not holds_log(path):
             return
         before = os.stat(path)
         os.unlink(path)

@@ -35,6 +35,7 @@ class OtherProcesses:
         self._lock = NativeLock()
         self._warned = False
         self._closed = False
+        self._notifying = self._again = False
         self._begin()
 
     def _begin(self) -> None:
@@ -58,9 +59,18 @@ class OtherProcesses:
         """Wake the waiters of all other processes."""
         try:
             with self._lock:
-                self._notify()
+                self._again = True
+                if self._notifying:
+                    return  # a signal handler, which has interrupted the loop below
+                self._notifying = True
+                try:
+                    while self._again:
+                        self._again = False
+                        self._notify()
+                finally:
+                    self._notifying = False
         except FileNotFoundError:
-            pass  # the file was just deleted: whoever follows it will find out
+            pass  # the file was just deleted: its followers will find out
         except OSError as error:
             self._warn(f"{error}: followers notice new events with a delay")
 
@@ -119,25 +129,30 @@ class OtherProcesses:
                 if self._open() and identity == self._identity:
                     os.unlink(name, dir_fd=self._folder)
             if self._closed:
-                self._let_go()
+                self._release()
 
     def close(self) -> None:
         """Let go of the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
-            self._let_go()
+            self._release()
 
     def abandon(self) -> None:
         """Close this process's copies after a fork."""
         self._lock = NativeLock()
-        self._let_go()
+        self._notifying = self._again = False
+        self._release()
 
-    def _let_go(self) -> None:
-        if self._folder >= 0:
-            os.close(self._folder)
+    def _release(self) -> None:
+        self._close_folder()
         if self._sender is not None:
             self._sender.close()
         self._begin()
+
+    def _close_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
 
     def _make(self) -> None:
         """Make the folder, for those who may write to the file."""
@@ -160,9 +175,7 @@ class OtherProcesses:
             return False
         if self._folder >= 0 and self._identity == (now.st_dev, now.st_ino):
             return True
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        self._close_folder()
         folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         made, file = os.fstat(folder), os.stat(self._file)
         writers = {os.geteuid(), file.st_uid, 0}

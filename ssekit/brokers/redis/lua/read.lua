@@ -1,27 +1,30 @@
 -- Looking at the log.  Nothing here writes, and what one call looks at and returns is bounded.
 
+local AT_ONCE = 20  -- entries of the stream that one command fetches, as their size is unknown
 local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together
-local RECORDS = 100  -- records that are fetched at once
+local RECORDS = 1000  -- records that one command fetches
 
--- Append the records of some seqs to an answer, as far as `bounds.bytes` allows, one at least.
-local function fetch(answer, seqs, from)
-    local bytes, n = 0, from
-    while n <= #seqs and bytes < bounds.bytes do
-        -- As many as are likely to fit, going by the size of those before.
-        local fit = bytes > 0 and (bounds.bytes - bytes) / (bytes / (n - from)) or 1
-        local many = math.max(1, math.min(RECORDS, math.floor(fit), #seqs - n + 1))
-        local fields = {}
-        for i = 1, many do
-            fields[i] = int(seqs[n + i - 1])
+-- Append seqs with their records to an answer, as far as `bounds.bytes` allows, one at least.
+-- Returns how many.
+local function fetch(answer, seqs)
+    local bytes, fields = 0, {}
+    for n, seq in ipairs(seqs) do
+        fields[n] = int(seq)
+        bytes = bytes + call('HSTRLEN', entries, fields[n])
+        if n > 1 and bytes > bounds.bytes then
+            fields[n] = nil
+            break
         end
-        for i, record in ipairs(call('HMGET', entries, unpack(fields))) do
-            answer[#answer + 1] = fields[i]
-            answer[#answer + 1] = record
-            bytes = bytes + #(record or '')
-        end
-        n = n + many
     end
-    return n - from
+    for first = 1, #fields, RECORDS do
+        local last = math.min(first + RECORDS - 1, #fields)
+        local records = call('HMGET', entries, unpack(fields, first, last))
+        for n, record in ipairs(records) do
+            answer[#answer + 1] = fields[first + n - 1]
+            answer[#answer + 1] = record
+        end
+    end
+    return #fields
 end
 
 -- Returns nil for a cursor of this log, and else in a word why it is not one.
@@ -104,7 +107,7 @@ function commands.read(epoch, after, limit, ...)
         wanted[n] = seqs[n]
     end
     local answer = {'found', '', ''}
-    local got = fetch(answer, wanted, 1)
+    local got = fetch(answer, wanted)
     for n = 4, #answer, 2 do
         answer[n + 1] = answer[n + 1] or ended[tonumber(answer[n])]
     end
@@ -152,7 +155,7 @@ function commands.history(epoch, before, limit, ...)
     local upto = before == '' and state.seq or tonumber(before) - 1
     local seqs, on = newest({...}, upto, tonumber(limit))
     local answer = {'found', '', int(expiry())}
-    local got = fetch(answer, seqs, 1)
+    local got = fetch(answer, seqs)
     answer[2] = int(got < #seqs and seqs[got] or on)
     return answer
 end
@@ -206,7 +209,7 @@ function commands.opening(replay, ...)
     for n, seq in ipairs(seqs) do
         texts[n] = int(seq)
     end
-    fetch(records, seqs, 1)
+    fetch(records, seqs)
     return {
         'found', tip(), int(expiry()), is_complete(channels) and 1 or 0, ends_of(channels),
         keyed, texts, int(on), records,
@@ -216,7 +219,7 @@ end
 -- Answers with those of the entries that are still there.
 function commands.records(...)
     local answer = {'found'}
-    fetch(answer, {...}, 1)
+    fetch(answer, {...})
     return answer
 end
 
@@ -225,7 +228,7 @@ function commands.recent(limit)
     local answer, bytes, last = {'found', tip()}, 0, '+'
     limit = tonumber(limit)
     while limit > 0 and bytes < bounds.bytes do
-        local some = call('XREVRANGE', stream, last, '-', 'COUNT', math.min(limit, RECORDS))
+        local some = call('XREVRANGE', stream, last, '-', 'COUNT', math.min(limit, AT_ONCE))
         if #some == 0 then
             break
         end
