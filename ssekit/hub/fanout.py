@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
 import gevent
 
@@ -113,7 +114,7 @@ class Fanout:
             connection.abandon()
         except BaseException:
             self._loop.disconnects.forget(descriptor)
-            os.close(descriptor)
+            close(descriptor)
             raise
         # From here on nothing fails: what is to be written is written in the event loop.
         self._owner = owner
@@ -345,7 +346,7 @@ class Fanout:
                 os.write(viewer.descriptor, last)
             except OSError:
                 why = host.DISCONNECTED
-        os.close(viewer.descriptor)
+        close(viewer.descriptor)
         viewer.descriptor = -1
         viewer.admission.end()
         self._count_out(viewer)
