@@ -473,6 +473,28 @@ def test_a_log_lives_on_one_server_of_a_cluster(tmp_path: Path) -> None:
     server.stop()
 
 
+def test_a_log_is_found_on_another_server_of_a_cluster(tmp_path: Path) -> None:
+    servers = []
+    ports = [free_port(), free_port()]
+    for port in ports:
+        (folder := tmp_path / str(port)).mkdir()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
+        servers.append(RedisServer(folder, *options))
+    servers[1].command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+    servers[0].command("CLUSTER", "MEET", "127.0.0.1", str(ports[1]))
+    for server in servers:
+        until(lambda s=server: b"cluster_state:ok" in s.command("CLUSTER", "INFO"), 20)  # type: ignore[misc]
+    broker = connect(f"redis://127.0.0.1:{ports[0]}")
+    start = broker.tip()
+    sent = [broker.append("news", body(n)) for n in range(3)]
+    assert everything(broker, start, "news") == sent
+    assert broker.follow(start, 5)[0] == sent
+    assert servers[1].command("XLEN", "ssekit") == b":3\r\n"
+    broker.close()
+    for server in servers:
+        server.stop()
+
+
 def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
     broker = connect(server.url, Retention(history=2, capacity=3, max_age=60))
     start = broker.tip()
