@@ -198,7 +198,8 @@ class SQLiteBroker(Broker):
         self._closed = True
         self._wakeups.close()
         with self._lock:
-            self._release()
+            if not self._once.inside:  # else it has interrupted a call, which will release the file
+                self._release()
         self._others.close()
 
     # -- transactions
@@ -291,6 +292,9 @@ class SQLiteBroker(Broker):
                 db.execute("ROLLBACK")
             file.explain(error)
             raise
+        finally:
+            if self._closed:
+                self._release()
         return result
 
     def _clear(self, damage: Damaged, anew: bool) -> None:

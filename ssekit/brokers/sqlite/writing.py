@@ -259,7 +259,8 @@ class Writer:
                     "SELECT name FROM channel WHERE length > 0 ORDER BY length DESC, last LIMIT 1"
                 ).fetchone()
                 channel = self._channel(name)
-                self._cut(channel, min(self._log.history, channel.events - 1))
+                # It may have expired just now.
+                self._cut(channel, max(0, min(self._log.history, channel.events - 1)))
             self._save(channel)
 
     def _cut(self, channel: Channel, keep: int) -> None:
