@@ -252,7 +252,7 @@ class SQLiteBroker(Broker):
                 with self._lock, self._once:
                     return self._try(kind, work, create)
             except Damaged as damage:
-                self._clear(damage, anew)
+                self._clear(damage, anew and time.monotonic() < deadline)
             except (sqlite3.Error, OSError, Locked) as error:
                 if isinstance(error, BrokerUnavailable):
                     raise

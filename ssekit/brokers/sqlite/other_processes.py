@@ -132,7 +132,7 @@ class OtherProcesses:
                 self._release()
 
     def close(self) -> None:
-        """Let go of the folder; the last wake-up does so again."""
+        """Release the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
             self._release()

@@ -288,7 +288,7 @@ class Writer:
         channel.trimmed = upto
 
     def _expire(self, channel: Channel) -> bool:
-        """Let go the events of a channel that are too old; false if there are none."""
+        """Forget the events of a channel that are too old; false if there are none."""
         if self._log.max_age is None or not channel.events:
             return False
         last = None
