@@ -21,7 +21,7 @@ from tests.logs import END, REMOVED, body, data, everything
 from tests.ports import free_port
 from tests.proxies import certificate_files
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 
 @pytest.fixture

@@ -71,14 +71,17 @@ class Leases:
 
         Raises what `Broker.beat` raises.
         """
-        holder = self._holder
-        if holder is None or not self._broker.beat(holder):
-            holder = os.urandom(12).hex()
-            self._broker.beat(holder, first=True)
         with self._lock:
-            self._holder = holder
             self._holds += 1
-            first = self._holds == 1
+            holder, first = self._holder, self._holds == 1
+        try:
+            if holder is None or not self._broker.beat(holder):
+                holder = os.urandom(12).hex()
+                self._broker.beat(holder, first=True)
+        except BaseException:
+            self.release()
+            raise
+        self._holder = holder
         if first:
             atexit.register(self._end_channels)
             self._wake.put(False)

@@ -174,6 +174,9 @@ def _locked_folder(path: str) -> Iterator[None]:
             pass  # a file system without such locks: two first users at once are left to SQLite
         yield
     finally:
+        # gevent's os.close() closes a folder only at the event loop's next turn.
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
 
 
