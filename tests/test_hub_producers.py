@@ -192,7 +192,11 @@ def shared(url: str) -> str:
 
 
 def test_a_producer_that_is_killed_is_lost_within_15_seconds_exactly_once(shared: str) -> None:
-    with Hub(shared) as one, Hub(shared) as two, connect(one.stream("answer"), timeout=20) as viewer:
+    with (
+        Hub(shared) as one,
+        Hub(shared) as two,
+        connect(one.stream("answer"), timeout=20) as viewer,
+    ):
         next(viewer)
         two.status("answer")
         with process(shared, "answer", "forever") as running:
@@ -310,9 +314,7 @@ def test_two_workers_that_start_the_same_at_once_run_it_once(worker: str, tmp_pa
     with gunicorn(APP, *options, worker=worker, env={"HUB": url}) as server:
         answers: list[str] = []
         address = f"{server.url}/start?channel=answer&count=5"
-        threads = [
-            threading.Thread(target=lambda: answers.append(get(address))) for _ in range(12)
-        ]
+        threads = [threading.Thread(target=lambda: answers.append(get(address))) for _ in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
