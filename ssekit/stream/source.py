@@ -30,7 +30,7 @@ class SourceOpener(Opener):
 
     def open(self, environ: dict[str, Any]) -> Blocks:
         """Call the source."""
-        return SourceBlocks(self._items(environ))
+        return SourceBlocks(self._items(environ), waits=callable(self._source))
 
     def _items(self, environ: dict[str, Any]) -> Iterator[Any]:
         if not callable(self._source):
@@ -46,8 +46,9 @@ class SourceOpener(Opener):
 class SourceBlocks(Blocks):
     """The items of a source, each encoded as a block."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
+    def __init__(self, items: Iterator[Any], waits: bool) -> None:
         self._items = items
+        self.waits = waits
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         block = encode(client.pull(self._items))
