@@ -79,6 +79,10 @@ class Client:
         """Take the connection that the server uses; None where the server is not known."""
         self.connection = connection
 
+    def can_leave(self, connection: Connection) -> bool:
+        """Tell whether the connection can be taken over from the server."""
+        return False
+
     def continue_alone(
         self,
         connection: Connection,

@@ -44,6 +44,8 @@ from ssekit.wire import HEARTBEAT
 
 log = Logger("ssekit.host")
 
+TAKE_OVER = os.environ.get("SSEKIT_FANOUT") != "off"
+"""Whether streams may leave the server's greenlets; to look for faults."""
 LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""
 
@@ -75,7 +77,19 @@ class GreenletClient(Client):
         self._beside = (
             connection is not None and plain(connection.socket) and connection.direct(self.given)
         )
+        if connection is not None:
+            self._loop.ends_with(connection)
+            if connection.socket is not None:
+                self.descriptor = connection.socket.fileno()
         self._clients.add(self)
+
+    def can_leave(self, connection: Connection) -> bool:
+        return (
+            TAKE_OVER
+            and connection.can_abandon
+            and plain(connection.socket)
+            and connection.direct(self.given)
+        )
 
     def continue_alone(
         self,
@@ -83,9 +97,7 @@ class GreenletClient(Client):
         next_block: Callable[[], bytes],
         close: Callable[[], None],
     ) -> bool:
-        if not (connection.can_abandon and plain(connection.socket)):
-            return False
-        if not connection.direct(self.given):
+        if not self.can_leave(connection):
             return False
         try:
             taken = TakenConnection(connection)
@@ -93,7 +105,6 @@ class GreenletClient(Client):
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
             return False
         connection.abandon()
-        self._loop.ends_with(connection)
         hub = get_hub()
         alone = greenlet(self._send_all, hub)
         alone.gr_context = getcurrent().gr_context  # The same one: tokens of it stay valid.

@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 
@@ -21,17 +21,34 @@ SLICE = 0.01
 """Seconds after which others have their turn before more waits end."""
 
 
+class Timed(Protocol):
+    """What is due at some time."""
+
+    def due(self) -> None:
+        """It is; called from the event loop, and must not wait."""
+
+
 class Wait:
     """A wait of a greenlet; `cancel` ends it without waking."""
 
-    __slots__ = ("greenlet",)
+    __slots__ = ("_moment", "_timers", "greenlet")
 
-    def __init__(self, greenlet: Any) -> None:
+    def __init__(self, timers: Timers, when: float, greenlet: Any) -> None:
         self.greenlet = greenlet
+        self._timers = timers
+        self._moment = timers.at(when, self)
+
+    def due(self) -> None:
+        """Let the greenlet go on."""
+        greenlet, self.greenlet = self.greenlet, None
+        if greenlet is not None:
+            greenlet.switch()
 
     def cancel(self) -> None:
         """Do not wake the greenlet."""
-        self.greenlet = None
+        if self.greenlet is not None:
+            self.greenlet = None
+            self._timers.cancel(self._moment, self)
 
 
 class Timers:
@@ -42,24 +59,33 @@ class Timers:
         self.hub = gevent.get_hub()
         self._events = self.hub.loop
         self._timer = self._events.timer(0)
-        self._waits: dict[int, list[Wait]] = {}
+        self._waits: dict[int, list[Timed]] = {}
         self._moments: list[int] = []  # a heap of the keys
         self._next = -1  # the moment for which the timer is set
-        self._due: deque[Wait] = deque()
+        self._due: deque[Timed] = deque()
 
     def wake_after(self, seconds: float, greenlet: Any) -> Wait:
         """Switch to the greenlet after ``seconds``, from the event loop."""
-        wait = Wait(greenlet)
-        moment = int((time.monotonic() + seconds) / GRAIN) + 1
+        return Wait(self, time.monotonic() + seconds, greenlet)
+
+    def at(self, when: float, timed: Timed) -> int:
+        """Call ``timed.due()`` at a time of the monotonic clock; returns what `cancel` needs."""
+        moment = int(when / GRAIN) + 1
         waits = self._waits.get(moment)
         if waits is not None:
-            waits.append(wait)
+            waits.append(timed)
         else:
-            self._waits[moment] = [wait]
+            self._waits[moment] = [timed]
             heappush(self._moments, moment)
             if self._next < 0 or moment < self._next:
                 self._set(moment)
-        return wait
+        return moment
+
+    def cancel(self, moment: int, timed: Timed) -> None:
+        """Forget what was to be called; what is due already is called all the same."""
+        waits = self._waits.get(moment)
+        if waits is not None and timed in waits:
+            waits.remove(timed)
 
     def _set(self, moment: int) -> None:
         self._timer.stop()
@@ -84,9 +110,7 @@ class Timers:
         until = time.monotonic() + SLICE
         try:
             while due and time.monotonic() < until:
-                greenlet = due.popleft().greenlet
-                if greenlet is not None:
-                    greenlet.switch()
+                due.popleft().due()
         finally:
             if due:
                 self._events.run_callback(self._wake)

@@ -6,7 +6,6 @@ to the server.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from ssekit import host
@@ -19,9 +18,6 @@ from ssekit.stream.source import Stop, is_http_exception
 from ssekit.wire import HEARTBEAT
 
 log = Logger("ssekit.stream")
-
-TAKE_OVER = os.environ.get("SSEKIT_FANOUT") != "off"
-"""Whether streams may leave the server's greenlets; to look for faults."""
 
 
 class Delivery:
@@ -46,7 +42,6 @@ class Delivery:
         if (
             connection is not None
             and self._blocks.waits
-            and TAKE_OVER
             and client.continue_alone(connection, self.next_block, self.close)
         ):
             self.stream.connection = client.connection
