@@ -20,12 +20,20 @@ OPTIONS = [
 ]
 
 
+# Playwright switches these off, which people have.
+DEFAULTS_TO_IGNORE = ["--disable-back-forward-cache"]
+
+
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*options: str) -> Iterator[Browser]:
     """Run Chromium until the block ends; each context of it is a visitor of its own."""
     path = need("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[*OPTIONS, *options],
+            ignore_default_args=DEFAULTS_TO_IGNORE,
+        )
         try:
             yield browser
         finally:
