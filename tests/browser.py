@@ -20,20 +20,12 @@ OPTIONS = [
 ]
 
 
-# Playwright switches these off, which people have.
-DEFAULTS_TO_IGNORE = ["--disable-back-forward-cache"]
-
-
 @contextmanager
-def chromium(*options: str) -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """Run Chromium until the block ends; each context of it is a visitor of its own."""
     path = need("chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            args=[*OPTIONS, *options],
-            ignore_default_args=DEFAULTS_TO_IGNORE,
-        )
+        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         try:
             yield browser
         finally:
