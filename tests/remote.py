@@ -1,6 +1,6 @@
 """Browsers driven over their own protocols: tabs as people have them, hidden and frozen too.
 
-Playwright keeps every page focused, so that none can be frozen, and drives a Firefox of its own only.
+Playwright keeps every page focused, so that none can be frozen, and drives only its own Firefox.
 Here Chromium is asked over the DevTools protocol and Firefox over WebDriver BiDi.
 """
 

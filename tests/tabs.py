@@ -1,4 +1,4 @@
-"""A site, tabs of a browser that share its stream, a publisher, and what must be true of all tabs."""
+"""A site, tabs that share its stream, a publisher, and what must be true of all tabs."""
 
 from __future__ import annotations
 
