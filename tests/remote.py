@@ -17,10 +17,19 @@ from urllib.request import urlopen
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.browser import OPTIONS
-from tests.components import need
 from tests.ports import answers, free_port
 from tests.waiting import until
+
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""Nothing else going on in it; Playwright's Chromium has these too."""
 
 CALL = 30.0
 """Seconds within which a browser answers."""
@@ -140,13 +149,14 @@ class Chromium:
 
 
 @contextmanager
-def chromium() -> Iterator[Chromium]:
+def chromium(program: str) -> Iterator[Chromium]:
+    """Run this Chromium with a fresh profile until the block ends."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="ssekit-chromium-") as folder:
         options = [*OPTIONS, "--headless", f"--user-data-dir={folder}"]
         # A host that is neither https nor this machine.
         options.append("--host-resolver-rules=MAP insecure.test 127.0.0.1")
-        command = [need("chromium"), *options, f"--remote-debugging-port={port}", "about:blank"]
+        command = [program, *options, f"--remote-debugging-port={port}", "about:blank"]
 
         def address() -> str:
             with urlopen(f"http://127.0.0.1:{port}/json/version", timeout=CALL) as answer:
@@ -205,11 +215,12 @@ user_pref("toolkit.telemetry.enabled", false);
 
 
 @contextmanager
-def firefox() -> Iterator[Firefox]:
+def firefox(program: str) -> Iterator[Firefox]:
+    """Run this Firefox with a fresh profile until the block ends."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="ssekit-firefox-") as folder:
         Path(folder, "user.js").write_text(PREFERENCES)
         options = ["--headless", "--no-remote", "--profile", folder]
-        command = [need("firefox-esr"), *options, f"--remote-debugging-port={port}"]
+        command = [program, *options, f"--remote-debugging-port={port}"]
         with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as wire:
             yield Firefox(wire)

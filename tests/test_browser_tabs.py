@@ -14,6 +14,7 @@ import pytest
 
 from ssekit import Hub
 from tests import remote
+from tests.components import need
 from tests.ports import free_port
 from tests.remote import ChromiumTab, Tab
 from tests.servers import Server
@@ -55,7 +56,7 @@ def hub(server: Server, folder: Path) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def tabs(server: Server) -> Iterator[Tabs[ChromiumTab]]:
-    with remote.chromium() as browser:
+    with remote.chromium(need("chromium")) as browser:
         yield Tabs(browser, server, 8)
 
 
@@ -361,7 +362,7 @@ def test_a_worker_shares_with_its_page(server: Server, tabs: Tabs[ChromiumTab], 
 
 @pytest.fixture(scope="module")
 def firefox_tabs(server: Server) -> Iterator[Tabs[Any]]:
-    with remote.firefox() as browser:
+    with remote.firefox(need("firefox-esr")) as browser:
         yield Tabs(browser, server, 4)
 
 
