@@ -213,6 +213,8 @@ export declare class Stream<Events extends Record<string, any> = Record<string, 
     close(): void;
     /** Closes the stream in all tabs that share it: the user has logged out. */
     closeAll(): void;
+    /** Makes the connection anew at once, also that of the tab which has it: "try again now". */
+    reconnect(): void;
     /** How many tabs share the connection; 1 where none can be shared. */
     tabs(): Promise<number>;
     /**

@@ -230,6 +230,13 @@ class Connection {
     if (this.condition.state === "waiting" && this.condition.reason === "network") this.open();
   }
 
+  /** Makes the connection anew, or ends the wait for the next try. */
+  reconnect() {
+    this.#abort.abort();
+    this.resume();
+    this.open();
+  }
+
   /** Whether its timers run: bytes or the next try have come in time. */
   get alive() {
     const { state, retryAt } = this.condition;
@@ -398,7 +405,8 @@ class Connection {
 
 /**
  * @internal
- * @typedef {{ kind: "ping" } | { kind: "close" } | { kind: "ask", ask: Ask }} OthersMessage
+ * @typedef {{ kind: "ping" } | { kind: "close" } | { kind: "reconnect" }
+ *   | { kind: "ask", ask: Ask }} OthersMessage
  */
 
 /**
@@ -509,6 +517,11 @@ class Feed {
 
   closeAll() {
     this.#post({ kind: "close" });
+  }
+
+  reconnect() {
+    if (this.#connection) this.#connection.reconnect();
+    else this.#post({ kind: "reconnect" });
   }
 
   online() {
@@ -835,6 +848,8 @@ class Feed {
       if (leading && this.#connection?.alive) this.#beat(this.#connection.condition);
     } else if (message.kind === "ask") {
       if (leading) this.#answer(message.ask);
+    } else if (message.kind === "reconnect") {
+      if (leading) this.#connection?.reconnect();
     } else this.#hearLeader(message);
   }
 
@@ -1140,6 +1155,11 @@ export class Stream extends EventTarget {
   closeAll() {
     this.#feed.closeAll();
     this.close();
+  }
+
+  /** Makes the connection anew at once, also that of the tab which has it: "try again now". */
+  reconnect() {
+    this.#feed.reconnect();
   }
 
   /** How many tabs share the connection; 1 where none can be shared. */
