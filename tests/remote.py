@@ -152,7 +152,9 @@ class Chromium:
 def chromium(program: str) -> Iterator[Chromium]:
     """Run this Chromium with a fresh profile until the block ends."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="ssekit-chromium-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="ssekit-chromium-", ignore_cleanup_errors=True
+    ) as folder:
         options = [*OPTIONS, "--headless", f"--user-data-dir={folder}"]
         # A host that is neither https nor this machine.
         options.append("--host-resolver-rules=MAP insecure.test 127.0.0.1")
@@ -218,7 +220,9 @@ user_pref("toolkit.telemetry.enabled", false);
 def firefox(program: str) -> Iterator[Firefox]:
     """Run this Firefox with a fresh profile until the block ends."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="ssekit-firefox-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="ssekit-firefox-", ignore_cleanup_errors=True
+    ) as folder:
         Path(folder, "user.js").write_text(PREFERENCES)
         options = ["--headless", "--no-remote", "--profile", folder]
         command = [program, *options, f"--remote-debugging-port={port}"]

@@ -890,8 +890,7 @@ class Feed {
     if (entries.some(({ marked }) => marked)) this.#heardIdAt = Date.now();
     this.#leader = condition("open", "", 200);
     if (this.#mode === "synced") {
-      if (n > this.#n + 1) return this.#ask();
-      if (n <= this.#n) return;
+      if (n !== this.#n + 1) return this.#ask(); // one was lost
       this.#n = n;
       return this.#take(entries);
     }

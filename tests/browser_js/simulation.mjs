@@ -35,6 +35,7 @@ export class World {
   locks = new Map();
   channels = new Set();
   errors = [];
+  loss = 0; // of a channel's messages; in a browser there is none
 
   constructor(seed) {
     this.random = generator(seed);
@@ -219,6 +220,7 @@ class Tab {
           const copy = JSON.stringify(message, (_, value) => (value === Infinity ? "∞" : value));
           for (const other of world.channels) {
             if (other === this || other.name !== this.name) continue;
+            if (world.loss && world.random() < world.loss) continue;
             const data = JSON.parse(copy, (_, value) => (value === "∞" ? Infinity : value));
             // In order for each receiver.
             other.last = Math.max(other.last, world.now + world.between(0, 3));

@@ -1,5 +1,5 @@
 // A random story of tabs and a server, and what must be true at its end: each tab has had, once and
-// in order, every event since it opened. `node story.mjs SEED [LAST SEED]` tells or counts them.
+// in order, every event since it opened. `node story.mjs SEED [LAST SEED [LOSS]]` tells or counts them.
 
 import { Server, World } from "./simulation.mjs";
 
@@ -16,8 +16,9 @@ class Story {
   #version = 0;
   #passing = 0;
 
-  constructor(seed) {
+  constructor(seed, loss) {
     this.world = new World(seed);
+    this.world.loss = loss;
     this.server = new Server(this.world);
     this.quiet = this.world.random() < 0.3;
     this.publishing = true;
@@ -158,9 +159,18 @@ class Story {
   }
 
   #problemsOf(tab) {
-    const found = (problem) => [`tab ${tab.name}: ${problem}`];
     const passing = tab.events.filter(([type]) => type === "passing").map(([, data]) => data);
-    if (new Set(passing).size < passing.length) return found("a passing event twice");
+    const twice = new Set(passing).size < passing.length;
+    return [...(twice ? [`tab ${tab.name}: a passing event twice`] : []), ...this.#lostBy(tab)];
+  }
+
+  /** Events with an id that a tab has lost, repeated or reordered. */
+  lost() {
+    return this.world.tabs.flatMap((tab) => this.#lostBy(tab));
+  }
+
+  #lostBy(tab) {
+    const found = (problem) => [`tab ${tab.name}: ${problem}`];
     const events = tab.events.filter(([type]) => type !== "passing");
     const opened = events.findIndex(([type]) => type === "stream-open");
     if (opened < 0) return tab.dead ? [] : found("never opened");
@@ -182,17 +192,17 @@ class Story {
   }
 }
 
-export async function tell(seed, steps = 40) {
-  const story = new Story(seed);
+export async function tell(seed, { steps = 40, loss = 0 } = {}) {
+  const story = new Story(seed, loss);
   await story.run(steps);
   return story;
 }
 
 if (process.argv[1] === import.meta.filename || process.argv[1]?.endsWith("/story.mjs")) {
-  const [first, last = first] = process.argv.slice(2).map(Number);
+  const [first, last = first, loss = 0] = process.argv.slice(2).map(Number);
   let wrong = 0;
   for (let seed = first; seed <= last; seed++) {
-    const story = await tell(seed);
+    const story = await tell(seed, { loss });
     const problems = story.problems();
     if (first === last) console.log(story.lines.join("\n"));
     if (problems.length) console.log(seed, problems);
