@@ -38,16 +38,17 @@ def run(settings: Settings, results: Results) -> None:
     results.title(
         NAME, f"milliseconds from the start of a CGI script to its event, {starts} starts"
     )
-    later: list[float] = []
+    times: list[float] = []
     for number in range(starts):
         taken = {row: _start(script) for row, script in SCRIPTS.items()}
         if number == 0:
             continue  # The files were not in the system's cache, or not compiled.
         for row, (milliseconds, used) in taken.items():
             results.put(NAME, row, {"ms": milliseconds, "of processor": used})
-        later.append(taken["ssekit"][0] - taken["bare Python"][0])
-        results.put(NAME, "ssekit", {"later by": later[-1]})
-    results.at_most(NAME, "ms later than a bare script", statistics.median(later), 60)
+        results.put(NAME, "ssekit", {"later by": taken["ssekit"][0] - taken["bare Python"][0]})
+        times.append(taken["ssekit"][1] / taken["bare Python"][1])
+    # Of the processor, and as a ratio: on a busy machine both take longer.
+    results.at_most(NAME, "times a bare script's processor time", statistics.median(times), 1.8)
 
 
 def _start(script: str) -> tuple[float, float]:

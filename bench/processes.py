@@ -108,9 +108,24 @@ def processor_seconds(pids: Sequence[int]) -> float:
     """Return the processor time, user and kernel, that the processes have used.
 
     It is read from their clocks (clock_getcpuclockid(3)), which count nanoseconds where the two
-    fields of /proc/PID/stat, utime and stime, count hundredths of a second.
+    fields of /proc/PID/stat, utime and stime, count hundredths of a second.  The kernel brings the
+    clock of another process up to date when that stops running, and until then at its own ticks
+    alone (up to 10 ms), so this waits until a process has stopped, for at most two ticks.
     """
-    return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+    return sum(_processor_seconds(pid) for pid in pids)
+
+
+def _processor_seconds(pid: int) -> float:
+    deadline = time.monotonic() + 0.02
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.0002)
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether a thread of the process runs or waits for a processor: its state is R."""
+    states = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return any(state.rpartition(")")[2].split()[0] == "R" for state in states)
 
 
 def proportional_set_size(pid: int) -> int:

@@ -12,7 +12,6 @@ so it is the same in a thread, in a greenlet under gevent's monkey patching, and
 from __future__ import annotations
 
 import logging
-import random
 import socket
 import ssl
 import threading
@@ -25,6 +24,7 @@ from typing import Any
 
 import ssekit
 from ssekit.errors import SSEError
+from ssekit.host.backoff import Backoff, jittered
 from ssekit.wire import Decoder, Event
 
 try:
@@ -91,7 +91,7 @@ def listen(
     socket; it is not closed.
     ``tap``: called with the bytes of the stream as they come, before their events are returned.
 
-    Raises ValueError for a ``timeout``, ``retry`` or ``limit`` that is none.
+    Raises ValueError for a ``timeout``, ``retry`` or ``limit`` that is not a number in its range.
 
     Iterating ends when the server answers 204 or `Listener.close` is called.  It raises
     `StreamRefused` for another status than 200, another type than ``text/event-stream``, too many
@@ -145,7 +145,8 @@ class Listener:
         self._limit = limit
         self._client = client
         self._tap = tap
-        self._fruitless = 0  # attempts in a row that brought no event
+        # Its failures are attempts in a row that brought no event.
+        self._backoff = Backoff(BACKOFF_FIRST, BACKOFF_LAST)
         self._closed = threading.Event()
         self._socket: socket.socket | None = None
         self._events = self._run()
@@ -180,7 +181,7 @@ class Listener:
             client = self._client or stack.enter_context(httpx.Client(verify=_tls()))
             while not self._closed.is_set():
                 began = time.monotonic()
-                self._fruitless += 1
+                self._backoff.failures += 1
                 reason = "the stream ended"
                 try:
                     yield from self._attempt(client)
@@ -207,7 +208,7 @@ class Listener:
                 if decoder.retry is not None:
                     self.retry = decoder.retry / 1000
                 for event in events:
-                    self._fruitless = 0
+                    self._backoff.reset()
                     self.last_event_id = event.id or ""
                     yield event
                 self.last_event_id = decoder.last_event_id  # an id without data counts too
@@ -225,7 +226,9 @@ class Listener:
                 timeout=self._timeout,
                 extensions={"trace": self._watch},
             )
-            if (request.url.port or 0) > 65535:  # the system would connect to what is left of it
+            if (
+                request.url.port or 0
+            ) > 65535:  # the system would connect to another port, modulo 65536
                 raise httpx.InvalidURL(f"Invalid port: {request.url.port}")
         except httpx.InvalidURL as error:
             raise StreamRefused(f"{self.url} is no address: {error}", url=self.url) from error
@@ -271,9 +274,9 @@ class Listener:
 
     def _wait(self, reason: str, lasted: float) -> None:
         """Wait before the next attempt: ``retry``, or longer after attempts that bring nothing."""
-        between = min(BACKOFF_FIRST * 2 ** min(self._fruitless, 16), BACKOFF_LAST)
-        wait = max(self.retry, between - lasted if self._fruitless else 0.0)
-        wait = min(wait * random.uniform(1.0, 1.25), LONGEST_WAIT)  # noqa: S311 - no secret
+        failed = self._backoff.failures > 0
+        wait = max(self.retry, self._backoff.length - lasted if failed else 0.0)
+        wait = min(jittered(wait, 1.0, 1.25), LONGEST_WAIT)
         logger.warning("%s: %s; connecting again in %.1f s", self.url, reason, wait)
         self._closed.wait(wait)
 

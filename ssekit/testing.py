@@ -1,7 +1,7 @@
 """Tests of streams that end: ``with connect(app, "/clock") as stream: event = next(stream)``.
 
 The application runs in a thread of this process, with no server and no socket.  Every wait is
-bounded, and leaving the block is what a client's leaving is to the source.
+bounded.  When the block ends, the client leaves, and the source ends as it would under a server.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from wsgiref.headers import Headers
 from wsgiref.util import setup_testing_defaults
 
 from ssekit import host
+from ssekit.host.connection import Connection as Server
 from ssekit.host.threads import ThreadClient
-from ssekit.host.wsgi_servers import Connection as Server
+from ssekit.host.wsgi_loop import Application, Exchange
 from ssekit.wire import Decoder, Event
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _SENT_AS_IT_IS = "%!$&'()*+,;=:@/?[]"
 _OF_CGI = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_END = b""
-_CAUGHT_UP = 64
+_AHEAD = 64
 """Blocks that a source may be ahead of the test, as it may be ahead of a client's kernel."""
 
 
@@ -36,8 +34,8 @@ class Connection:
     """A client's side of one answer.
 
     Iterating yields the events as a browser would dispatch them.  ``status`` is a number,
-    ``headers`` has the fields whatever their case, ``body`` holds the bytes that came so far, and
-    ``last_event_id`` what a browser would send back.
+    ``headers`` finds a field in any case, ``body`` holds the bytes received so far, and
+    ``last_event_id`` is what a browser would send back.
     """
 
     def __init__(self, app: Application, environ: dict[str, Any], timeout: float) -> None:
@@ -47,7 +45,7 @@ class Connection:
         self._timeout = timeout
         self._decoder = Decoder()
         self._events: list[Event] = []
-        self._blocks: queue.Queue[bytes] = queue.Queue(_CAUGHT_UP)
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(_AHEAD)  # None is the end
         self._error: BaseException | None = None
         self._begun = threading.Event()
         self._client = _Client()
@@ -72,7 +70,7 @@ class Connection:
     def __next__(self) -> Event:
         """Return the next event.
 
-        Raises TimeoutError if none comes in time, and what the application raised.
+        Raises TimeoutError if none comes in time, and whatever the application raised.
         """
         deadline = time.monotonic() + self._timeout
         while not self._events:
@@ -88,9 +86,10 @@ class Connection:
             raise TimeoutError(
                 f"nothing came within {self._timeout} s; so far: {self.body!r}"
             ) from None
-        if block == _END:
-            self._blocks.put(_END)
+        if block is None:
+            self._blocks.put(None)
             self._raise_error()
+            return b""
         self.body += block
         self._events += self._decoder.feed(block)
         return block
@@ -102,8 +101,8 @@ class Connection:
         return self.body
 
     def close(self) -> None:
-        """Leave, and wait for the source to end; a source that sleeps ends when it wakes."""
-        self._client.end(host.LEFT)
+        """Disconnect, and wait for the source to end; a source that sleeps ends when it wakes."""
+        self._client.end(host.DISCONNECTED)
         self._thread.join(self._timeout)
 
     def _raise_error(self) -> None:
@@ -112,34 +111,20 @@ class Connection:
 
     def _run(self, app: Application, environ: dict[str, Any]) -> None:
         try:
-            blocks = app(environ, self._start)
-            try:
-                for block in blocks:
-                    self._put(block)
-                    if self._client.ended == host.LEFT:
-                        break
-            finally:
-                close = getattr(blocks, "close", None)
-                if close is not None:
-                    close()
+            Exchange(self._client, self._take_head, self._put).run(app, environ)
         except BaseException as error:
             self._error = error  # The test's thread raises it again.
         finally:
             self._begun.set()
-            self._put(_END)
+            self._put(None)
 
-    def _start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        if self._begun.is_set():
-            raise exc_info[1] if exc_info else AssertionError("start_response was called twice")
+    def _take_head(self, status: str, headers: list[tuple[str, str]]) -> None:
         self.status = int(status.split(maxsplit=1)[0])
         self.headers = Headers(list(headers))
         self._begun.set()
-        return self._put
 
-    def _put(self, block: bytes) -> None:
-        while self._client.ended != host.LEFT:
+    def _put(self, block: bytes | None) -> None:
+        while self._client.ended != host.DISCONNECTED:
             with contextlib.suppress(queue.Full):
                 self._blocks.put(block, timeout=0.05)
                 return
@@ -148,7 +133,7 @@ class Connection:
 
 
 class _Client(ThreadClient):
-    """Ends and beats as under threads, and needs nobody to watch a socket."""
+    """Ends and sends heartbeats as under threads, where no socket has to be watched."""
 
     def attach(self, connection: Server | None) -> None:
         pass
@@ -181,7 +166,7 @@ def connect(
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
     timeout: float = 2.0,
 ) -> Iterator[Connection]:
-    """Connect to a WSGI application as an EventSource would; the block's end is its leaving.
+    """Connect to a WSGI application as an EventSource would, and disconnect when the block ends.
 
     ``path`` may have a query.  ``last_event_id`` is sent as the header.  ``timeout`` bounds, in
     seconds, each wait; beyond it TimeoutError is raised.

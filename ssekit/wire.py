@@ -8,9 +8,8 @@ Encoding refuses what the format cannot carry; decoding accepts every stream, as
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ssekit.errors import InvalidEvent
@@ -18,18 +17,9 @@ from ssekit.errors import InvalidEvent
 HEARTBEAT = b":\n"
 """A comment line without a blank line: several clients make an empty message of a whole block."""
 
-# 9.2.5: "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
-# character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR)
-# character."  str.splitlines() knows more line ends (U+2028, U+0085, VT, FF) and would be wrong.
-_TEXT_LINE_END = re.compile("\r\n|\n|\r")
-_BYTE_LINE_END = re.compile(rb"\r\n|\n|\r")
-_NOT_IN_A_FIELD = re.compile("[\r\n\0]")
 _BOM = b"\xef\xbb\xbf"
-# Made once: json.dumps() makes one for each call that is not plain.
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
 class Event:
     """One event, or the fields of one: a value, compared by value.
 
@@ -41,17 +31,59 @@ class Event:
     ``comment``: text that clients ignore.
     """
 
-    data: Any = None
-    event: str | None = None
-    id: str | None = None
-    retry: int | None = None
-    comment: str | None = None
+    # Not a dataclass: a CGI process would start a third slower, as `dataclasses` imports `inspect`.
+    __slots__ = ("comment", "data", "event", "id", "retry")
+    __match_args__ = ("data", "event", "id", "retry", "comment")
+
+    data: Any
+    event: str | None
+    id: str | None
+    retry: int | None
+    comment: str | None
+
+    def __init__(
+        self,
+        data: Any = None,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        _set_data(self, data)
+        _set_event(self, event)
+        _set_id(self, id)
+        _set_retry(self, retry)
+        _set_comment(self, comment)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        from dataclasses import FrozenInstanceError  # which is an AttributeError
+
+        raise FrozenInstanceError(f"an Event cannot be changed: make another one, with its {name}")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.data, self.event, self.id, self.retry, self.comment
+
+    def __eq__(self, other: object) -> bool:
+        return self._fields() == other._fields() if isinstance(other, Event) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__match_args__, self._fields(), strict=True)
+        return f"Event({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Event, self._fields()
 
     def encode(self) -> bytes:
         """Return the event as bytes of an event stream.
 
         The id comes last: some clients take an id as soon as its line arrives, and a connection
-        that is cut behind it would lose the event.  A blank line, which makes a client dispatch,
+        that is cut after it would lose the event.  A blank line, which makes a client dispatch,
         ends whatever has data, a name or an id; a lone comment or retry has none.
 
         Raises `InvalidEvent` for what the format cannot carry: CR, LF or NUL in ``event`` or
@@ -61,13 +93,13 @@ class Event:
         lines: list[str] = []
         if self.comment is not None:
             comment = _text("comment", self.comment)
-            lines += (f": {line}" if line else ":" for line in _TEXT_LINE_END.split(comment))
+            lines += (f": {line}" if line else ":" for line in _lines(comment))
         if self.event is not None:
             lines.append(f"event: {_field('event', self.event)}")
         if self.retry is not None:
             lines.append(f"retry: {_milliseconds(self.retry)}")
         if self.data is not None:
-            lines += (f"data: {line}" for line in _TEXT_LINE_END.split(_data(self.data)))
+            lines += (f"data: {line}" for line in _lines(_data(self.data)))
         if self.id is not None:
             lines.append(f"id: {_field('id', self.id)}")
         if not lines:
@@ -79,6 +111,21 @@ class Event:
             raise InvalidEvent(f"the event is not UTF-8 text: {error}") from error
 
 
+# Faster than object.__setattr__: an event is made for each delivery of a loop of its own.
+_set_data, _set_event, _set_id, _set_retry, _set_comment = (
+    Event.__dict__[name].__set__ for name in Event.__match_args__
+)
+
+
+def _lines(text: str) -> list[str]:
+    # 9.2.5: "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
+    # character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN
+    # (CR) character."  str.splitlines() knows more line ends (U+2028, U+0085, VT, FF).
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.split("\n")
+
+
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidEvent(f"{name} must be a str, not {type(value).__name__}: {value!r:.80}")
@@ -87,7 +134,7 @@ def _text(name: str, value: object) -> str:
 
 def _field(name: str, value: object) -> str:
     text = _text(name, value)
-    if _NOT_IN_A_FIELD.search(text):
+    if "\n" in text or "\r" in text or "\0" in text:
         raise InvalidEvent(f"{name} must not contain CR, LF or NUL: {text!r:.80}")
     return text
 
@@ -113,9 +160,18 @@ def _data(value: object) -> str:
         except UnicodeDecodeError as error:
             raise InvalidEvent(f"data is not UTF-8 text: {error}") from error
     try:
-        return _JSON.encode(value)
+        return _json()(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"data cannot be sent as JSON: {error}") from error
+
+
+@cache
+def _json() -> Callable[[object], str]:
+    # Made once: json.dumps() makes an encoder for each call that is not plain.  And made late: a
+    # CGI process that sends text starts faster.
+    import json
+
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class Decoder:
@@ -152,8 +208,10 @@ class Decoder:
                 chunk = chunk[1:]
         if not chunk:
             return []
-        *lines, tail = _BYTE_LINE_END.split(chunk)
         self._after_cr = chunk[-1:] == b"\r"
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, tail = chunk.split(b"\n")
         events: list[Event] = []
         if lines:
             lines[0] = b"".join([*self._tail, lines[0]])

@@ -13,6 +13,15 @@ from urllib.parse import urlsplit
 from ssekit import Decoder, Event
 
 
+def after_opening(body: bytes) -> bytes:
+    """Return what follows the first line of a stream: a retry of 2 to 4 s, different for each."""
+    opening, end, rest = body.partition(b"\n")
+    assert opening.startswith(b"retry: "), body[:100]
+    assert end
+    assert 2000 <= int(opening[7:]) <= 4000
+    return rest
+
+
 class Answer:
     """An answer as it comes; ``body`` holds every byte of it so far, and ``events`` what they say.
 

@@ -1,4 +1,4 @@
-"""The command line as a process: ``with ssekit("listen", url) as command``."""
+"""Commands as processes: ``with ssekit("listen", url) as command``, and programs of tests/apps."""
 
 from __future__ import annotations
 
@@ -84,3 +84,23 @@ def ran(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    """Return the command of a file of tests/apps/programs, to be run in the project's folder."""
+    return [sys.executable, "-m", f"tests.apps.programs.{name}", *arguments]
+
+
+def printed(name: str, *arguments: str) -> str:
+    """Run a program to its end and return what it prints; it may neither fail nor warn."""
+    python, *command = program(name, *arguments)
+    done = subprocess.run(
+        [python, "-W", "error", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

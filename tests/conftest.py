@@ -1,15 +1,30 @@
-"""What several test files share: one redis-server for all, and an address of each kind of log."""
+"""What all test files share: signals and limits of the process, a server of each database."""
 
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
+
+# A shell starts background jobs with SIGINT and SIGQUIT ignored, and every program that we start
+# would inherit that: it could not be interrupted.  The test processes of xdist are started after
+# this and inherit what is set here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a browser by the fixture that starts it."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +42,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for tests that need a database of their own; others start their own server."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

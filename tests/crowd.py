@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 from ssekit import Event
 from ssekit.brokers import parse_id
 from tests.clients import Client
-from tests.commands import ran
+from tests.commands import program, ran
 from tests.servers import ROOT
 from tests.waiting import until
 
@@ -229,7 +229,7 @@ class Publishers:
 
     def _process(self, channel: str, name: str, count: int, pause: float) -> None:
         with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, self.url, channel, name, str(count), str(pause)],
+            program("publisher", self.url, channel, name, str(count), str(pause)),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -295,24 +295,3 @@ class Publishers:
                     self.stored[answer] = (channel, data)
                 else:
                     self.uncertain.append((channel, data))
-
-
-PROGRAM = """
-import json, sys, time
-from ssekit import BrokerUnavailable, Hub
-
-url, channel, name, count, pause = sys.argv[1:]
-hub = Hub(url, history=100_000)
-for n in range(int(count)):
-    data = f"{name} {n}"
-    said = {"id": None, "maybe": False, "data": data}
-    try:
-        said["id"] = hub.publish(channel, data).id
-    except BrokerUnavailable as error:
-        said["maybe"] = error.maybe_stored
-        time.sleep(0.05)
-    print(json.dumps(said), flush=True)
-    if float(pause):
-        time.sleep(float(pause))
-hub.close()
-"""

@@ -10,7 +10,7 @@ import pytest
 
 from ssekit import Event
 from tests.apps.sources import INVALID
-from tests.clients import Client
+from tests.clients import Client, after_opening
 from tests.servers import Server, gunicorn
 from tests.test_gevent import counts
 from tests.waiting import until
@@ -42,7 +42,7 @@ def test_a_source_that_raises_before_its_first_event_is_a_500(server: Server, pa
 
 def test_a_source_that_raises_after_its_first_event_ends_its_stream_cleanly(server: Server) -> None:
     with Client(f"{server.url}/failing") as client:
-        assert client.until_end().startswith(b":\ndata: before\n\nretry: ")
+        assert after_opening(client.until_end()).startswith(b"data: before\n\nretry: ")
         assert client.cleanly
     until(lambda: "RuntimeError: after the first event" in server.log)
 
@@ -52,9 +52,9 @@ def test_an_invalid_event_ends_its_stream_cleanly_and_nothing_of_it_is_sent(
     server: Server, what: str
 ) -> None:
     with Client(f"{server.url}/invalid?what={what.replace(' ', '%20')}") as client:
-        *lines, last, end = client.until_end().split(b"\n")
+        *lines, last, end = after_opening(client.until_end()).split(b"\n")
         assert client.cleanly
-    assert lines == [b":", b"data: before", b""]
+    assert lines == [b"data: before", b""]
     assert last.startswith(b"retry: ")
     assert end == b""
     until(lambda: "InvalidEvent" in server.log)
@@ -64,7 +64,7 @@ def test_a_source_that_yields_nothing_for_an_hour_has_its_opening_and_heartbeats
     server: Server,
 ) -> None:
     with Client(f"{server.url}/silent") as client:
-        assert client.until_body(b":\n:\n:\n:\n").strip(b":\n") == b""
+        assert after_opening(client.until_body(b":\n:\n:\n")).strip(b":\n") == b""
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_a_script_that_does_not_compile_is_a_500_until_it_is_mended(tmp_path: Pa
 
 def test_a_script_that_fails_later_ends_its_stream_cleanly(server: Server) -> None:
     with Client(f"{server.url}/folder/failing.py") as client:
-        assert client.until_end().startswith(b":\ndata: before\n\nretry: ")
+        assert after_opening(client.until_end()).startswith(b"data: before\n\nretry: ")
         assert client.cleanly
 
 
 def test_a_script_can_catch_an_invalid_event_and_nothing_of_it_is_sent(server: Server) -> None:
     with Client(f"{server.url}/folder/injecting.py") as client:
-        assert client.until_end() == b":\ndata: refused\n\n"
+        assert after_opening(client.until_end()) == b"data: refused\n\n"
 
 
 @pytest.mark.parametrize("last", ["\xff\xfe-7", "\xed\xa0\x80"])

@@ -16,9 +16,11 @@ import pytest
 
 from bench import fanout, load, table
 from bench.load import Load
+from bench.processes import processor_seconds
 from bench.results import Results
 from bench.settings import Settings
 from bench.subjects import LOOP, QUEUE, YARDSTICK, Subject
+from tests.commands import program
 from tests.components import need
 from tests.ports import free_port
 from tests.servers import ROOT
@@ -79,6 +81,23 @@ def test_a_target_is_held_against_the_median_of_the_rounds() -> None:
     text = table.table(results, "memory")
     assert "met      KB each: 0.70 (at most 0.8)" in text
     assert "NOT MET  more: 1.00 (at least 2)" in text
+
+
+def test_the_processor_time_of_a_process_that_has_just_answered_is_complete() -> None:
+    with subprocess.Popen(
+        program("burns"), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as burning:
+        assert burning.stdin is not None
+        assert burning.stdout is not None
+        used = []
+        for _ in range(30):
+            before = processor_seconds([burning.pid])
+            burning.stdin.write("\n")
+            burning.stdin.flush()
+            burning.stdout.readline()
+            used.append(processor_seconds([burning.pid]) - before)
+    # Two milliseconds each; a busy machine takes the processor away in some rounds.
+    assert sum(0.001 < one < 0.0035 for one in used) >= 20, used
 
 
 class ScriptedStream:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from ssekit import Decoder, Event, HubClosed, InvalidEvent
 from ssekit import brokers as contract
 from ssekit.brokers import Broker, Entry, HistoryLost, connect, parse_id
+from tests.commands import printed, program
 from tests.conftest import url_of
 from tests.servers import ROOT
 from tests.test_wire import EVENTS, NAN
+from tests.waiting import until_asleep
 
 Open = Callable[..., Broker]
 
@@ -70,20 +71,6 @@ def followed(broker: Broker, after: str, count: int, seconds: float = 10) -> lis
         entries, after = broker.follow(after, 0.5)
         found += entries
     return found
-
-
-def python(code: str, *arguments: str) -> str:
-    """Run a program in another process; its output."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 class TestABroker:
@@ -286,7 +273,7 @@ class TestABroker:
         tip = broker.tip()
         with ThreadPoolExecutor() as pool:
             waiting = [pool.submit(broker.follow, tip, 60) for _ in range(3)]
-            time.sleep(0.1)
+            until_asleep(pool)
             started = time.monotonic()
             broker.close()
             for one in waiting:
@@ -326,11 +313,11 @@ class TestABroker:
             assert [entry.event.data for entry in mine] == [str(n) for n in range(100)]
 
     def test_a_forked_child_goes_on_by_itself(self, url: str) -> None:
-        output = python(FORKS, url)
+        output = printed("broker_fork", url)
         assert output.splitlines()[-1] == "both are well", output
 
     def test_greenlets_are_woken_by_greenlets_and_by_native_threads(self, url: str) -> None:
-        output = python(PATCHED, url)
+        output = printed("broker_in_gevent", url)
         assert output.splitlines()[-1] == "all arrived", output
 
 
@@ -358,7 +345,9 @@ class TestASharedBroker:
         self, broker: Broker, url: str
     ) -> None:
         start = broker.tip()
-        publisher = subprocess.Popen([sys.executable, "-c", PUBLISHER, url, "30"], cwd=ROOT)
+        publisher = subprocess.Popen(
+            program("timed_publisher", url, "30", "0.01", "news"), cwd=ROOT
+        )
         waits = []
         cursor = start
         while len(waits) < 30:
@@ -372,9 +361,7 @@ class TestASharedBroker:
     def test_ten_processes_publish_at_once_and_lose_nothing(self, broker: Broker, url: str) -> None:
         start = broker.tip()
         publishers = [
-            subprocess.Popen(
-                [sys.executable, "-c", PUBLISHER, url, "50", "0", f"channel {n}"], cwd=ROOT
-            )
+            subprocess.Popen(program("timed_publisher", url, "50", "0", f"channel {n}"), cwd=ROOT)
             for n in range(10)
         ]
         entries = followed(broker, start, 500, 60)
@@ -406,23 +393,13 @@ def test_a_history_that_holds_nothing_is_refused(history: object) -> None:
 
 
 def test_the_contract_module_imports_no_broker() -> None:
-    code = (
-        "import sys, ssekit.brokers as b;"
-        "print([n for n in ('memory', 'sqlite', 'redis') if f'{b.__name__}.{n}' in sys.modules])"
-    )
-    assert python(code).strip() == "[]"
+    kinds = [f"ssekit.brokers.{kind}" for kind in ("memory", "sqlite", "redis")]
+    assert printed("imported", "ssekit.brokers", *kinds) == "\n"
     assert contract.connect is connect
 
 
 def test_memory_and_sqlite_need_the_standard_library_alone(tmp_path: Path) -> None:
-    code = """if True:
-        import sys
-        from ssekit.brokers import connect
-        for url in ("memory:", sys.argv[1]):
-            connect(url).tip()
-        print({"gevent", "redis", "werkzeug", "greenlet"} & set(sys.modules))
-    """
-    assert python(code, f"sqlite:///{tmp_path}/log.db").strip() == "set()"
+    assert printed("opened_brokers", f"sqlite:///{tmp_path}/log.db").strip() == "set()"
 
 
 def test_workers_with_a_memory_log_each_have_their_own_epoch() -> None:
@@ -439,104 +416,3 @@ def test_workers_with_a_memory_log_each_have_their_own_epoch() -> None:
         os.close(write)
     epochs |= {connect("memory:").tip().encode() for _ in range(3)}
     assert len(epochs) == 6
-
-
-PUBLISHER = """
-import sys, time
-from ssekit import Event
-from ssekit.brokers import connect
-
-url, count, pause, channel = [*sys.argv[1:], "0.01", "news"][:4]
-if len(sys.argv) > 3:
-    pause, channel = sys.argv[3:5]
-broker = connect(url)
-for n in range(int(count)):
-    time.sleep(float(pause))
-    broker.append(channel, Event(str(time.time())))
-"""
-
-FORKS = """
-import os, sys
-from ssekit import Event
-from ssekit.brokers import connect
-
-broker = connect(sys.argv[1])
-start = broker.tip()
-broker.follow(start, 0.01)
-broker.append("news", Event("before"))
-pid = os.fork()
-if not pid:
-    tip = broker.tip()
-    assert (tip.split("-")[0] == start.split("-")[0]) is not sys.argv[1].startswith("memory")
-    broker.append("news", Event("child"))
-    entries, _ = broker.follow(tip, 5)
-    assert [entry.event.data for entry in entries] == ["child"], entries
-    broker.close()
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-tip = broker.tip()
-broker.append("news", Event("parent"))
-entries, _ = broker.follow(tip, 5)
-assert [entry.event.data for entry in entries] == ["parent"], entries
-found = [entry.event.data for entry in broker.read(["news"], start, 10)[0]]
-assert found == ["before", "parent"] or found == ["before", "child", "parent"], found
-broker.close()
-print("both are well")
-"""
-
-PATCHED = """
-import gevent.monkey
-gevent.monkey.patch_all()
-import sys, time
-from statistics import median
-import gevent
-from gevent.monkey import get_original
-from ssekit import Event
-from ssekit.brokers import connect
-
-sleep, start_thread = get_original("time", "sleep"), get_original("_thread", "start_new_thread")
-broker = connect(sys.argv[1], 10_000)
-cursor = broker.tip()
-waits, seen, gaps = [], [], []
-
-def follow():
-    global cursor
-    while len(seen) < 20 + 3 * 200:
-        entries, cursor = broker.follow(cursor, 20)
-        now = time.time()
-        waits.extend(now - float(entry.event.data) for entry in entries)
-        seen.extend(entries)
-
-def publish(channel, count, pause, sleep):
-    for _ in range(count):
-        sleep(pause)
-        broker.append(channel, Event(str(time.time())))
-
-def tick():
-    last = time.monotonic()
-    while True:
-        gevent.sleep(0.01)
-        now = time.monotonic()
-        gaps.append(now - last)
-        last = now
-
-follower, ticker = gevent.spawn(follow), gevent.spawn(tick)
-start_thread(publish, ("sparse", 20, 0.02, sleep))
-while len(seen) < 20:
-    gevent.sleep(0.01)
-assert median(waits) < 0.05, waits
-start_thread(publish, ("one", 200, 0.0002, sleep))
-start_thread(publish, ("two", 200, 0, sleep))
-gevent.spawn(publish, "three", 200, 0, time.sleep)
-follower.join(30)
-assert follower.ready(), (len(seen), "the follower hangs")
-epoch = cursor.split("-")[0]
-assert [entry.id for entry in seen] == [f"{epoch}-{n}" for n in range(1, 621)]
-assert median(gaps) < 0.1, gaps
-closer = gevent.spawn(broker.follow, cursor, 60)
-gevent.sleep(0.05)
-start_thread(broker.close, ())
-closer.join(10)
-assert type(closer.exception).__name__ == "HubClosed", closer.exception
-print("all arrived")
-"""

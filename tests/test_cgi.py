@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from ssekit import Decoder, Stream, cgi
+from tests.commands import printed
 from tests.servers import ROOT
 from tests.waiting import until
 
 CLOCK = ROOT / "scripts" / "cgi-bin" / "clock.py"
+SCRIPTS = ROOT / "tests" / "apps" / "scripts"
 HEAD = (
     b"Status: 200 OK\r\n"
     b"Content-Type: text/event-stream; charset=utf-8\r\n"
@@ -27,36 +30,16 @@ HEAD = (
     b"X-Accel-Buffering: no\r\n"
     b"\r\n"
 )
+OPENING = re.compile(rb"(?::|retry: [0-9]+)\n")
 REQUEST = {"GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET"}
 
-APPLICATION = """
-import sys, time
-sys.path.insert(0, {root!r})
-from ssekit import Stream, every
-from ssekit.cgi import run
 
-def source():
-    try:
-        yield "first"
-        {wait}
-    finally:
-        print("source ended", file=sys.stderr, flush=True)
-
-run(Stream(source, heartbeat=0.1), max_seconds={life})
-"""
-
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {root!r})
-from ssekit import every
-from ssekit.script import send
-
-try:
-    send("first")
-    {wait}
-finally:
-    print("source ended", file=sys.stderr, flush=True)
-"""
+def body_of(output: bytes) -> bytes:
+    """The stream after the head and its opening line."""
+    assert output.startswith(HEAD)
+    opening = OPENING.match(output, len(HEAD))
+    assert opening, output
+    return output[opening.end() :]
 
 
 class Script:
@@ -96,31 +79,25 @@ def script(path: Path, *before: str, **env: str) -> Iterator[Script]:
             process.kill()
 
 
-def written(folder: Path, text: str, wait: str, life: float = 60) -> Path:
-    path = folder / "streaming.py"
-    path.write_text(text.format(root=str(ROOT), wait=wait, life=life))
-    return path
-
-
-KINDS = pytest.mark.parametrize("text", [APPLICATION, SCRIPT], ids=["application", "script"])
-SLEEPS = pytest.mark.parametrize("wait", ["time.sleep(60)", "list(every(60))"])
+KINDS = pytest.mark.parametrize("kind", ["application", "script"])
+SLEEPS = pytest.mark.parametrize("wait", ["sleep", "every"])
 QUICK = {**REQUEST, "SSEKIT_HEARTBEAT": "0.1"}
 
 
 @KINDS
 @SLEEPS
-def test_a_cgi_stream_leaves_at_once_and_beats(tmp_path: Path, text: str, wait: str) -> None:
-    with script(written(tmp_path, text, wait), **QUICK) as run:
+def test_a_cgi_stream_leaves_at_once_and_beats(kind: str, wait: str) -> None:
+    with script(SCRIPTS / f"streaming_{kind}.py", WAIT=wait, **QUICK) as run:
         began = time.monotonic()
         output = run.until(b"\n:\n:\n:\n")
         assert time.monotonic() - began < 5
-    assert output.startswith(HEAD + b":\ndata: first\n\n:\n:\n")
+    assert body_of(output).startswith(b"data: first\n\n:\n:\n")
 
 
 @KINDS
 @SLEEPS
-def test_a_closed_pipe_ends_a_silent_script(tmp_path: Path, text: str, wait: str) -> None:
-    with script(written(tmp_path, text, wait), **QUICK) as run:
+def test_a_closed_pipe_ends_a_silent_script(kind: str, wait: str) -> None:
+    with script(SCRIPTS / f"streaming_{kind}.py", WAIT=wait, **QUICK) as run:
         run.until(b"first")
         assert run.process.stdout is not None
         assert run.process.stderr is not None
@@ -131,8 +108,8 @@ def test_a_closed_pipe_ends_a_silent_script(tmp_path: Path, text: str, wait: str
 
 @KINDS
 @SLEEPS
-def test_sigterm_ends_a_script_with_its_farewell(tmp_path: Path, text: str, wait: str) -> None:
-    with script(written(tmp_path, text, wait), **REQUEST) as run:
+def test_sigterm_ends_a_script_with_a_closing_retry(kind: str, wait: str) -> None:
+    with script(SCRIPTS / f"streaming_{kind}.py", WAIT=wait, **REQUEST) as run:
         run.until(b"first")
         run.process.terminate()
         output, errors = run.rest()
@@ -142,9 +119,9 @@ def test_sigterm_ends_a_script_with_its_farewell(tmp_path: Path, text: str, wait
 
 
 @KINDS
-def test_the_life_of_a_cgi_stream_is_bounded(tmp_path: Path, text: str) -> None:
-    path = written(tmp_path, text, "time.sleep(60)", 0.5)
-    with script(path, **REQUEST, SSEKIT_MAX_SECONDS="0.5") as run:
+def test_the_life_of_a_cgi_stream_is_bounded(kind: str) -> None:
+    path = SCRIPTS / f"streaming_{kind}.py"
+    with script(path, **REQUEST, WAIT="sleep", SSEKIT_MAX_SECONDS="0.5") as run:
         output, errors = run.rest()
     assert errors == "source ended\n"
     assert output.split(b"\n")[-2].startswith(b"retry: ")
@@ -152,24 +129,20 @@ def test_the_life_of_a_cgi_stream_is_bounded(tmp_path: Path, text: str) -> None:
 
 
 @KINDS
-def test_a_script_that_fails_is_logged_and_ends_between_events(tmp_path: Path, text: str) -> None:
-    with script(written(tmp_path, text, "1 / 0"), **REQUEST) as run:
+def test_a_script_that_fails_is_logged_and_ends_between_events(kind: str) -> None:
+    with script(SCRIPTS / f"streaming_{kind}.py", WAIT="fail", **REQUEST) as run:
         output, errors = run.rest()
     assert "ZeroDivisionError" in errors
-    assert output.startswith(HEAD + b":\ndata: first\n\nretry: ")
+    assert body_of(output).startswith(b"data: first\n\nretry: ")
 
 
-def test_a_script_that_fails_before_it_sends_is_a_500(tmp_path: Path) -> None:
-    path = tmp_path / "broken.py"
-    for text in ("from ssekit.script import environ\n1 / 0", APPLICATION.partition("def")[0]):
-        body = text.format(root=str(ROOT))
-        body += "" if "/ 0" in text else "run(lambda environ, start_response: 1 / 0)"
-        path.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{body}\n")
-        with script(path, **REQUEST) as run:
-            output, errors = run.rest()
-        assert output.startswith(b"Status: 500 Internal Server Error\r\n")
-        assert "ZeroDivisionError" in errors
-        assert run.process.returncode == 1
+@KINDS
+def test_a_script_that_fails_before_it_sends_is_a_500(kind: str) -> None:
+    with script(SCRIPTS / f"failing_{kind}.py", **REQUEST) as run:
+        output, errors = run.rest()
+    assert output.startswith(b"Status: 500 Internal Server Error\r\n")
+    assert "ZeroDivisionError" in errors
+    assert run.process.returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -183,22 +156,9 @@ def test_other_methods_are_answered_without_a_stream(method: str, status: int) -
     assert errors == ""
 
 
-def test_a_page_and_a_post_work_through_cgi_run(tmp_path: Path) -> None:
-    path = tmp_path / "page.py"
-    path.write_text(f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from ssekit.cgi import run
-
-def app(environ, start_response):
-    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-    start_response("200 OK", [("Content-Type", "text/plain")])(b"write ")
-    return [environ["PATH_INFO"].encode("latin-1"), b" ", body]
-
-run(app)
-""")
+def test_a_page_and_a_post_work_through_cgi_run() -> None:
     answer = subprocess.run(
-        [sys.executable, path],
+        [sys.executable, SCRIPTS / "form.py"],
         input=b"form",
         env={**os.environ, **REQUEST, "PATH_INFO": "/\u00e9", "CONTENT_LENGTH": "4"},
         capture_output=True,
@@ -207,6 +167,12 @@ run(app)
     assert answer.stdout == (
         b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nwrite /\xc3\xa9 form"
     )
+
+
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\0b"])
+def test_a_header_cannot_add_lines_to_a_cgi_answer(value: str) -> None:
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        cgi.head("200 OK", [("X-Mine", value)])
 
 
 def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None:
@@ -221,36 +187,22 @@ def test_a_script_in_a_pipe_prints_the_stream_and_ends_with_its_reader() -> None
     assert abs(json.loads(event.data)["id"] - time.time()) < 60
 
 
-def test_a_script_that_sends_nothing_is_an_empty_stream(tmp_path: Path) -> None:
-    path = tmp_path / "nothing.py"
-    for end in ("", "sys.exit()"):
-        begin = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
-        path.write_text(f"{begin}; from ssekit.script import environ\n{end}")
-        with script(path, **REQUEST) as run:
-            assert run.rest() == (HEAD + b":\n", "")
-        with script(path, **{**REQUEST, "REQUEST_METHOD": "POST"}) as run:
-            assert run.rest()[0].startswith(b"Status: 405 ")
+@pytest.mark.parametrize("exit", ["", "yes"])
+def test_a_script_that_sends_nothing_is_an_empty_stream(exit: str) -> None:
+    with script(SCRIPTS / "silent.py", EXIT=exit, **REQUEST) as run:
+        output, errors = run.rest()
+        assert (body_of(output), errors) == (b"", "")
+    with script(SCRIPTS / "silent.py", EXIT=exit, **{**REQUEST, "REQUEST_METHOD": "POST"}) as run:
+        assert run.rest()[0].startswith(b"Status: 405 ")
 
 
-SLOW = f"""
-import sys, time
-sys.path.insert(0, {str(ROOT)!r})
-from ssekit.script import environ, send
-print("not yet", file=sys.stderr, flush=True)
-time.sleep(60)
-send("too late")
-"""
-
-
-def test_sigterm_before_the_first_event_is_answered_with_a_farewell(tmp_path: Path) -> None:
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
-    with script(path, **REQUEST) as run:
+def test_sigterm_before_the_first_event_is_answered_with_a_closing_retry() -> None:
+    with script(SCRIPTS / "slow.py", **REQUEST) as run:
         assert run.process.stderr is not None
         assert run.process.stderr.readline() == b"not yet\n"
         run.process.terminate()
         output, errors = run.rest()
-    assert output.startswith(HEAD + b":\nretry: ")
+    assert body_of(output).startswith(b"retry: ")
     assert errors == ""
 
 
@@ -264,11 +216,11 @@ def test_nohup_keeps_a_script_alive_when_its_terminal_goes() -> None:
 
 
 @pytest.mark.parametrize("sends", [True, False])
-def test_ctrl_c_in_a_terminal_ends_a_script_quietly(tmp_path: Path, sends: bool) -> None:
-    (tmp_path / "slow.py").write_text(SLOW)
+def test_ctrl_c_in_a_terminal_ends_a_script_quietly(sends: bool) -> None:
+    path = CLOCK if sends else SCRIPTS / "slow.py"
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, str(CLOCK if sends else tmp_path / "slow.py")])
+        os.execv(sys.executable, [sys.executable, str(path)])
     shown = b""
     while (b"Welcome" if sends else b"not yet") not in shown:
         shown += os.read(terminal, 4096)
@@ -283,33 +235,38 @@ def test_ctrl_c_in_a_terminal_ends_a_script_quietly(tmp_path: Path, sends: bool)
 
     until(ended)
     assert status == [128 + signal.SIGINT]
-    with suppress(OSError):  # Linux says EIO once nobody has the terminal open any more.
+    with suppress(OSError):  # Linux reports EIO once no process has the terminal open.
         shown += os.read(terminal, 4096)
     os.close(terminal)
     assert b"Traceback" not in shown
     assert not shown.startswith(b"Status")
 
 
-def test_a_cgi_start_imports_neither_werkzeug_nor_gevent() -> None:
+def imported_by(path: Path, *options: str, **env: str) -> set[str]:
     answer = subprocess.run(
-        [sys.executable, "-X", "importtime", CLOCK],
-        env={**os.environ, **REQUEST, "SSEKIT_MAX_SECONDS": "0.2"},
+        [sys.executable, *options, "-X", "importtime", path],
+        env={**os.environ, **REQUEST, **env},
         capture_output=True,
         check=True,
     )
-    imported = {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+    return {line.rpartition(b"|")[2].strip().decode() for line in answer.stderr.splitlines()}
+
+
+SLOW_TO_IMPORT = {"werkzeug", "gevent", "redis", "httpx", "logging", "dataclasses", "inspect"}
+
+
+def test_a_cgi_start_imports_nothing_that_is_slow() -> None:
+    imported = imported_by(CLOCK, SSEKIT_MAX_SECONDS="0.2")
     assert "ssekit.wire" in imported
-    assert not {"werkzeug", "gevent", "redis", "httpx", "logging"} & imported
+    assert not SLOW_TO_IMPORT & imported
+    # -I -S: what the environment of the tests imports at its own start does not count.
+    imported = imported_by(ROOT / "bench" / "apps" / "cgi_script.py", "-I", "-S")
+    assert "ssekit.wire" in imported
+    assert not (SLOW_TO_IMPORT | {"json", "random", "traceback", "urllib.parse"}) & imported
 
 
 def test_a_star_import_gives_a_script_what_it_calls_and_starts_nothing() -> None:
-    code = (
-        "import sys; from ssekit.script import *; start, send, comment, return_event_data; "
-        "names = 'werkzeug', 'gevent', 'ssekit.script.folder'; "
-        "print(*[name for name in names if name in sys.modules])"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-    assert answer.stdout == b"\n"
+    assert printed("star_import") == "\n"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import signal
 import socket
 import ssl
@@ -19,9 +18,10 @@ import pytest
 
 from ssekit import Event, InvalidEvent, SSEError, client
 from ssekit.client import Listener, StreamRefused, listen
+from tests.commands import printed
 from tests.ports import free_port
 from tests.scripted import STREAM, Answer, Request, Scripted, hold
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 GONE = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -136,12 +136,48 @@ def test_a_chunked_answer_cut_in_the_middle_counts_as_lost() -> None:
     assert len(server.requests) == 3
 
 
-def test_204_ends_for_good() -> None:
+# What a hub sends to a client whose history is lost: its id comes last, with `stream-open`.
+OPENING = (
+    b'event: stream-reset\ndata: {"reason": "history-lost"}\n\n'
+    b"data: newest of a key\n\n"
+    b"event: stream-open\ndata: {}\nid: 2-7\n\n"
+)
+
+
+def test_an_opening_that_is_cut_before_its_id_begins_anew() -> None:
+    complete = OPENING.index(b"\n\n", OPENING.index(b"2-7")) + 2
+    with httpx.Client() as shared:
+        for cut in range(len(OPENING) + 1):
+            events, server = heard(
+                STREAM + b"data: x\nid: 1-5\n\n", STREAM + OPENING[:cut], client=shared
+            )
+            # Until the id of stream-open has come whole, the old one stays, and the hub knows it.
+            expected = "2-7" if cut >= complete else "1-5"
+            assert [request.last_event_id for request in server.requests] == [None, "1-5", expected]
+    assert [event.event for event in events] == [
+        "message",
+        "stream-reset",
+        "message",
+        "stream-open",
+    ]
+
+
+def test_204_ends_permanently_and_the_id_stays() -> None:
     with Scripted([GONE]) as server:
-        events = listen(server.url)
+        events = listen(server.url, last_event_id="1-5")
         assert list(events) == []
         assert list(events) == []
         assert len(server.requests) == 1
+        assert events.last_event_id == "1-5"
+
+
+def test_a_finished_stream_is_asked_once_more_and_then_ends() -> None:
+    end = STREAM + b'event: stream-end\ndata: {"channel": "news"}\nid: 1-6\n\n'
+    with Scripted([end, GONE]) as server, listen(server.url, retry=0) as events:
+        # Another channel of the stream may go on: that all have ended is the server's to know.
+        assert [event.event for event in events] == ["stream-end"]
+        assert [request.last_event_id for request in server.requests] == [None, "1-6"]
+        assert events.last_event_id == "1-6"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +197,7 @@ def test_204_ends_for_good() -> None:
         ),
     ],
 )
-def test_another_answer_than_a_stream_fails_for_good(
+def test_another_answer_than_a_stream_fails_permanently(
     bytes_of_it: bytes, status: int, kind: str | None, words: str
 ) -> None:
     with Scripted([bytes_of_it]) as server:
@@ -208,7 +244,7 @@ def test_a_redirect_to_another_host_does_not_carry_the_authorization() -> None:
     assert request.headers["Accept"] == "text/event-stream"
 
 
-def test_a_redirect_to_something_else_than_http_fails_for_good() -> None:
+def test_a_redirect_to_something_else_than_http_fails_permanently() -> None:
     with pytest.raises(StreamRefused):
         heard(answer("302 Found", "Location: file:///etc/hostname"))
 
@@ -216,7 +252,7 @@ def test_a_redirect_to_something_else_than_http_fails_for_good() -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://[::1", "http://127.0.0.1:65536/"]
 )
-def test_what_is_no_http_address_fails_for_good(url: str) -> None:
+def test_what_is_no_http_address_fails_permanently(url: str) -> None:
     with pytest.raises(StreamRefused), listen(url) as events:
         next(events)
 
@@ -277,7 +313,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The waits between attempts, noted instead of waited, without the random part."""
     noted: list[float] = []
     monkeypatch.setattr(client, "BACKOFF_FIRST", 0.1)
-    monkeypatch.setattr(random, "uniform", lambda low, high: low)
+    monkeypatch.setattr(client, "jittered", lambda seconds, low, _high: seconds * low)
 
     class Noting(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
@@ -327,15 +363,15 @@ def test_the_wait_has_a_random_part() -> None:
 def test_close_from_another_thread_ends_a_wait_at_once(head: bytes) -> None:
     with Scripted([hold(head)]) as server:
         events = listen(server.url)
-        left: list[Event] = [message("never")]
-        thread = threading.Thread(target=lambda: left.clear() or left.extend(events))  # type: ignore[func-returns-value]
+        received: list[Event] = [message("never")]
+        thread = threading.Thread(target=lambda: received.clear() or received.extend(events))  # type: ignore[func-returns-value]
         thread.start()
         until(lambda: server.requests)
-        time.sleep(0.1)  # so that the thread most likely waits; it is right either way
+        until_asleep(thread)
         events.close()
         thread.join(2)
         assert not thread.is_alive()
-        assert left == []
+        assert received == []
 
 
 def test_close_ends_the_wait_for_another_attempt() -> None:
@@ -351,17 +387,17 @@ def test_close_ends_the_wait_for_another_attempt() -> None:
 
 
 def test_leaving_the_block_closes_the_connection() -> None:
-    left = threading.Event()
+    disconnected = threading.Event()
 
     def watched(request: Request, connection: socket.socket) -> None:
         connection.sendall(STREAM + b"data: x\n\n")
         assert connection.recv(1) == b""
-        left.set()
+        disconnected.set()
 
     with Scripted([watched]) as server:
         with listen(server.url) as events:
             next(events)
-        assert left.wait(5)
+        assert disconnected.wait(5)
 
 
 def test_an_interrupt_closes_the_connection_and_is_passed_on() -> None:
@@ -400,39 +436,16 @@ def test_the_tap_sees_every_byte() -> None:
     assert b"".join(seen) == b":\nretry: 0\ndata: x\n\n"
 
 
-def test_a_wrong_certificate_fails_for_good() -> None:
+def test_a_wrong_certificate_fails_permanently() -> None:
     error = httpx.ConnectError("certificate verify failed")
     error.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
     with pytest.raises(StreamRefused, match="certificate verify failed"):
         listen("https://127.0.0.1/")._explain(error)
 
 
-GEVENT = """
-from gevent import monkey; monkey.patch_all()
-import gevent, sys
-from ssekit.client import listen
-streams = [listen(sys.argv[1]) for _ in range(20)]
-got = [gevent.spawn(list, stream) for stream in streams]
-one = [gevent.spawn(next, listen(sys.argv[1])) for _ in range(20)]
-gevent.joinall(one, timeout=10)
-assert all(greenlet.value.data == "x" for greenlet in one), one
-for stream in streams:
-    stream.close()
-gevent.joinall(got, timeout=10)
-assert all(len(greenlet.value) == 1 for greenlet in got), got
-"""
-
-
 def test_it_works_in_greenlets_and_close_ends_them() -> None:
     with Scripted([hold(STREAM + b"data: x\n\n")]) as server:
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "-c", GEVENT, server.url],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert ran.returncode == 0, ran.stderr
+        printed("listening_greenlets", server.url)
 
 
 def test_without_httpx_the_error_says_what_to_install() -> None:

@@ -205,6 +205,7 @@ def test_httpx_sse_that_lost_its_connection_before_any_event_misses_nothing(
     hub.close()
 
 
+@pytest.mark.browser
 def test_a_browser_that_lost_its_connection_before_any_event_misses_nothing(
     tmp_path: Path,
 ) -> None:

@@ -31,6 +31,8 @@ from tests.ports import free_port
 from tests.servers import ROOT, gunicorn
 from tests.test_ways import Backends, at, documented_haproxy, with_tls
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 9.0
 ORIGIN = "https://page.example"
 AT_ONCE = 20
@@ -396,7 +398,8 @@ def a_stream_without_ssekit(behind: Behind) -> Plan:
 
 @healthy
 def the_demo_and_its_hub(behind: Behind) -> Plan:
-    environment = {"SSEKIT_URL": f"sqlite:///{behind.folder()}/hub.db"}
+    folder = str(behind.folder())
+    environment = {"SSEKIT_URL": f"sqlite:///{folder}/hub.db", "XDG_STATE_HOME": folder}
     server = behind.stack.enter_context(gunicorn("wsgi:app", env=environment))
     return Plan(f"{server.url}/events?channel=news")
 

@@ -10,12 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from ssekit import Hub
-from ssekit.testing import connect
 from tests.clients import Client
 from tests.components import need_io_uring
 from tests.servers import Server, gunicorn
-from tests.waiting import at_best, until
+from tests.waiting import until
 
 APP = "tests.apps.news:app"
 
@@ -266,7 +264,7 @@ def seconds_to_stop_500(number: int, *options: str) -> float:
 def test_a_stop_says_farewell_to_500_viewers_in_under_2_seconds(
     number: int, options: tuple[str, ...]
 ) -> None:
-    assert any(took < 2 for took in at_best(lambda: seconds_to_stop_500(number, *options)))
+    assert seconds_to_stop_500(number, *options) < 2
 
 
 def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> None:
@@ -277,68 +275,4 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     until(lambda: "path=/logged " in server.log)
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
-    assert line.endswith("ended='client left'")
-
-
-def refusals(url: str, accept: str) -> tuple[int, bytes, str | None]:
-    with Client(url, headers={"Accept": accept}) as client:
-        return client.status, client.until_end(), client.headers["Retry-After"]
-
-
-def test_past_the_cap_clients_are_told_when_to_come_back() -> None:
-    with gunicorn(APP, env={"MAX_STREAMS": "5", "BEAT": "60"}) as server:
-        with Crowd() as crowd:
-            crowd.join(server.url, 3)
-            crowd.join(f"{server.url}/passing", 2)
-            status, body, _ = refusals(server.url, "text/event-stream")
-            assert status == 200
-            assert 5000 <= int(body.removeprefix(b"retry: ")) <= 15000
-            status, _, retry_after = refusals(server.url, "*/*")
-            assert status == 503
-            assert 5 <= int(retry_after or 0) <= 15
-        until(lambda: inside(server)[0] == 0)
-        with Crowd() as crowd:
-            crowd.join(server.url, 5)
-
-
-def test_streams_that_hold_a_greenlet_leave_gunicorn_some() -> None:
-    with (
-        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
-    ):
-        crowd.join(f"{server.url}/passing", 38)
-        assert refusals(f"{server.url}/passing", "*/*")[0] == 503
-        assert get(f"{server.url}/inside").startswith("0 ")
-    with (
-        gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
-    ):
-        crowd.join(server.url, 100)
-        assert get(f"{server.url}/inside").startswith("100 ")
-
-
-def test_an_address_has_its_own_cap() -> None:
-    hub = Hub(max_per_address=1)
-    app = hub.stream("news")
-
-    def from_address(address: str) -> object:
-        def application(environ: dict[str, object], start_response: object) -> object:
-            return app({**environ, "REMOTE_ADDR": address}, start_response)  # type: ignore[arg-type]
-
-        return application
-
-    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
-        assert next(one).event == "stream-open"
-        with connect(from_address("192.0.2.1")) as again:  # type: ignore[arg-type]
-            assert again.read_all().startswith(b"retry: ")
-        with connect(from_address("192.0.2.2")) as other:  # type: ignore[arg-type]
-            assert next(other).event == "stream-open"
-    with connect(from_address("192.0.2.1")) as one:  # type: ignore[arg-type]
-        assert next(one).event == "stream-open"
-    hub.close()
-
-
-@pytest.mark.parametrize("limits", [{"max_streams": 0}, {"max_per_address": -1}])
-def test_a_cap_is_a_number_of_streams(limits: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="whole number from 1 up"):
-        Hub(**limits)  # type: ignore[arg-type]
+    assert line.endswith("ended='client disconnected'")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ssekit import Hub
+from ssekit.host.tcp import STALL
 from tests.clients import Client
+from tests.commands import program
 from tests.components import need
 from tests.curl import Curl
 from tests.ports import free_port
@@ -71,7 +73,7 @@ def test_with_tls_in_gunicorn_a_stream_is_iterated(tmp_path: Path) -> None:
                 for number in range(10):
                     hub.publish("news", number)
             assert [event.data for event in client.wait(11)[1:]] == [str(n) for n in range(10)]
-        until(lambda: "ended='client left'" in server.log)
+        until(lambda: "ended='client disconnected'" in server.log)
 
 
 def test_gthread_viewers_get_every_event() -> None:
@@ -111,18 +113,10 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-VIEWER = """
-import socket, sys
-viewer = socket.create_connection(("10.99.0.1", 8000))
-viewer.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-while data := viewer.recv(65536):
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-"""
-
-
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, busy: bool) -> None:
+def test_a_host_that_vanishes_is_dropped_10_seconds_after_its_last_answer(
+    tmp_path: Path, busy: bool
+) -> None:
     beat = 1.0
     url = f"sqlite:///{tmp_path}/hub.db"
     with two_hosts() as (one, two), ExitStack() as stack:
@@ -136,7 +130,9 @@ def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, b
         stack.callback(server.terminate)
         until(lambda: b"Booting" in (tmp_path / "log").read_bytes())
         viewer = subprocess.Popen(
-            ["ip", "netns", "exec", two, sys.executable, "-c", VIEWER], stdout=subprocess.PIPE
+            ["ip", "netns", "exec", two, *program("raw_viewer")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
         )
         stack.enter_context(viewer)
         stack.callback(viewer.kill)
@@ -149,6 +145,6 @@ def test_a_host_that_vanishes_is_dropped_within_two_heartbeats(tmp_path: Path, b
         if busy:
             for _ in range(100):
                 hub.publish("news", "x" * 10_000)
-        until(lambda: b"ended='client left'" in (tmp_path / "log").read_bytes(), 10)
-        # The kernel's and our own timers add a little to two heartbeats.
-        assert time.monotonic() - gone < 2 * beat + 1.5
+        until(lambda: b"ended='client disconnected'" in (tmp_path / "log").read_bytes(), 20)
+        # A stall may be as long as that, however short the heartbeat is; timers add a little.
+        assert STALL - 0.5 < time.monotonic() - gone < STALL + 2 * beat + 1.5

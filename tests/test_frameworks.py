@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import Client
+from tests.commands import program
 from tests.servers import ROOT, gunicorn
 
 EXAMPLES = {
@@ -62,14 +63,9 @@ def test_flask_decides_before_it_hands_over(folder: Path) -> None:
 
 
 def test_django_sessions_decide_who_may_read(folder: Path) -> None:
-    code = (
-        "from importlib import import_module; from django.conf import settings;"
-        "store = import_module(settings.SESSION_ENGINE).SessionStore();"
-        "store['_auth_user_id'] = '1'; store.save(); print(store.session_key)"
-    )
     env = {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": f"{folder}:{ROOT}"}
     cookie = subprocess.run(
-        [sys.executable, "-c", code],
+        program("django_session"),
         cwd=folder,
         env={**os.environ, **env},
         check=True,

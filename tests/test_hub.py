@@ -21,9 +21,9 @@ from ssekit.brokers import connect as connect_broker
 from ssekit.hub import default_url
 from ssekit.testing import connect
 from tests.apps.between import assert_all_came_in_order, publish_in_between
+from tests.commands import printed
 from tests.redis_server import RedisServer
-from tests.test_brokers import python
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 Open = Callable[..., Hub]
 
@@ -197,7 +197,7 @@ class TestAHub:
         with connect(hub.stream("news")) as viewer, ThreadPoolExecutor() as pool:
             assert seen(viewer, 1) == [OPEN]
             rest = pool.submit(list, events)
-            time.sleep(0.05)
+            until_asleep(pool)
             hub.close()
             assert rest.result(5) == []
             assert list(viewer) == []
@@ -215,7 +215,7 @@ class TestAHub:
         assert next(events).event == "stream-open"
         with ThreadPoolExecutor() as pool:
             rest = pool.submit(list, events)
-            time.sleep(0.05)
+            until_asleep(pool)
             events.close()
             assert rest.result(5) == []
 
@@ -244,13 +244,13 @@ class TestAHub:
             assert seen(viewer, 1) == news("x")
 
     def test_a_forked_process_reads_for_itself(self, url: str) -> None:
-        assert python(FORKED, url).splitlines()[-1] == "well"
+        assert printed("hub_fork", url).splitlines()[-1] == "well"
 
     @pytest.mark.parametrize("publisher", ["greenlet", "native thread"])
     def test_a_loop_of_publishing_under_gevent_loses_nothing(
         self, url: str, publisher: str
     ) -> None:
-        assert python(LOOPING, url, publisher).splitlines()[-1] == "well"
+        assert printed("hub_in_gevent", url, publisher).splitlines()[-1] == "well"
 
 
 @pytest.fixture
@@ -348,42 +348,7 @@ def test_a_deleted_file_is_lost_history_to_those_who_watch(
 
 
 def test_a_full_disk_is_said_at_publish_and_ends_no_stream(tmp_path: Path) -> None:
-    output = python(
-        """if True:
-        import resource, sys
-        from ssekit import BrokerUnavailable, Hub
-        from ssekit.testing import connect
-
-        def limit(size):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-        hub = Hub(sys.argv[1])
-        stream = hub.stream("news", heartbeat=0.05)
-        with connect(stream, timeout=10) as viewer, connect(stream, timeout=10) as other:
-            assert next(viewer).event == next(other).event == "stream-open"
-            limit(100_000)
-            ids, refused = [], 0
-            while refused < 5:
-                try:
-                    ids.append(hub.publish("news", "x" * 1000).id)
-                except BrokerUnavailable as error:
-                    assert not error.maybe_stored
-                    refused += 1
-            assert [next(viewer).id for _ in ids] == ids
-            beats = viewer.body.count(b":\\n")
-            while viewer.body.count(b":\\n") < beats + 5:
-                viewer.read()
-            with connect(stream, last_event_id=ids[0], timeout=10) as newcomer:
-                assert [next(newcomer).id for _ in ids[1:]] == ids[1:]
-            limit(resource.RLIM_INFINITY)
-            ids.append(hub.publish("news", "after").id)
-            assert next(viewer).id == ids[-1]
-            assert [next(other).id for _ in ids] == ids
-        print(len(ids) > 10)
-        hub.close()
-        """,
-        f"sqlite:///{tmp_path}/hub.db",
-    )
+    output = printed("hub_on_a_full_disk", f"sqlite:///{tmp_path}/hub.db")
     assert output == "True\n"
 
 
@@ -524,61 +489,3 @@ def test_the_default_hub_is_one_file_of_this_user(
     monkeypatch.setenv("SSEKIT_URL", "memory:")
     assert default_url() == "memory:"
     assert os.environ["SSEKIT_URL"] == "memory:"
-
-
-FORKED = """
-import os, sys
-from contextlib import closing
-from itertools import islice
-from ssekit import Hub
-
-hub = Hub(sys.argv[1])
-mine = hub.subscribe("news")
-next(mine)
-hub.publish("news", "before")
-assert next(mine).data == "before"
-pid = os.fork()
-if not pid:
-    theirs = hub.subscribe("news")
-    assert next(theirs).event == "stream-open"
-    hub.publish("news", "child")
-    assert next(theirs).data == "child"
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-hub.publish("news", "parent")
-got = [event.data for event in islice(mine, 1 if sys.argv[1] == "memory:" else 2)]
-assert got[-1] == "parent", got
-hub.close()
-print("well")
-"""
-
-LOOPING = """
-import gevent.monkey
-gevent.monkey.patch_all()
-import sys
-from contextlib import closing
-from itertools import islice
-import gevent
-from ssekit import Hub
-
-hub = Hub(sys.argv[1], history=50)
-readers = [hub.subscribe("news", "other") for _ in range(5)]
-reading = [gevent.spawn(lambda reader: list(islice(reader, 1001)), reader) for reader in readers]
-gevent.sleep(0.1)
-
-def publish():
-    for n in range(1000):
-        hub.publish("news", n)
-
-if sys.argv[2] == "greenlet":
-    publish()
-else:
-    gevent.monkey.get_original("_thread", "start_new_thread")(publish, ())
-gevent.joinall(reading, timeout=20, raise_error=True)
-for one in reading:
-    events = one.value
-    assert events is not None, "somebody hangs"
-    assert [event.data for event in events[1:]] == [str(n) for n in range(1000)], events[1:9]
-hub.close()
-print("well")
-"""

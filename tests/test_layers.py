@@ -1,6 +1,7 @@
-"""Imports point down only, none goes both ways, and what a copied folder needs is all there.
+"""Imports point down only, none goes both ways, and a copied folder needs nothing else.
 
-``python -m tests.test_layers`` prints the picture: each room with what it imports.
+A room is a module or package directly below ssekit.  Imports for types count, and so do those by
+``import_module("...")``.  ``python -m tests.test_layers`` prints each room with what it imports.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ FLOORS = [
     ["access"],
     ["cgi"],
     ["script"],
-    ["browser", "client", "gunicorn", "probe", "testing"],
+    ["browser", "client", "gunicorn", "probe", "testing", "trusted_hosts"],
     ["cli", "demo", "django", "metrics"],
     ["__main__"],
 ]
@@ -35,11 +37,14 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
-    "gevent": {"ssekit.host", "ssekit.hub.fanout"},
-    "gunicorn": set(),
+    "django": {"ssekit.django"},
+    "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
+    "gunicorn": {"ssekit.cli.served", "ssekit.gunicorn.worker"},
+    "itsdangerous": {"ssekit.access.tickets"},
+    "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},
     "redis": {"ssekit.brokers.redis"},
-    "werkzeug": {"ssekit.demo", "ssekit.script", "ssekit.stream.source"},
+    "werkzeug": {"ssekit.access", "ssekit.demo", "ssekit.script", "ssekit.stream.source"},
 }
 STANDARD_ONLY = [
     "ssekit.wire",
@@ -77,6 +82,8 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (name.value for name in node.args if isinstance(name, ast.Constant))
 
 
 def module_of(name: str) -> str:
@@ -120,20 +127,55 @@ def test_every_room_has_a_floor_and_every_floor_a_room() -> None:
     assert set(FLOOR) - rooms <= {"access", "browser", "django", "metrics"}
 
 
-def test_no_arrow_goes_both_ways_and_none_runs_in_a_circle() -> None:
-    done: set[str] = set()
+def neighbours(package: str) -> dict[str, set[str]]:
+    """Return which parts of a package import which: its modules, and its packages as a whole."""
 
-    def follow(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"a circle: {' -> '.join((*path, module))}"
-        if module not in done:
-            # A package's __init__ only names what its modules define: it is not on the way.
-            inside = (other for other in ARROWS[module] if not is_part_of(module, other))
-            for other in sorted(inside):
-                follow(other, (*path, module))
-            done.add(module)
+    def part(module: str) -> str:
+        return ".".join(module.split(".")[: package.count(".") + 2])
 
-    for module in ARROWS:
-        follow(module, ())
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for module, others in ARROWS.items():
+        if is_part_of(module, package):
+            inside = {part(other) for other in others if is_part_of(other, package)}
+            found[part(module)] |= inside - {part(module), package}
+    return found
+
+
+PACKAGES = [module for module, path in FILES.items() if path.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_arrow_between_the_parts_of_a_package_goes_both_ways_or_in_a_circle(
+    package: str,
+) -> None:
+    arrows = neighbours(package)
+    # The package's own __init__ names what its parts define: it may import any of them.
+    arrows.pop(package, None)
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' <- '.join(error.args[1])}")
+
+
+def test_no_arrow_between_modules_goes_in_a_circle() -> None:
+    inits = set(PACKAGES)
+    modules = {module: others - inits for module, others in ARROWS.items() if module not in inits}
+    list(TopologicalSorter(modules).static_order())
+
+
+@pytest.mark.parametrize("module", [module for module in ARROWS if module not in PACKAGES])
+def test_a_module_imports_from_the_module_that_defines_a_name_in_its_own_package(
+    module: str,
+) -> None:
+    above = {package for package in PACKAGES if is_part_of(module, package)}
+    assert not above & ARROWS[module]
+
+
+def test_every_package_that_does_not_come_with_python_is_in_the_table() -> None:
+    known = {*sys.stdlib_module_names, *FOREIGN, "ssekit"}
+    for module, path in FILES.items():
+        strangers = {name.partition(".")[0] for name in imported(path)} - known
+        assert not strangers, f"{module} imports {strangers}"
 
 
 @pytest.mark.parametrize("package", FOREIGN)

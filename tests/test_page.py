@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from ssekit.demo.room import link_key
 from tests.browser import chromium
 from tests.cable import cable
 from tests.clients import Client
@@ -58,7 +59,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @contextmanager
 def served(folder: Path, *options: str, **env: str) -> Iterator[Server]:
-    settings = {"SSEKIT_URL": f"sqlite:///{folder}/hub.db", "SSEKIT_ROOM": "local", **env}
+    settings = {
+        "SSEKIT_URL": f"sqlite:///{folder}/hub.db",
+        "SSEKIT_ROOM": "open",
+        "SSEKIT_SECRET": "s",
+        **env,
+    }
     with gunicorn("wsgi:app", *options, env=settings) as running:
         yield running
 
@@ -67,6 +73,7 @@ def served(folder: Path, *options: str, **env: str) -> Iterator[Server]:
 def watched(page: Page, url: str) -> Iterator[Page]:
     """Open the page; fail at the end if it complained, or asked any other host for anything."""
     problems: list[str] = []
+    site = url.partition("?")[0]
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",
@@ -74,7 +81,7 @@ def watched(page: Page, url: str) -> Iterator[Page]:
     )
     page.on(
         "request",
-        lambda asked: None if asked.url.startswith(url) else problems.append(asked.url),
+        lambda asked: None if asked.url.startswith(site) else problems.append(asked.url),
     )
     page.goto(url)
     yield page
@@ -189,9 +196,7 @@ def test_seeds_000_002_and_003_hello_every_two_seconds_or_ok(
 
 
 @pytest.mark.parametrize("seed", ["000", "001", "002", "003"])
-def test_seeds_000_to_003_the_timer_is_gone_when_the_connection_is(
-    server: Server, seed: str
-) -> None:
+def test_seeds_000_to_003_the_timer_ends_with_its_connection(server: Server, seed: str) -> None:
     streams(server, 0)
     with Client(f"{server.url}/hello", headers={"Accept": "text/event-stream"}):
         streams(server, 1)
@@ -218,7 +223,7 @@ def test_seed_001_an_allowed_origin_reads_across_origins(
         expect(page.locator("#result")).to_have_text("")
 
 
-def test_seed_001_credentials_reach_whom_they_are_for(
+def test_seed_001_credentials_are_sent_to_allowed_origins_only(
     elsewhere: Server, context: BrowserContext
 ) -> None:
     env = {"ORIGINS": elsewhere.url}
@@ -322,7 +327,7 @@ HIDE = """
 """
 
 
-def test_a_hidden_tab_gives_its_connections_back_and_catches_up(
+def test_a_hidden_tab_releases_its_connections_and_catches_up(
     server: Server, context: BrowserContext
 ) -> None:
     context.add_init_script(HIDE)
@@ -428,6 +433,24 @@ def test_a_closed_room_can_be_read_and_says_so(browser: Browser, tmp_path: Path)
         expect(page.locator(".message")).to_contain_text("from a program")
 
 
+def test_the_link_of_the_operator_opens_the_room(browser: Browser, tmp_path: Path) -> None:
+    with (
+        served(tmp_path, SSEKIT_ROOM="link", SSEKIT_SECRET="of the operator") as server,
+        browser.new_context() as context,
+    ):
+        key = link_key(b"of the operator")
+        with watched(context.new_page(), f"{server.url}/?key={key}") as page:
+            write(page, "from the link", "Ada")
+            expect(page.locator(".message")).to_contain_text("from the link")
+            with context.expect_page() as opened:
+                page.locator("#second").click()
+            write(opened.value, "from a second window", "Grace")
+            expect(page.locator(".message").nth(1)).to_contain_text("from a second window")
+        with watched(context.new_page(), server.url) as page:
+            expect(page.locator("#room-closed")).to_be_visible()
+            expect(page.locator("#say")).to_be_hidden()
+
+
 def test_a_message_that_is_refused_stays_in_its_field(
     server: Server, context: BrowserContext
 ) -> None:
@@ -441,7 +464,7 @@ def test_a_message_that_is_refused_stays_in_its_field(
     expect(page.locator("#say [name=text]")).to_have_value("again")
 
 
-def test_the_page_comes_back_with_its_server(browser: Browser, tmp_path: Path) -> None:
+def test_the_page_reconnects_when_its_server_is_back(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     bind = ["--bind", f"127.0.0.1:{port}"]
     with browser.new_context() as context:

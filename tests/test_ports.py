@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
+from tests.commands import program
 from tests.servers import ROOT
-
-ASK = """
-import random
-random.seed(1)
-from tests.ports import free_port
-print(*(free_port() for _ in range(100)), flush=True)
-input()
-"""
 
 
 def test_no_port_is_given_twice() -> None:
     askers = [
         subprocess.Popen(
-            [sys.executable, "-c", ASK],
+            program("asks_for_ports"),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

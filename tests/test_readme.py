@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import metadata
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from ssekit import host
+from ssekit.hub import fanout
 from tests.clients import Client
-from tests.servers import ROOT, gunicorn
+from tests.ports import free_port
+from tests.servers import ROOT, gunicorn, running
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = {
@@ -30,20 +36,42 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
-def test_there_are_five_examples() -> None:
+def test_there_are_five_examples_on_less_than_two_screens() -> None:
     assert list(EXAMPLES) == [
-        "clock_app.py",
-        "clock_script.py",
+        "clock.py",
         "news.py",
+        "clock_script.py",
         "flask_app.py",
         "test_clock.py",
     ]
+    assert len(README.splitlines()) <= 120
+    clock = EXAMPLES["clock.py"].partition("\n\n")[2]
+    assert len(clock.splitlines()) <= 5
 
 
-def test_the_generator_streams_under_gunicorn(folder: Path) -> None:
-    with gunicorn("clock_app:app", "--chdir", str(folder)) as server:
-        with Client(server.url) as client:
-            assert '{"now":"' in client.wait(2)[1].data
+def test_the_three_commands_are_all_that_the_clock_needs(folder: Path) -> None:
+    block = re.search(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert block
+    install, serve, curl = block[1].splitlines()
+    package, _, extra = install.removeprefix("pip install '").removesuffix("]'").partition("[")
+    needs = metadata(package).get_all("Requires-Dist") or []
+    # gunicorn's own extra: without it the gevent worker lacks the package `packaging`.
+    own = [need for need in needs if re.search(rf"extra == ['\"]{extra}['\"]", need)]
+    assert any(need.startswith("gunicorn[gevent]") for need in own)
+    port = free_port()
+    # Nothing of this repository: no wsgi.py, no gunicorn.conf.py, and not the package's folder.
+    program = [str(Path(sys.executable).parent / "gunicorn"), *shlex.split(serve)[1:]]
+    assert serve.startswith("gunicorn ")
+    env = {"GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}"}
+    with running(program, port, env=env, cwd=folder):
+        command = shlex.split(curl.replace(":8000", f":{port}"))
+        with subprocess.Popen([*command, "--silent"], stdout=subprocess.PIPE) as client:
+            assert client.stdout is not None
+            lines = (line.decode() for line in client.stdout)
+            first, second = islice((line for line in lines if line.startswith("data: ")), 2)
+            client.terminate()
+    assert '{"now":"' in first
+    assert first != second
 
 
 def test_the_script_prints_its_stream(folder: Path) -> None:
@@ -81,6 +109,18 @@ def test_the_test_passes(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
     done = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout.decode()
+
+
+def test_every_logger_is_documented_and_no_other() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "ssekit").rglob("*.py"))
+    named = set(re.findall(r'Logger\("(ssekit[\w.]*)"\)', code)) | {"ssekit.client"}
+    table = (ROOT / "docs" / "operations.md").read_text().partition("## Logs")[2]
+    assert set(re.findall(r"^\| `(ssekit[\w.]*)` \|", table, re.MULTILINE)) == named
+
+
+@pytest.mark.parametrize("reason", [host.DISCONNECTED, host.ENDING, host.EXPIRED, fanout.SLOW])
+def test_the_reasons_for_which_streams_end_are_documented(reason: str) -> None:
+    assert f"`{reason}`" in (ROOT / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from tests.followers import FOLLOWERS, SECONDS, Seen
 from tests.scripted import Request, Scripted
 from tests.servers import Server, gunicorn
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 EVENTS = [
     ["message", "one", f"{EPOCH}-1"],
     ["tick", "two\nlines", f"{EPOCH}-2"],
@@ -29,7 +31,7 @@ PORTS = 8  # Chromium has six connections to each at a time
 FETCH, SSECLIENT = "fetch-event-source", "sseclient-py"
 # What these two do by themselves, and no server can prevent while it sends one id an event.
 # fetch-event-source takes an id when its line arrives, so a cut before the blank line loses the
-# event; sseclient-py dispatches what a cut leaves of an event, then resumes with what is left of
+# event; sseclient-py dispatches the part of an event before a cut, then resumes with the part of
 # its id, and so sees events twice.
 
 
@@ -117,7 +119,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize("name", FOLLOWERS)
-def test_opening_heartbeats_and_farewell_dispatch_nothing(
+def test_opening_heartbeats_and_closing_retry_dispatch_nothing(
     name: str, outcomes: dict[str, Future[list[Seen]]]
 ) -> None:
     stages, *_ = outcomes[name].result(2 * SECONDS)
@@ -142,11 +144,11 @@ def test_a_connection_cut_at_any_byte_and_resumed_loses_no_event(
 
 
 def losses_of_fetch(wire: bytes) -> list[tuple[tuple[str, int], list[str]]]:
-    """Each event, for the cut behind its id's line: the one offset where that client loses it."""
-    behind = {
+    """Each event, for the cut after its id's line: the one offset where that client loses it."""
+    after_id = {
         wire.index(f"id: {event[2]}\n".encode()) + len(event[2]) + 5: event for event in EVENTS[:3]
     }
-    return [((framing, at), behind[at]) for framing, at in cases(wire) if at in behind]
+    return [((framing, at), after_id[at]) for framing, at in cases(wire) if at in after_id]
 
 
 def left_of_an_event(event: list[str]) -> bool:

@@ -18,7 +18,7 @@ from tests.ports import free_port
 from tests.proxies import certificate_files
 from tests.redis_server import RedisServer
 from tests.test_brokers import events, everything
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_log_survives_the_death_of_its_server(server: RedisServer, broker: Bro
     sent = [broker.append("news", Event(n)) for n in range(3)]
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, str(sent[-1].id), 30)
-        time.sleep(0.1)
+        until_asleep(pool)
         server.kill()
         with pytest.raises(BrokerUnavailable) as raised:
             waiting.result(10)
@@ -109,7 +109,7 @@ def test_a_flushed_server_is_another_log(
     before = [str(broker.append("news", Event(n)).id) for n in range(3)]
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before[-1], 20)
-        time.sleep(0.1)
+        until_asleep(pool)
         server.command(*command)
         with pytest.raises(HistoryLost):
             broker.read(["news"], before[0], 10)
@@ -130,7 +130,7 @@ def test_a_flush_is_noticed_though_nothing_follows_it(
     before = str(broker.append("news", Event("x")).id)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before, 20)
-        time.sleep(0.05)
+        until_asleep(pool)
         server.command("FLUSHALL")
         with pytest.raises(HistoryLost):
             waiting.result(10)
@@ -345,12 +345,12 @@ def test_rediss_is_redis_with_a_certificate_that_is_checked(
     with ThreadPoolExecutor() as pool:
         for n in range(3):
             waiting = pool.submit(broker.follow, cursor, 20)
-            time.sleep(0.05)
+            until_asleep(pool)
             sent = [broker.append("news", Event(f"{n} {'x' * 40_000}"))]
             entries, cursor = waiting.result()
             assert events(entries) == sent
         closing = pool.submit(broker.follow, cursor, 20)
-        time.sleep(0.05)
+        until_asleep(pool)
         broker.close()
         assert isinstance(closing.exception(5), HubClosed)
     stranger = connect(f"rediss://127.0.0.1:{port}/0")

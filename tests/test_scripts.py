@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ssekit.demo.room import link_key
 from tests.servers import ROOT
 
 PYTHON3 = """#!/bin/sh
@@ -45,6 +46,7 @@ class Stubbed:
             "STUBS": str(folder),
             "LOG": str(self._log),
             "SSEKIT_VENV": str(folder / "venv"),
+            "SSEKIT_PYTHON": "python3",
         }
 
     def __call__(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -95,12 +97,22 @@ def test_serve_says_where_and_runs_gunicorn_there(stubbed: Stubbed) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = stubbed("scripts/serve", SSEKIT_BIND=address)
         assert done.returncode == 1
-        assert f"somebody listens on {address} already" in done.stderr
+        assert f"{address} is already in use" in done.stderr
         assert "Press" not in done.stderr
-    done = stubbed("scripts/serve", "--workers", "2", SSEKIT_BIND=address)
+    env = {"SSEKIT_BIND": address, "SSEKIT_ROOM": "off"}
+    done = stubbed("scripts/serve", "--workers", "2", **env)
     assert done.returncode == 0
     assert f"http://{address}/" in done.stderr
     assert stubbed.log[-1] == f"gunicorn -k gevent --bind {address} --workers 2 wsgi:app"
+
+
+def test_serve_prints_the_link_that_opens_the_room(stubbed: Stubbed, tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path), "SSEKIT_BIND": "127.0.0.1:0"}
+    printed = [stubbed("scripts/serve", **state).stderr for _ in range(2)]
+    key = link_key((tmp_path / "ssekit" / "secret").read_bytes())
+    assert all(f"page      http://127.0.0.1:0/?key={key}\n" in text for text in printed)
+    for room in ("open", "off"):
+        assert "?key=" not in stubbed("scripts/serve", SSEKIT_ROOM=room, **state).stderr
 
 
 @pytest.mark.parametrize("argument", ["--bind", "--bind=:9000", "-b", "-b:9000"])

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,10 @@ import pytest
 from ssekit import BrokerUnavailable, Event
 from ssekit.brokers import Broker, HistoryLost, connect, parse_id
 from ssekit.brokers.sqlite.other_processes import Neighbours
+from tests.commands import printed, program
 from tests.servers import ROOT
-from tests.test_brokers import events, everything, followed, python
-from tests.waiting import until
+from tests.test_brokers import events, everything, followed
+from tests.waiting import until, until_asleep
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_deleted_file_is_noticed_by_whoever_follows_and_publishes(
     before = str(broker.append("news", Event("before")).id)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before, 20)
-        time.sleep(0.05)
+        until_asleep(pool)
         delete(path, *suffixes)
         with pytest.raises(HistoryLost):
             waiting.result(20)
@@ -87,7 +87,7 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         for n in range(20):  # each wakes the other, though they name the file differently
             waiting = pool.submit(linked.follow, cursor, 10)
-            time.sleep(0.005)
+            until_asleep(pool)
             sent = real.append("news", Event(n))
             entries, cursor = waiting.result()
             assert events(entries) == [sent]
@@ -106,17 +106,12 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
 
 
 def test_deleting_the_file_under_many_publishers_breaks_nothing(path: Path) -> None:
-    code = """if True:
-        import sys, time
-        from ssekit import Event
-        from ssekit.brokers import connect
-        broker = connect(sys.argv[1])
-        end = time.time() + 1.2
-        while time.time() < end:
-            broker.append("news", Event("x" * 1000))
-    """
     publishers = [
-        subprocess.Popen([sys.executable, "-c", code, f"sqlite:///{path}"], cwd=ROOT)
+        subprocess.Popen(
+            program("endless_publisher", f"sqlite:///{path}", "1.2"),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
         for _ in range(4)
     ]
     for n in range(12):
@@ -135,35 +130,8 @@ def test_deleting_the_file_under_many_publishers_breaks_nothing(path: Path) -> N
 
 
 def test_a_full_disk_is_said_at_publish_and_readers_live_on(path: Path) -> None:
-    output = python(
-        """if True:
-        import resource, sys
-        from ssekit import BrokerUnavailable, Event
-        from ssekit.brokers import connect
-
-        def limit(size):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-        broker = connect(sys.argv[1])
-        start = broker.tip()
-        broker.append("news", Event("before"))
-        limit(100_000)
-        stored, refused = 1, 0
-        while refused < 5:
-            try:
-                broker.append("news", Event("x" * 1000))
-                stored += 1
-            except BrokerUnavailable as error:
-                assert not error.maybe_stored
-                assert sys.argv[1][10:] in str(error)
-                refused += 1
-        entries, cursor = broker.follow(start, 1)
-        print(stored > 10, len(entries) == stored, broker.tip() == cursor)
-        limit(resource.RLIM_INFINITY)
-        broker.append("news", Event("after"))
-        print([entry.event.data for entry in broker.follow(cursor, 1)[0]])
-        broker.close()
-        """,
+    output = printed(
+        "sqlite_on_a_full_disk",
         f"sqlite:///{path}",
     )
     assert output.split("\n") == ["True True True", "['after']", ""]
@@ -177,20 +145,8 @@ def test_a_read_only_disk_is_said_at_publish(broker: Broker, path: Path) -> None
     for folder in path.parents:
         if "pytest" in folder.name:
             folder.chmod(folder.stat().st_mode | 0o555)
-    output = python(
-        """if True:
-        import os, sys
-        from ssekit import BrokerUnavailable, Event
-        from ssekit.brokers import connect
-        import ssekit.brokers.sqlite.broker
-        if os.geteuid() == 0:
-            os.setuid(65534)
-        for url in sys.argv[1:]:
-            try:
-                connect(url).append("news", Event("x"))
-            except BrokerUnavailable as error:
-                print(error.maybe_stored, url[10:] in str(error))
-        """,
+    output = printed(
+        "sqlite_without_rights",
         f"sqlite:///{path}",
         f"sqlite:///{path.parent}/new.db",
         f"sqlite:///{path.parent}/missing/new.db",
@@ -200,33 +156,8 @@ def test_a_read_only_disk_is_said_at_publish(broker: Broker, path: Path) -> None
 
 def test_a_lock_held_by_another_process_stops_no_greenlet(broker: Broker, path: Path) -> None:
     broker.tip()
-    output = python(
-        """if True:
-        import gevent.monkey
-        gevent.monkey.patch_all()
-        import sqlite3, sys, time
-        import gevent
-        from ssekit import Event
-        from ssekit.brokers import connect
-
-        other = sqlite3.connect(sys.argv[1], isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        broker = connect("sqlite:///" + sys.argv[1])
-        start = broker.tip()
-        publishing = [gevent.spawn(broker.append, "news", Event(n)) for n in range(5)]
-        gaps, last = [], time.monotonic()
-        while sum(gaps) < 1:
-            gevent.sleep(0.005)
-            gaps.append(time.monotonic() - last)
-            last += gaps[-1]
-        assert broker.read(["news"], start, 10) == ([], start)
-        assert not any(one.ready() for one in publishing)
-        other.execute("ROLLBACK")
-        gevent.joinall(publishing, raise_error=True)
-        print(sorted(gaps)[len(gaps) // 2] < 0.05, len(broker.read(["news"], start, 10)[0]))
-        other.close()
-        broker.close()
-        """,
+    output = printed(
+        "sqlite_locked",
         str(path),
     )
     assert output == "True 5\n"
@@ -248,17 +179,9 @@ def test_a_lock_held_for_too_long_is_said(
 
 def test_a_publisher_that_is_killed_leaves_a_whole_log(broker: Broker, path: Path) -> None:
     start = broker.tip()
-    code = """if True:
-        import sys
-        from ssekit import Event
-        from ssekit.brokers import connect
-        broker = connect(sys.argv[1])
-        while True:
-            print(broker.append("news", Event("x")).id, flush=True)
-    """
     for _ in range(5):
         with subprocess.Popen(
-            [sys.executable, "-c", code, f"sqlite:///{path}"], cwd=ROOT, stdout=subprocess.PIPE
+            program("endless_publisher", f"sqlite:///{path}"), cwd=ROOT, stdout=subprocess.PIPE
         ) as publisher:
             assert publisher.stdout is not None
             for _ in range(20):
@@ -278,7 +201,7 @@ def test_a_folder_that_goes_is_said_and_a_new_one_taken(tmp_path: Path) -> None:
     before = str(broker.append("news", Event("before")).id)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before, 20)
-        time.sleep(0.05)
+        until_asleep(pool)
         shutil.rmtree(folder)
         with pytest.raises(BrokerUnavailable, match="No such file"):
             waiting.result(20)
@@ -301,37 +224,8 @@ def test_a_folder_that_goes_is_said_and_a_new_one_taken(tmp_path: Path) -> None:
 
 
 def test_a_fork_waits_for_the_end_of_another_threads_transaction(path: Path) -> None:
-    output = python(
-        """if True:
-        import os, sys, threading, time, warnings
-        from ssekit import Event
-        from ssekit.brokers import connect
-        from ssekit.brokers.sqlite import log as sqlitelog
-
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread is the point
-        broker = connect(sys.argv[1])
-        broker.append("news", Event("before"))
-        append, inside = sqlitelog.append, threading.Event()
-
-        def slow(*arguments):
-            stored = append(*arguments)
-            inside.set()
-            time.sleep(0.3)
-            return stored
-
-        sqlitelog.append = slow
-        thread = threading.Thread(target=broker.append, args=("news", Event("slow")))
-        thread.start()
-        inside.wait()
-        sqlitelog.append = append
-        if not os.fork():
-            broker.append("news", Event("the child's"))
-            os._exit(0)
-        print(os.wait()[1])
-        thread.join()
-        print(broker.append("news", Event("after")).id.partition("-")[2])
-        broker.close()
-        """,
+    output = printed(
+        "sqlite_fork_in_a_transaction",
         f"sqlite:///{path}",
     )
     assert output.split() == ["0", "4"]
@@ -339,27 +233,9 @@ def test_a_fork_waits_for_the_end_of_another_threads_transaction(path: Path) -> 
 
 @pytest.mark.parametrize("parent", ["ends", "closes its hub"])
 def test_a_child_keeps_its_log_when_its_parent_is_gone(path: Path, parent: str) -> None:
-    code = """if True:
-        import os, sys
-        from ssekit import Event
-        from ssekit.brokers import connect
-
-        url, parent = sys.argv[1:]
-        broker = connect(url)
-        print(broker.append("news", Event("the parent's")).id, flush=True)
-        if os.fork():
-            if parent == "ends":
-                os._exit(0)
-            broker.close()
-            os.wait()
-            os._exit(0)
-        for line in sys.stdin:
-            print(broker.append("news", Event("the child's")).id, flush=True)
-        os._exit(0)
-    """
     url = f"sqlite:///{path}"
     with subprocess.Popen(
-        [sys.executable, "-c", code, url, parent],
+        program("sqlite_orphan", url, parent),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -411,8 +287,8 @@ def test_the_file_is_for_its_user_alone_unless_it_was_made_otherwise(
         shared.follow(shared.tip(), 0.01)
         assert mode(tmp_path / "shared.db-wal") == 0o660
         assert mode(tmp_path / "shared.db-wake") == 0o770
-        (bell,) = (tmp_path / "shared.db-wake").iterdir()
-        assert mode(bell) == 0o660
+        (wakeup,) = (tmp_path / "shared.db-wake").iterdir()
+        assert mode(wakeup) == 0o660
         shared.close()
     finally:
         os.umask(before)
@@ -424,8 +300,8 @@ def test_the_sockets_of_the_dead_are_removed(broker: Broker, path: Path) -> None
     folder = Path(f"{path}-wake")
     (alive,) = folder.iterdir()
     for name in ("dead", "gone"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
-            bell.bind(str(folder / name))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wakeup:
+            wakeup.bind(str(folder / name))
     (folder / "a file").touch()
     other = connect(f"sqlite:///{path}")
     other.append("news", Event("x"))
@@ -444,7 +320,7 @@ def test_a_path_longer_than_a_socket_may_have_works(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         for n in range(20):
             waiting = pool.submit(one.follow, cursor, 10)
-            time.sleep(0.005)
+            until_asleep(pool)
             two.append("news", Event(n))
             _, cursor = waiting.result()
     assert time.monotonic() - started < 5
@@ -461,7 +337,7 @@ def test_without_bells_a_follower_looks_now_and_then(
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor() as pool:
         for n in range(3):
             waiting = pool.submit(one.follow, tip, 20)
-            time.sleep(0.05)
+            until_asleep(pool)
             tip = str(two.append("news", Event(n)).id)
             assert [event.id for event in events(waiting.result(20)[0])] == [tip]
     assert [record.name for record in caplog.records] == ["ssekit.brokers"] * 2  # each once
@@ -470,10 +346,10 @@ def test_without_bells_a_follower_looks_now_and_then(
     with ThreadPoolExecutor() as pool:
         for n in range(20):
             waiting = pool.submit(one.follow, tip, 20)
-            time.sleep(0.005)
+            until_asleep(pool)
             tip = str(two.append("news", Event(n)).id)
             assert waiting.result(20)
-    assert time.monotonic() - started < 1, "the bells came back with the folder"
+    assert time.monotonic() - started < 2.5, "the wake-ups came back with the folder"
     one.close()
     two.close()
 
@@ -584,6 +460,6 @@ def test_a_bell_that_is_made_while_the_log_is_closed_warns_of_nothing(
 
     reused: list[int] = []
     monkeypatch.setattr(neighbours, "bind", closing)
-    assert not neighbours.bell().usable()
+    assert not neighbours.wakeup().usable()
     os.close(reused[0])
     assert not caplog.records

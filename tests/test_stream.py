@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
-from werkzeug import Request
 from werkzeug.exceptions import NotFound
 
 from ssekit import Event, InvalidEvent, SSEError, Stream, every
 from ssekit.stream import Stop
 from ssekit.testing import connect
+from tests.answers import request
+from tests.clients import after_opening
 from tests.waiting import until
 
 HELLO = Stream(["hello"])
-
-
-def test_every_kind_of_item_is_sent() -> None:
-    source: list[Any] = ["text", {"a": 1}, [1], 7, True, None, Event("x", "named", "9"), Event()]
-    with connect(Stream(source)) as stream:
-        assert stream.status == 200
-        assert list(stream) == [
-            Event("text", "message", ""),
-            Event('{"a":1}', "message", ""),
-            Event("[1]", "message", ""),
-            Event("7", "message", ""),
-            Event("true", "message", ""),
-            Event("x", "named", "9"),
-        ]
 
 
 def test_the_headers_of_a_stream() -> None:
@@ -66,91 +53,16 @@ def test_headers_that_are_not_ours_to_set_are_refused(headers: list[tuple[str, s
         Stream([], headers=headers)
 
 
-@pytest.mark.parametrize(("retry", "opening"), [(None, b":\n"), (2500, b"retry: 2500\n")])
+@pytest.mark.parametrize(
+    ("retry", "opening"), [(None, b"retry: [234]\\d\\d\\d\n"), (2500, b"retry: 2500\n")]
+)
 def test_the_first_block_does_not_wait_for_the_source(retry: int | None, opening: bytes) -> None:
     def never() -> Iterator[str]:
         for _ in every(60):
             yield from ()
 
     with connect(Stream(never, retry=retry)) as stream:
-        assert stream.read() == opening
-
-
-def test_a_callable_is_called_for_each_client_and_gets_the_request_if_it_wants_it() -> None:
-    def with_request(request: Any, limit: int = 5) -> list[Any]:
-        return [request.path, request.args["a"], limit]
-
-    for _ in range(2):
-        with connect(Stream(with_request), "/here?a=b") as stream:
-            assert [event.data for event in stream] == ["/here", "b", "5"]
-    with connect(Stream(lambda: ["no request"])) as stream:
-        assert next(stream).data == "no request"
-
-
-def test_whatever_is_callable_can_be_a_source() -> None:
-    class Room:
-        def __init__(self) -> None:
-            self._source = self._retry = self._heartbeat = self._offer = "the room's own"
-
-        def __call__(self, request: Any) -> list[str]:
-            return [request.path]
-
-        def method(self, request: Any, *rest: str, **more: str) -> list[str]:
-            return [request.path, *rest, *more]
-
-    for source in (Room(), Room().method, partial(Room().method), partial(Room().method, more="")):
-        with connect(Stream(source), "/here") as stream:
-            assert next(stream).data == "/here"
-    with connect(Stream(partial(Room().method, Request({})))) as stream:
-        assert stream.status == 200
-    with connect(Stream(lambda request=None, *rest: [request])) as stream:
-        assert list(stream) == []
-
-
-def test_a_stream_decorates_a_function() -> None:
-    @Stream
-    def greeting() -> Iterator[str]:
-        """Say hello."""
-        yield "hello"
-
-    assert (greeting.__name__, greeting.__doc__) == ("greeting", "Say hello.")  # type: ignore[attr-defined]
-    with connect(greeting) as stream:
-        assert next(stream).data == "hello"
-
-
-async def coroutine() -> None: ...
-
-
-def needs_a_name(*, name: str) -> list[str]:
-    return [name]
-
-
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        (iter(["x"]), "share this one iterator"),
-        ((letter for letter in "x"), "share this one iterator"),
-        ("text", "not a str"),
-        (b"bytes", "not a bytes"),
-        ({"a": 1}, "not a dict"),
-        (5, "not a int"),
-        (coroutine, "not async"),
-        (lambda request, room: [], "needs more: request, room"),
-        (needs_a_name, "needs more: name"),
-    ],
-)
-def test_a_source_that_cannot_be_one_is_refused(source: Any, why: str) -> None:
-    with pytest.raises(TypeError, match=why):
-        Stream(source)
-
-
-@pytest.mark.parametrize("returned", ["text", b"bytes", {"a": 1}, None, 5])
-def test_what_a_callable_returns_must_be_an_iterable_of_events(returned: Any) -> None:
-    with (
-        pytest.raises(TypeError, match="must return an iterable"),
-        connect(Stream(lambda: returned)),
-    ):
-        pass
+        assert re.fullmatch(opening, stream.read())
 
 
 def test_an_error_before_the_headers_is_the_servers_to_answer() -> None:
@@ -185,7 +97,7 @@ def test_an_error_that_is_no_exception_ends_the_stream_cleanly_too(
         raise OwnTimeout
 
     with connect(Stream(failing)) as stream:
-        assert stream.read_all().startswith(b":\ndata: before\n\nretry: ")
+        assert after_opening(stream.read_all()).startswith(b"data: before\n\nretry: ")
     assert "OwnTimeout" in caplog.text
 
 
@@ -207,7 +119,7 @@ def test_an_answer_that_comes_too_late_is_logged_with_what_to_do(
         yield
 
     with connect(Stream(generator)) as stream:
-        assert stream.read_all().startswith(b":\nretry: ")
+        assert after_opening(stream.read_all()).startswith(b"retry: ")
     assert "raise it in a function that returns the events" in caplog.text
 
 
@@ -237,7 +149,7 @@ def test_an_exit_in_a_source_ends_its_stream_alone(caplog: pytest.LogCaptureFixt
         sys.exit("enough")
 
     with connect(Stream(leaving)) as stream:
-        assert stream.read_all() == b":\ndata: x\n\n"
+        assert after_opening(stream.read_all()) == b"data: x\n\n"
     assert not caplog.records
 
 
@@ -257,7 +169,7 @@ def test_an_item_that_cannot_be_sent_ends_the_stream_cleanly(
 ) -> None:
     with connect(Stream(["fine", bad, "never"])) as stream:
         body = stream.read_all()
-    assert body.startswith(b":\ndata: fine\n\nretry: ")
+    assert after_opening(body).startswith(b"data: fine\n\nretry: ")
     assert body.count(b"\n") == 4
     (record,) = caplog.records
     assert record.exc_info is not None
@@ -300,7 +212,7 @@ def test_leaving_ends_a_source_that_waits_in_every() -> None:
 def test_a_source_that_waits_in_every_has_heartbeats() -> None:
     with connect(Stream(lambda: every(30), heartbeat=0.05)) as stream:
         next(stream)
-        assert [stream.read() for _ in range(3)] == [b":\n"] * 3
+        assert [stream.read() for _ in range(3)][1:] == [b":\n"] * 2
 
 
 def test_none_becomes_a_heartbeat_only_when_one_is_due() -> None:
@@ -310,7 +222,7 @@ def test_none_becomes_a_heartbeat_only_when_one_is_due() -> None:
 
     with connect(Stream(idle, heartbeat=0.1)) as stream:
         stream.read()
-        assert [stream.read() for _ in range(3)] == [b":\n"] * 3
+        assert [stream.read() for _ in range(3)][1:] == [b":\n"] * 2
     with connect(Stream(idle, heartbeat=60), timeout=0.2) as stream:
         stream.read()
         with pytest.raises(TimeoutError):
@@ -333,16 +245,6 @@ def test_no_answer_to_head_has_a_body() -> None:
     ]:
         answer = request("HEAD", app, HTTP_ACCEPT=accept)
         assert (answer[0], answer[2]) == (status, b"")
-
-
-def request(method: str, app: Any, **environ: str) -> tuple[int, dict[str, str], bytes]:
-    seen: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        seen.append((int(status[:3]), dict(headers)))
-
-    body = b"".join(app({"REQUEST_METHOD": method, **environ}, start_response))
-    return *seen[0], body
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE", "get", ""])
@@ -387,84 +289,6 @@ def test_accept_is_honoured(accept: str, status: int) -> None:
     assert request("GET", HELLO, HTTP_ACCEPT=accept)[0] == status
 
 
-PAGE = "https://page.example"
-
-
-@pytest.mark.parametrize(
-    ("origins", "origin", "expected"),
-    [
-        ((), PAGE, {}),
-        ((PAGE,), "", {"Vary": "Origin"}),
-        ((PAGE,), "https://evil.example", {"Vary": "Origin"}),
-        ((PAGE,), "https://page.example.evil.example", {"Vary": "Origin"}),
-        ((PAGE,), "null", {"Vary": "Origin"}),
-        (
-            (PAGE, "http://127.0.0.1:8000"),
-            PAGE,
-            {
-                "Access-Control-Allow-Origin": PAGE,
-                "Access-Control-Allow-Credentials": "true",
-                "Vary": "Origin",
-            },
-        ),
-        ("*", "https://anybody.example", {"Access-Control-Allow-Origin": "*"}),
-    ],
-)
-def test_origins_get_what_they_may_have(
-    origins: Any, origin: str, expected: dict[str, str]
-) -> None:
-    app = Stream(["x"], origins=origins)
-    for method in ("GET", "HEAD", "POST"):
-        _, headers, _ = request(method, app, HTTP_ORIGIN=origin)
-        assert {
-            name: value
-            for name, value in headers.items()
-            if name.startswith("Access-Control") or name == "Vary"
-        } == expected
-
-
-def test_a_preflight_is_answered() -> None:
-    app = Stream(["x"], origins=(PAGE,))
-    status, headers, body = request("OPTIONS", app, HTTP_ORIGIN=PAGE)
-    assert (status, body) == (204, b"")
-    assert headers["Access-Control-Allow-Methods"] == "GET"
-    assert headers["Access-Control-Allow-Headers"] == (
-        "Last-Event-ID, Cache-Control, Authorization, Content-Type"
-    )
-    status, headers, _ = request("OPTIONS", app, HTTP_ORIGIN="https://evil.example")
-    assert status == 204
-    assert not any(name.startswith("Access-Control") for name in headers)
-
-
-@pytest.mark.parametrize(
-    "origins",
-    [
-        PAGE,
-        ("page.example",),
-        (f"{PAGE}/",),
-        ("null",),
-        ("HTTPS://PAGE.EXAMPLE",),
-        ("https://Page.example",),
-        (f"{PAGE}:443",),
-        ("http://page.example:80",),
-        ("https://caf\u00e9.example",),
-        ("*",),
-    ],
-)
-def test_origins_that_can_never_match_are_refused(origins: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="origin"):
-        Stream([], origins=origins)
-
-
-@pytest.mark.parametrize(
-    "origin",
-    ["http://[::1]:8000", "http://127.0.0.1", "http://page.example:443", "app-extension://a_b-c"],
-)
-def test_every_origin_of_a_browser_is_taken(origin: str) -> None:
-    _, headers, _ = request("HEAD", Stream([], origins=(origin,)), HTTP_ORIGIN=origin)
-    assert headers["Access-Control-Allow-Origin"] == origin
-
-
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan")])
 def test_a_heartbeat_must_be_above_zero(heartbeat: float) -> None:
     with pytest.raises(ValueError, match="heartbeat"):
@@ -497,4 +321,4 @@ def test_one_access_line_is_logged_for_an_ended_stream(caplog: pytest.LogCapture
     with connect(HELLO, "/a%0Ab") as stream:
         stream.read_all()
     record = until(lambda: caplog.records)[0]
-    assert record.getMessage().endswith("events=1 bytes=15 ended='source ended'")
+    assert record.getMessage().endswith("events=1 bytes=25 ended='source ended'")

@@ -50,6 +50,18 @@ def test_what_is_written_and_what_is_returned_arrive_in_order() -> None:
         assert [event.data for event in stream] == ["written", "returned"]
 
 
+def test_an_empty_block_is_not_the_end() -> None:
+    def app(environ: dict[str, Any], start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", STREAM)
+        yield b""
+        yield b"data: first\n\n"
+        yield b""
+        yield b"data: second\n\n"
+
+    with connect(validator(app)) as stream:  # type: ignore[arg-type]
+        assert [event.data for event in stream] == ["first", "second"]
+
+
 @pytest.mark.parametrize("comments", [False, True])
 def test_a_wait_past_the_timeout_raises(comments: bool) -> None:
     def source() -> Iterator[Event | None]:

@@ -1,7 +1,7 @@
 """Every way from a source to a client, with the real servers of it.
 
 One way is one chain of servers, started once for this module's tests.  What is claimed of each in
-``docs/hosts.md`` is shown here: events come one by one, a client that leaves ends its source,
+``docs/deployment.md`` is shown here: events come one by one, a client that leaves ends its source,
 ``Last-Event-ID`` arrives, and a reload of the server loses nothing for a client that comes back.
 
 Every bound of time is one that the way can hold, so it has to be held at least once of a few times:
@@ -31,7 +31,9 @@ from tests.clients import Client
 from tests.curl import Curl
 from tests.ports import free_port
 from tests.servers import ROOT, Server, gunicorn
-from tests.waiting import at_best, until
+from tests.waiting import mostly_below, until
+
+pytestmark = pytest.mark.slow
 
 APP = "tests.apps.ways:app"
 numbers = count()
@@ -262,8 +264,8 @@ def lighttpd_with_tls_and_http_2_to_a_unix_socket(stack: ExitStack, backends: Ba
 
 
 def documented_haproxy(backends: Backends, port: int) -> str:
-    """The configuration in ``docs/hosts.md``, with the two addresses changed."""
-    text = (ROOT / "docs" / "hosts.md").read_text().partition("```\ndefaults\n")[2]
+    """The configuration in ``docs/deployment.md``, with the two addresses changed."""
+    text = (ROOT / "docs" / "deployment.md").read_text().partition("```\ndefaults\n")[2]
     text = "defaults\n" + text.partition("```")[0]
     assert "bind :80\n" in text
     assert "server gunicorn 127.0.0.1:8000\n" in text
@@ -328,45 +330,45 @@ def seconds_to_open(place: Place) -> float:
 
 def test_a_stream_opens_before_there_is_an_event(place: Place) -> None:
     # It may take the start of a script, with all that it imports.
-    assert any(took < 2 for took in at_best(lambda: seconds_to_open(place)))
+    assert mostly_below(2, lambda: seconds_to_open(place))
 
 
-def slowest_of_a_few(place: Place) -> float:
+def test_events_arrive_one_by_one_each_within_100_ms(place: Place) -> None:
     late = []
     with place.open("interval=0.15") as client:
-        for number in range(1, 5):
+        for number in range(1, 7):
             *_, event = client.wait(number)
             late.append(time.monotonic() - json.loads(event.data)["sent"])
         assert client.headers.get("Content-Encoding", "") == place.coding
     print("late by", ", ".join(f"{one * 1000:.1f}" for one in late), "ms")
-    return max(late)
+    # Two that came together would be seen: the first of them would be 150 ms late, and that is
+    # every second one.  A busy machine may be late once or twice.
+    assert sum(one < 0.1 for one in late) >= 4
 
 
-def test_events_arrive_one_by_one_each_within_100_ms(place: Place) -> None:
-    # Two that came together would be seen: the first of them would be 150 ms late.
-    assert any(late < 0.1 for late in at_best(lambda: slowest_of_a_few(place)))
-
-
-def seconds_to_end(place: Place) -> float:
-    name = f"leave-{next(numbers)}"
-    with place.open(f"silent=1&name={name}") as client:
-        client.wait(1)
-        left = time.monotonic()
-    closed = place.folder / f"{name}.closed"
-    until(closed.exists, 10, "the source to end")
-    took = float(closed.read_text()) - left
-    print(f"ended {took * 1000:.0f} ms after the client left")
-    return took
-
-
-def test_the_client_leaving_ends_the_source(place: Place) -> None:
+def test_a_disconnect_ends_the_source(place: Place) -> None:
     assert place.heartbeats <= 2
     # A server that polls, and the timer of a script, may take a part of a heartbeat to see it.
     bound = place.heartbeats * HEARTBEAT + HEARTBEAT / 2 if place.heartbeats else 0.1
-    assert any(took < bound for took in at_best(lambda: seconds_to_end(place)))
+    names = [f"leave-{next(numbers)}" for _ in range(3)]
+    left = {}
+    with ExitStack() as stack:
+        clients = [stack.enter_context(place.open(f"silent=1&name={name}")) for name in names]
+        for client in clients:
+            client.wait(1)
+        for name, client in zip(names, clients, strict=True):
+            left[name] = time.monotonic()
+            client.close()
+    took = []
+    for name in names:
+        closed = place.folder / f"{name}.closed"
+        until(closed.exists, 10, "the source to end")
+        took.append(float(closed.read_text()) - left[name])
+    print("ended", ", ".join(f"{one * 1000:.0f}" for one in took), "ms after the client left")
+    assert sum(one < bound for one in took) >= 2
 
 
-def test_what_the_client_says_arrives(place: Place) -> None:
+def test_the_clients_headers_arrive(place: Place) -> None:
     last = str(int(time.monotonic() / 0.05) - 3)
     headers = {"Authorization": "Bearer token"}
     if place.guards:
@@ -387,7 +389,7 @@ def test_what_the_client_says_arrives(place: Place) -> None:
     assert about["scheme"] == place.url.partition(":")[0]
 
 
-def test_a_reload_of_the_server_loses_nothing_for_a_client_that_comes_back(place: Place) -> None:
+def test_a_reload_of_the_server_loses_nothing_for_a_client_that_reconnects(place: Place) -> None:
     if place.server is None or place.reload is None:
         pytest.skip("this server has no reload")
     with place.open("interval=0.05") as client:

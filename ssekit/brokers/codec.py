@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 from ssekit.brokers.contract import Entry, HistoryLost
 from ssekit.wire import Decoder, Event
@@ -51,17 +51,21 @@ def as_stored(event: Event) -> Event:
     Two processes then hold equal events, and nobody can change published data afterwards.
     Raises `InvalidEvent`.
     """
-    event = replace(event, id=None)
+    event = _with(event, event.data, None)
     event.encode()
     data = event.data
     if data is None or (type(data) is str and "\r" not in data):
         return event
     (seen,) = Decoder().feed(Event(data).encode())
-    return replace(event, data=seen.data)
+    return _with(event, seen.data, None)
+
+
+def _with(event: Event, data: Any, event_id: str | None) -> Event:
+    return Event(data, event.event, event_id, event.retry, event.comment)
 
 
 def entry_of(channel: str, event: Event, entry_id: str) -> Entry:
-    event = replace(event, id=entry_id)
+    event = _with(event, event.data, entry_id)
     return Entry(entry_id, channel, event, event.encode())
 
 

@@ -17,7 +17,8 @@ from collections.abc import Collection
 from ssekit.brokers.codec import as_stored, entry_of, id_of, seq_in
 from ssekit.brokers.contract import BATCH, CHANNELS_REMEMBERED, Broker, Entry, HistoryLost
 from ssekit.errors import HubClosed
-from ssekit.host.wakeup import Bells, NativeLock, on_fork
+from ssekit.host.forks import on_fork
+from ssekit.host.wakeup import NativeLock, Wakeups
 from ssekit.wire import Event
 
 _SCAN = 5000  # entries that one read looks at, so that it stays short in a long log
@@ -29,7 +30,7 @@ class MemoryBroker(Broker):
     def __init__(self, history: int) -> None:
         self._history = history
         self._closed = False
-        self._bells = Bells()
+        self._wakeups = Wakeups()
         self._begin()
         on_fork(self)
 
@@ -60,7 +61,7 @@ class MemoryBroker(Broker):
         return epoch
 
     def after_fork(self) -> None:
-        self._bells.abandon()
+        self._wakeups.abandon()
         self._begin()
 
     def append(self, channel: str, event: Event) -> Event:
@@ -74,7 +75,7 @@ class MemoryBroker(Broker):
             gone = self._entries.pop(seq - self._history, None)
             if gone is not None:
                 self._trimmed.add(gone.channel, seq - self._history)
-        self._bells.ring()
+        self._wakeups.notify()
         return entry.event
 
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
@@ -94,12 +95,12 @@ class MemoryBroker(Broker):
 
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         deadline = time.monotonic() + timeout
-        with self._bells.waiting() as bell:
+        with self._wakeups.waiting() as wakeup:
             while not (entries := self._newer(after)):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return [], after
-                bell.wait(left)
+                wakeup.wait(left)
         return entries, entries[-1].id
 
     def _newer(self, after: str) -> list[Entry]:
@@ -117,7 +118,7 @@ class MemoryBroker(Broker):
 
     def close(self) -> None:
         self._closed = True
-        self._bells.close()
+        self._wakeups.close()
 
     def _check_open(self) -> None:
         if self._closed:

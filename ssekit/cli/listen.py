@@ -1,6 +1,6 @@
-"""``ssekit listen``: the events of a URL, or of the hub's channels, printed as they come.
+"""``ssekit listen``: print the events of a URL, or of the hub's channels, as they arrive.
 
-Both kinds of source are an iterator of events with ``close()``; all else here is printing.
+Both kinds of source are iterators of events with ``close()``; everything else here is printing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 A source that begins with http:// or https:// is a stream; anything else is a channel of the hub.
-Lost connections are made again, from the last event seen. The output:
-  (default)  the data as text; other types than "message" as TYPE: DATA
-  --json     one line an event: {"event": ..., "data": ..., "id": ...}
-  --raw      the event stream itself; of a URL the bytes as they come, comments included
+After a lost connection it resumes from the last event. The output:
+  (default)  the data as text; for types other than "message" as TYPE: DATA
+  --json     a line for each event: {"event": ..., "data": ..., "id": ...}
+  --raw      the event stream itself; for a URL the bytes as received, including comments
 
-The events stream-open, sent by a hub to a new client, and stream-reset, sent when it no longer
-has what a client missed, are in --json and --raw, but --count leaves them out.
+A hub sends stream-open to a new client, and stream-reset if it no longer has what a client missed.
+Both are in --json and --raw, but do not count for --count.
 
 examples:
   ssekit listen http://127.0.0.1:8000/clock
@@ -38,7 +38,7 @@ examples:
   ssekit listen news --count 1 --last-event-id 1760000000000-41
 """
 _NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # of a header: RFC 9110, 5.6.2
-HUBS_OWN = ("stream-open", "stream-reset")
+HUB_EVENTS = ("stream-open", "stream-reset")
 
 
 class Source(Protocol):
@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the events of a URL, or of channels of the hub, as they come."
+    parser.description = "Print the events of a URL, or of channels of the hub, as they arrive."
     parser.epilog = EPILOG
     parser.add_argument("sources", metavar="URL|CHANNEL", nargs="+", help="a URL, or channels")
     form = parser.add_mutually_exclusive_group()
@@ -84,29 +84,29 @@ def run(arguments: argparse.Namespace) -> int:
         show = _as_stream
     if not urls:
         if arguments.header or arguments.timeout is not None:
-            raise Usage("--header and --timeout are for a URL")
+            raise Usage("--header and --timeout are for a URL, not for channels")
         with hub_of(arguments) as hub:
             with misuse():
                 events = hub.subscribe(*arguments.sources, last_event_id=arguments.last_event_id)
             return _print(events, show, arguments.count)
     if len(arguments.sources) > 1:
-        raise Usage("listen to one URL, or to channels, at a time")
+        raise Usage("listen to either one URL or to channels")
     if arguments.url is not None:
-        raise Usage("--url names the hub that has a channel; the URL to listen to has none")
+        raise Usage("--url is the hub of a channel; to listen to a URL, leave --url out")
     if arguments.raw:
-        show = _as_nothing  # its bytes are written as they come, comments included
+        show = _as_nothing  # its bytes are written as received, including comments
     return _print(_listener(arguments, urls[0]), show, arguments.count)
 
 
-def _print(source: Source, show: Callable[[Event], None], left: int | None) -> int:
-    """Show events until the source ends, ``left`` events have come, or nobody reads them."""
+def _print(source: Source, show: Callable[[Event], None], count: int | None) -> int:
+    """Show events until the source ends, ``count`` were shown, or nobody reads the output."""
     _when_unread(source.close)
     try:
         for event in source:
             show(event)
-            if left is not None and event.event not in HUBS_OWN:
-                left -= 1
-                if not left:
+            if count is not None and event.event not in HUB_EVENTS:
+                count -= 1
+                if not count:
                     break
     finally:
         source.close()
@@ -143,7 +143,7 @@ def _as_json(event: Event) -> None:
 def _as_text(event: Event) -> None:
     event = _as_seen(event)
     if event.event == "stream-reset":
-        say(f"events were lost; going on live ({event.data})")
+        say(f"some events were missed and are no longer available ({event.data})")
     elif event.event != "stream-open":
         text = event.data if event.event == "message" else f"{event.event}: {event.data}"
         _write(f"{printable(text) if sys.stdout.isatty() else text}\n".encode())
@@ -158,7 +158,7 @@ def _as_nothing(_event: Event) -> None:
 
 
 def _as_seen(event: Event) -> Event:
-    """Return the event as a viewer of the stream gets it: with a type, and with data as text."""
+    """Return the event as a client of the stream gets it: with a type, and with data as text."""
     (seen,) = Decoder().feed(event.encode())
     return seen
 
@@ -169,10 +169,10 @@ def _write(output: bytes) -> None:
 
 
 def _when_unread(close: Callable[[], object]) -> None:
-    """Call ``close`` as soon as nobody reads the output any more: the next event may be far."""
+    """Call ``close`` as soon as nobody reads the output: the next event may take long."""
     poll = select.poll()
     with suppress(OSError, ValueError):  # standard output may be closed or replaced
-        poll.register(sys.stdout.fileno(), 0)  # POLLERR and POLLHUP come without being asked for
+        poll.register(sys.stdout.fileno(), 0)  # POLLERR and POLLHUP are always reported
 
         def watch() -> None:
             poll.poll()

@@ -1,8 +1,8 @@
-"""The command line ``ssekit``: finds the command, runs it, turns its errors into exit codes.
+"""The command line ``ssekit``: finds the command, runs it, and turns its errors into exit codes.
 
-A command is a module with ``options(parser)`` and ``run(arguments) -> int``.  Only the one asked
-for is imported, so that ``ssekit --help`` needs nothing installed and answers at once.  An error
-of the family `SSEError` is one line on standard error; any other is a bug and keeps its traceback.
+A command is a module with ``options(parser)`` and ``run(arguments) -> int``.  Only the command that
+is run is imported, so ``ssekit --help`` needs nothing installed and answers at once.  An `SSEError`
+becomes one line on standard error; any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ from ssekit.cli.common import Usage, printable, say
 from ssekit.errors import SSEError
 
 COMMANDS = {
-    "serve": ("ssekit.cli.serve", "serve a script, a folder of scripts or an application"),
-    "publish": ("ssekit.cli.publish", "publish an event, or a line at a time, on a channel"),
-    "listen": ("ssekit.cli.listen", "print the events of a URL or of channels as they come"),
-    "doctor": ("ssekit.cli.doctor", "examine a stream: who buffers, cuts, or says the wrong thing"),
-    "config": ("ssekit.cli.config", "print the configuration of a server for streams"),
+    "serve": ("ssekit.cli.serve", "serve a script, a folder of scripts, or an application"),
+    "publish": (
+        "ssekit.cli.publish",
+        "publish an event, or each line of a program's output, on a channel",
+    ),
+    "listen": ("ssekit.cli.listen", "print the events of a URL, or of channels, as they arrive"),
+    "doctor": (
+        "ssekit.cli.doctor",
+        "examine a stream: find what delays it, cuts it, or is wrong in it",
+    ),
+    "config": ("ssekit.cli.config", "print a server configuration that is right for streams"),
 }
 OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug"}
 """Packages that a command may need and an installation may lack."""
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What goes wrong where standard output is a file.  A hub's own troubles are an SSEError each."""
+"""Errors of standard output, if it is a file.  A hub's errors are always an SSEError."""
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 CODES = """\
 exit codes:
-  0    done; also when whoever reads the output has closed it
-  1    failed, and standard error says why; of doctor: it has found something
+  0    done; also if the reader of a pipe closed it
+  1    failed, and standard error says why; for doctor: the stream's users would be hurt
   2    wrong usage
   130  ended by Ctrl-C
 """
@@ -45,7 +51,7 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, ``sys.argv`` by default, and return its exit code."""
     logging.basicConfig(format="ssekit: %(message)s", level=logging.WARNING)
-    # A shell may have closed them (<&-): then there is nothing to read, and nobody who reads.
+    # A shell may have closed them (<&-).
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in DISK:
             raise
         _write_no_more()
-        say(f"standard output cannot be written: {error.strerror}")
+        say(f"cannot write to standard output: {error.strerror}")
         return FAILED
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in OPTIONAL:
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_no_more() -> None:
-    """Python flushes standard output once more as it ends, and would complain again."""
+    """Keep Python from flushing standard output at exit, which would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -83,7 +89,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     if chosen.command not in COMMANDS:
-        parser.error(f"there is no command {printable(chosen.command)!r}; see ssekit --help")
+        parser.error(f"unknown command {printable(chosen.command)!r}; see ssekit --help")
     module, _ = COMMANDS[chosen.command]
     command = importlib.import_module(module)
     own = argparse.ArgumentParser(
@@ -103,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ssekit",
         usage="ssekit COMMAND ...",
         description="Server-Sent Events from plain, synchronous Python.",
-        epilog=f"commands:\n{table}\n\nssekit COMMAND --help says more of each.\n\n{CODES}",
+        epilog=f"commands:\n{table}\n\nssekit COMMAND --help explains each command.\n\n{CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ssekit {ssekit.__version__}")

@@ -1,6 +1,6 @@
-"""``ssekit publish``: events from the command line into the hub, each with its id printed.
+"""``ssekit publish``: publish events from the command line, and print the id of each.
 
-It writes to the broker directly, without a server in between.
+It writes to the broker directly, without a server.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ssekit.hub import Hub
 
 EPILOG = """\
-Without DATA each line of standard input becomes an event as soon as it has come; bytes that are
-not UTF-8 are shown as U+FFFD. With - as DATA all of standard input becomes one event. The ids of
-the events are printed, one a line.
+Without DATA, each line of standard input becomes an event as soon as it arrives; bytes that are not
+UTF-8 become U+FFFD. With - as DATA, all of standard input becomes one event. The id of each event
+is printed on a line.
 
 examples:
   ssekit publish news "hello, everybody"
@@ -28,30 +28,32 @@ examples:
   make 2>&1 | ssekit publish build --lines
   ssekit publish news - < article.txt
 
-If the hub cannot take a line, the lines after it are still tried, and the exit code is 1 at the
-end: the command that writes them is not stopped.
+If a line cannot be published, the command that writes the lines is not stopped: the next lines are
+still tried, and the exit code is 1 at the end.
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Publish an event, or a line at a time, on a channel of the hub."
+    parser.description = (
+        "Publish an event, or each line of a program's output, on a channel of the hub."
+    )
     parser.epilog = EPILOG
     parser.add_argument("channel", metavar="CHANNEL")
     parser.add_argument("data", metavar="DATA", nargs="?", help="the event's data, or -")
     parser.add_argument(
-        "--lines", action="store_true", help="publish the lines of standard input as they come"
+        "--lines", action="store_true", help="publish each line of standard input as it arrives"
     )
-    parser.add_argument("--json", action="store_true", help="the data is JSON; refuse other data")
+    parser.add_argument("--json", action="store_true", help="the data has to be JSON")
     parser.add_argument("--event", metavar="NAME", help="the event's type, for instance headline")
     parser.add_argument(
-        "--retry", type=int, metavar="MS", help="how long clients wait before they come back"
+        "--retry", type=int, metavar="MS", help="how long clients wait before they reconnect"
     )
     hub_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.lines and arguments.data is not None:
-        raise Usage("DATA and --lines exclude each other")
+        raise Usage("use either DATA or --lines")
     with hub_of(arguments) as hub:
         if arguments.data is None:
             return _publish_lines(hub, arguments)
@@ -76,25 +78,25 @@ def _json(text: str | bytes) -> Any:
 
 def _publish_lines(hub: Hub, arguments: argparse.Namespace) -> int:
     if sys.stdin.isatty():
-        say("each line is published as you end it; Ctrl-D ends")
-    lost = 0
-    away = False
+        say("each line that you type is published; end with Ctrl-D")
+    failed = 0
+    unavailable = False
     for line in _lines():
         try:
             _publish(hub, arguments, line)
         except (BrokerUnavailable, InvalidEvent) as error:
-            if not (away and isinstance(error, BrokerUnavailable)):  # once for an outage
+            if not (unavailable and isinstance(error, BrokerUnavailable)):  # once per outage
                 say(str(error))
-            away = isinstance(error, BrokerUnavailable)
-            lost += 1
+            unavailable = isinstance(error, BrokerUnavailable)
+            failed += 1
         else:
-            away = False
-    if lost:
-        say(f"{lost} {'line was' if lost == 1 else 'lines were'} not published")
-    return 1 if lost else 0
+            unavailable = False
+    if failed:
+        say(f"{failed} {'line was' if failed == 1 else 'lines were'} not published")
+    return 1 if failed else 0
 
 
 def _lines() -> Iterator[str]:
-    # readline: iterating over a file may wait for more than the line that has come.
+    # readline: iterating over a file may wait for more than the line that has arrived.
     while line := sys.stdin.buffer.readline():
         yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""The demo application, which ``wsgi.py`` serves.  It is no part of the library."""
+"""The demo application, which ``wsgi.py`` serves.  It is not part of the library."""

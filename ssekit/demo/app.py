@@ -1,14 +1,15 @@
-"""The demo application: a page with live streams, the seeds' streams, a hub and a way to publish.
+"""The demo application: a page with live streams, a hub, and a way to publish to it.
 
 `wsgi.py` makes one with `create` and gives it to a WSGI server.  It routes with werkzeug, and hands
 a stream's own iterable to the server untouched, so that what works for a stream alone works here.
-What may be posted is `ssekit.demo.posting`'s to say; how a stream is run is `ssekit.stream`'s.
+What may be posted is decided in `ssekit.demo.publishing` and `ssekit.demo.room`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -20,74 +21,55 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import redirect
 
-from ssekit.demo.census import Census
-from ssekit.demo.posting import Publishing, Room
+from ssekit.demo.files import Files
+from ssekit.demo.open_streams import OpenStreams
+from ssekit.demo.publishing import Publishing
+from ssekit.demo.room import Room
 from ssekit.hub import Hub
+from ssekit.hub.counters_file import counters_file
 from ssekit.probe import Probe
 from ssekit.script import Folder
-from ssekit.stream import Stream, admission
+from ssekit.stream import Stream
 from ssekit.stream.timer import every
+from ssekit.trusted_hosts import TrustedHosts
 from ssekit.wire import Event
 
-MOST_CHANNELS = 16
-LONGEST_CHANNEL = 128
-RETRY = 2000
-"""Milliseconds after which a viewer comes back, where nothing else was said."""
+MAX_CHANNELS = 16
+MAX_CHANNEL_LENGTH = 128
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-_PAGE = Path(__file__).parent / "page"
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-# The page loads nothing but its own files and talks to nobody but its own server.
-_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
-_PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": _POLICY,
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def create(
     url: str = "memory:",
     *,
     origins: str | Iterable[str] = (),
+    hosts: Iterable[str] = (),
     token: str | None = None,
     scripts: str | os.PathLike[str] | None = None,
     room: str = "off",
+    secret: bytes = b"",
     history: int = 1000,
 ) -> Application:
     """Return the demo application.
 
     ``url`` and ``history`` are those of its `Hub`.  ``origins`` are those of `Stream`, for every
-    stream here.  ``token`` is what a request has to bear to publish; nobody may while it is None
-    or empty.  ``scripts`` is the folder of ``/scripts/``.  ``room`` says who may send messages
-    from the page: "off" nobody, "local" a browser on the server's own machine, "open" everybody.
+    stream here.  ``hosts`` are the host names it answers to, besides localhost: see `TrustedHosts`.
+    ``token`` is what a request has to bear to publish; while it is None or empty, nobody can.
+    ``scripts`` is the folder of ``/scripts/``.  ``room`` and ``secret`` are those of `Room`.
 
-    Raises ValueError for a wrong origin or mode and NotADirectoryError for a missing folder.
+    Raises ValueError for a wrong origin, host or mode, and NotADirectoryError for a missing folder.
     """
-    return Application(Hub(url, history=history), origins, token, scripts, room)
-
-
-def origins_of(setting: str) -> str | tuple[str, ...]:
-    """Return the origins that ``SSEKIT_ORIGINS`` names: ``*``, or some with spaces between."""
-    names = setting.replace(",", " ").split()
-    return "*" if names == ["*"] else tuple(names)
+    hub = Hub(url, history=history)
+    return Application(
+        hub,
+        Room(hub, room, secret),
+        OpenStreams(counters_file(url)),
+        origins=origins,
+        hosts=hosts,
+        token=token,
+        scripts=scripts,
+    )
 
 
 class Application:
@@ -96,31 +78,33 @@ class Application:
     def __init__(
         self,
         hub: Hub,
+        room: Room,
+        streams: OpenStreams,
+        *,
         origins: str | Iterable[str],
+        hosts: Iterable[str],
         token: str | None,
         scripts: str | os.PathLike[str] | None,
-        room: str,
     ) -> None:
         self.hub = hub
+        self._room = room
+        self._trusted = TrustedHosts(self._answer, hosts)
         allowed = origins if origins == "*" else tuple(origins)
-        self._stream = partial(Stream, retry=RETRY, origins=allowed)
+        self._stream = partial(Stream, origins=allowed)
         self._probe = Probe(origins=allowed)
         self._hello = self._stream(hello, headers=[("Vary", "Accept")])
         self._scripts = Path(scripts) if scripts is not None else None
         self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
         self._publishing = Publishing(hub, token)
-        self._room = Room(hub, room)
-        self._census = Census(admission.open_streams)
-        self._files = {
-            path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES
-        }
+        self._streams = streams
+        self._files = Files()
         self._routes = Map(
             [
-                Rule("/", endpoint=partial(self._file, name="index.html"), methods=["GET"]),
-                # Each by its name: another method at another address is then a 405 of its own.
+                Rule("/", endpoint=self._answer_page, methods=["GET"]),
+                # Each by its name, so that another method is a 405 there and a 404 elsewhere.
                 *(
-                    Rule(f"/{name}", endpoint=partial(self._file, name=name), methods=["GET"])
-                    for name in self._files
+                    Rule(f"/{name}", endpoint=partial(self._files.part, name=name), methods=["GET"])
+                    for name in self._files.names
                 ),
                 Rule("/status", endpoint=self._status, methods=["GET"]),
                 Rule("/clock", endpoint=self._answer_clock),
@@ -139,30 +123,32 @@ class Application:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
+        return self._trusted(environ, start_response)
+
+    def _answer(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         request = Request(environ)
         answer: WSGI
-        if not environ.get("PATH_INFO"):
-            # Mounted, and asked for without the slash that the page's relative addresses need.
-            return redirect(f"{request.script_root}/", 308)(environ, start_response)
         try:
-            if environ.get("wsgi.multiprocess"):
-                self._census.join()
-            endpoint, values = self._routes.bind_to_environ(environ).match()
-            answer = endpoint(request, **values)
+            self._streams.join()
+            _check_mount(environ.get("SCRIPT_NAME", ""))
+            if environ.get("PATH_INFO"):
+                endpoint, values = self._routes.bind_to_environ(environ).match()
+                answer = endpoint(request, **values)
+            else:
+                # Mounted, and asked for without the slash that the page's relative addresses need.
+                answer = redirect(f"{request.script_root}/", 308)
         except HTTPException as error:
             answer = _problem(error)
         return answer(environ, start_response)
 
-    def _file(self, request: Request, name: str) -> WSGI:
-        """The page and its parts.  A browser asks each time whether it has the newest."""
-        answer = Response(self._files[name], content_type=_TYPES[Path(name).suffix])
-        answer.headers.update(_PAGE_HEADERS)
-        answer.add_etag()
-        return answer.make_conditional(request.environ)
+    def _answer_page(self, request: Request) -> WSGI:
+        return self._files.page(request, self._room.token(request.args.get("key", "")))
 
     def _status(self, request: Request) -> WSGI:
-        """What the page shows about the server, asked with a plain request every two seconds."""
-        streams, workers = self._census.take(alone=not request.environ.get("wsgi.multiprocess"))
+        """Answer what the page shows about the server, and asks for every two seconds."""
+        streams, workers = self._streams.count()
         scripts = self._scripts.glob("[!._]*.py") if self._scripts is not None else []
         return _json(
             {
@@ -185,7 +171,8 @@ class Application:
         return self._stream(partial(clock, interval))
 
     def _answer_hello(self, request: Request) -> WSGI:
-        # As the seed does: who asks for an event stream by name gets it, anybody else "ok".
+        # As in Workerman's program: a client that names text/event-stream gets the stream, every
+        # other one "ok".
         if dict(request.accept_mimetypes).get("text/event-stream") or request.method == "OPTIONS":
             return self._hello
         return Response("ok", content_type="text/plain; charset=utf-8", headers={"Vary": "Accept"})
@@ -203,11 +190,11 @@ class Application:
         channels = list(dict.fromkeys(request.args.getlist("channel")))
         if not channels:
             raise BadRequest("Name a channel: /events?channel=NAME.")
-        if len(channels) > MOST_CHANNELS:
-            raise BadRequest(f"These are {len(channels)} channels; the limit is {MOST_CHANNELS}.")
+        if len(channels) > MAX_CHANNELS:
+            raise BadRequest(f"{len(channels)} channels are too many; the limit is {MAX_CHANNELS}.")
         for channel in channels:
-            if len(channel) > LONGEST_CHANNEL:
-                raise BadRequest(f"A channel has at most {LONGEST_CHANNEL} characters.")
+            if len(channel) > MAX_CHANNEL_LENGTH:
+                raise BadRequest(f"A channel has at most {MAX_CHANNEL_LENGTH} characters.")
         try:
             return self.hub.stream(*channels, **self._stream.keywords)
         except ValueError as error:
@@ -240,13 +227,22 @@ def hello() -> Iterator[Event]:
         yield Event("hello", event="message", id="1")
 
 
+def _check_mount(script_name: str) -> None:
+    """Refuse a SCRIPT_NAME that would make of our relative redirects one to another site.
+
+    A server may take it from a request's header, and browsers read //host and /\\host as a host.
+    """
+    if script_name and not re.fullmatch(r"(?:/[^/\\\x00-\x20\x7f]+)+", script_name):
+        raise BadRequest("SCRIPT_NAME must be a path such as /demo.")
+
+
 def _json(value: object, status: int = 200) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(json.dumps(value), status, headers, content_type="application/json")
 
 
 def _problem(error: HTTPException) -> WSGI:
-    """Answer an error as JSON, with the headers and the status that the error brings."""
+    """Answer an error as JSON, with the error's status and headers."""
     if error.response is not None or (error.code or 500) < 400:
         return error
     answer = _json({"error": error.description}, error.code or 500)

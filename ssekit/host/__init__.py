@@ -5,21 +5,22 @@ A stream and a source ask this package, and never look at gevent, threads or sig
 """
 
 from ssekit.host.client import (
+    DISCONNECTED,
     ENDING,
     EXPIRED,
-    LEFT,
     Client,
     Ended,
     become,
     current,
     failed,
 )
-from ssekit.host.which import begin, client_of, under_gevent
+from ssekit.host.patched import begin, under_gevent
+from ssekit.host.which import client_of
 
 __all__ = [
+    "DISCONNECTED",
     "ENDING",
     "EXPIRED",
-    "LEFT",
     "Client",
     "Ended",
     "become",

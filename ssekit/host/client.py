@@ -1,4 +1,4 @@
-"""What the process around a stream can do: has the client left, is the process ending, wait.
+"""What the process around a stream can do: see a client disconnect, wait, and end.
 
 A stream and a source ask this package, and never look at gevent, threads or signals themselves.
 One `Client` stands for one client of one stream; which kind it is depends on what is in ``environ``
@@ -19,13 +19,13 @@ import time
 from _thread import RLock  # which gevent leaves as it is
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.connection import Connection
 
 T = TypeVar("T")
 
-LEFT = "client left"
+DISCONNECTED = "client disconnected"
 ENDING = "process ending"
 EXPIRED = "lifetime over"
 
@@ -37,7 +37,7 @@ class Ended(BaseException):
     """Thrown into a source that must end, so that its ``finally`` blocks run.
 
     Not an `Exception`, like ``GeneratorExit``: ``except Exception`` in a source must not keep it
-    alive.  ``reason`` is one of `LEFT`, `ENDING` and `EXPIRED`.
+    alive.  ``reason`` is one of `DISCONNECTED`, `ENDING` and `EXPIRED`.
     """
 
     def __init__(self, reason: str) -> None:
@@ -71,6 +71,8 @@ class Client:
         """Bytes of the body that the stream gave to the server."""
         self.wrote_at = time.monotonic()
         self.connection: Connection | None = None
+        self.run: Any = None
+        """What `ssekit.script` sends through, where a script streams to this client."""
         self._flag: threading.Event | None = None
 
     def attach(self, connection: Connection | None) -> None:
@@ -165,11 +167,23 @@ _making = RLock()
 _current: ContextVar[Client | None] = ContextVar("ssekit_client", default=None)
 
 
+class _Process:
+    client: Client | None = None
+
+
+_process = _Process()
+
+
 def current() -> Client:
-    """Return the client that the running code streams to, or one that stands for nobody."""
-    return _current.get() or Client()
+    """Return the client that the running code streams to; a client of nothing if there is none."""
+    return _current.get() or _process.client or Client()
 
 
-def become(client: Client) -> None:
-    """Make ``client`` the current one for the rest of this context."""
+def become(client: Client, *, everywhere: bool = False) -> None:
+    """Make ``client`` the current one for the rest of this context.
+
+    ``everywhere``: and wherever no other one is, in all threads, because it has the process.
+    """
     _current.set(client)
+    if everywhere:
+        _process.client = client

@@ -1,8 +1,12 @@
-"""Sees who has left, without reading from anybody: one edge-triggered epoll set for all clients.
+"""Sees which clients have disconnected, without reading: one edge-triggered epoll set for all.
 
-``EPOLLRDHUP`` shows a leave within milliseconds even while the stream is idle, and, unlike a peek
+``EPOLLRDHUP`` shows it within milliseconds even while the stream is idle, and, unlike a peek
 at the next byte, also behind bytes that a client has pipelined.  Where there is no epoll (it is
-Linux's) a client that left is noticed at the next write.
+Linux's) a client that disconnected is noticed at the next write.
+
+A client that only shuts down its sending side counts as disconnected too, as in nginx and in Go's
+net/http: nothing but a failed write could tell it from one that has gone, and browsers, proxies and
+curl never do it.
 """
 
 from __future__ import annotations
@@ -25,25 +29,25 @@ def _epoll() -> select.epoll | None:
 
 
 class Peer(Protocol):
-    """Whoever wants to know."""
+    """The other end of a connection."""
 
-    def left(self) -> None:
-        """Called when the peer has gone; perhaps more than once."""
+    def disconnected(self) -> None:
+        """Called when it has disconnected; perhaps more than once."""
 
 
 class Disconnects:
-    """A set of descriptors, each with whom to tell when its peer has left."""
+    """The descriptors that are watched, each with its peer."""
 
     def __init__(self) -> None:
         self._epoll = _epoll()
         self._peers: dict[int, Peer] = {}
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable when somebody leaves; -1 if there is none."""
+        """Return the descriptor that becomes readable when a peer disconnects; -1 for none."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def watch(self, descriptor: int, peer: Peer) -> None:
-        """Call ``peer.left()`` when the other end of ``descriptor`` has gone."""
+        """Call ``peer.disconnected()`` when the other end of ``descriptor`` disconnects."""
         if self._epoll is None or descriptor < 0:
             return
         self._peers[descriptor] = peer
@@ -57,10 +61,10 @@ class Disconnects:
                 self._epoll.unregister(descriptor)
 
     def collect(self) -> None:
-        """Tell about those who have left since the last time.  Never blocks."""
+        """Call the peers that have disconnected since the last time.  Never blocks."""
         if self._epoll is None:
             return
         for descriptor, _ in self._epoll.poll(0, max(len(self._peers), 1)):
             peer = self._peers.get(descriptor)
             if peer is not None:
-                peer.left()
+                peer.disconnected()

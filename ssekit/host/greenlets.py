@@ -3,8 +3,8 @@
 The source runs in the server's own greenlet, so a stream costs no second one.  One timer and one
 watcher per process serve all clients from the event loop:
 
-* who has left is seen at once, and `Ended` is thrown into the greenlet where the source sleeps or
-  waits; never while the server is writing, as half an event would go out,
+* that a client has disconnected is seen at once, and `Ended` is thrown into the greenlet where the
+  source sleeps or waits; never while the server is writing, as half an event would go out,
 * a heartbeat is one small write beside the server, between two blocks, while the source sleeps,
 * a process that was told to end ends every source the same way.
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import os
 import socket
 import time
@@ -29,12 +28,15 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent.queue import Channel, Empty
 
-from ssekit.host.client import LEFT, Client, Ended
+from ssekit.host.chunks import chunk
+from ssekit.host.client import DISCONNECTED, Client, Ended
+from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
-from ssekit.host.wsgi_servers import Connection, plain
+from ssekit.host.greenlet_clients import clients_of_process
+from ssekit.host.logs import Logger
 from ssekit.wire import HEARTBEAT
 
-log = logging.getLogger("ssekit.host")
+log = Logger("ssekit.host")
 
 LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""
@@ -47,6 +49,7 @@ class GreenletClient(Client):
         super().__init__(heartbeat)
         self.descriptor = -1
         self._loop = loop_of_process()
+        self._clients = clients_of_process()
         self._greenlet: Any = None
         self._inside = False
         self._idle = False
@@ -60,16 +63,15 @@ class GreenletClient(Client):
         self._beside = (
             connection is not None and plain(connection.socket) and connection.direct(self.given)
         )
-        self._loop.add(self)
+        self._clients.add(self)
 
     def detach(self) -> None:
-        self._loop.remove(self)
+        self._clients.remove(self)
         self._greenlet = None  # It has us: or both stay until the collector comes.
         super().detach()
 
     def enter(self) -> None:
-        loop = gevent.get_hub().loop
-        if time.time() - loop.now() > LONGEST_TURN:
+        if self._loop.turn() > LONGEST_TURN:
             # A source that never waits, with a client that reads as fast, would be all that runs.
             gevent.sleep(0)
         self.check()
@@ -137,16 +139,16 @@ class GreenletClient(Client):
             if greenlet in self._waiters:
                 greenlet.switch()
 
-    def left(self) -> None:
-        """The client has gone."""
-        self.end(LEFT)
+    def disconnected(self) -> None:
+        """The client has disconnected."""
+        self.end(DISCONNECTED)
 
     def end(self, reason: str) -> None:
         """Ask the source to end; from the event loop only."""
         if self.ended is not None:
             return
         self.ended = reason
-        self._loop.asked(self)
+        self._clients.was_ended(self)
         if self.connection is not None:
             self.connection.close_after()
         self._throw()
@@ -178,16 +180,16 @@ class GreenletClient(Client):
             return
         if not connection.direct(self.given):
             return
-        chunk = b"%X\r\n%b\r\n" % (len(HEARTBEAT), HEARTBEAT) if connection.chunked else HEARTBEAT
+        beat = chunk(HEARTBEAT, connection.chunked)
         try:
-            sent = os.write(connection.socket.fileno(), chunk)
+            sent = os.write(connection.socket.fileno(), beat)
         except BlockingIOError:
-            sent = len(chunk)  # A full buffer: the client has more than a heartbeat to read.
+            sent = len(beat)  # A full buffer: the client has more than a heartbeat to read.
         except OSError:
-            self.end(LEFT)
+            self.end(DISCONNECTED)
             return
         self.wrote_at = time.monotonic()
-        if sent < len(chunk):
+        if sent < len(beat):
             # The rest would have to come before the next block, which is the server's to send.
             _shut_down(connection.socket)
 
@@ -228,7 +230,7 @@ class _Pump:
     def stop(self) -> None:
         self._wanted = False
         if not self._greenlet.dead:
-            self._greenlet.kill(Ended(LEFT), block=False)
+            self._greenlet.kill(Ended(DISCONNECTED), block=False)
 
 
 def _shut_down(connected: Any) -> None:

@@ -1,10 +1,11 @@
 """A client that has the whole process to itself: a CGI script (RFC 3875), or a terminal.
 
-Bytes go to standard output, unbuffered.  Nobody else runs here, so signals do what the event loop
+Bytes go to standard output, unbuffered.  Nothing else runs here, so signals do what the event loop
 does elsewhere: an interval timer (SIGALRM) writes heartbeats while the source blocks, sees that the
 reader has closed the pipe, and bounds the life of the stream; SIGTERM ends it.  Python runs signal
 handlers between two instructions of the main thread, so `Ended` is raised where the source is, and
-not while a block is being written.
+not while a block is being written.  A write waits for as long as its reader does not read; only a
+process that has to end gives that up.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import math
 import os
 import select
 import signal
-import threading
 import time
+from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from ssekit.host.client import ENDING, EXPIRED, LEFT, Client, Ended
-from ssekit.host.wsgi_servers import Connection
+from ssekit.host.client import DISCONNECTED, ENDING, EXPIRED, Client, Ended
+from ssekit.host.connection import Connection
 from ssekit.wire import HEARTBEAT
 
 PATIENCE = 2.0
 """Seconds after which a source that goes on after `Ended` gets it again."""
+UNREAD = 1.0
+"""Seconds that a process which has to end waits for a reader that does not read."""
+_AT_ONCE = 4096
+"""Bytes that a pipe takes without blocking once it can be written (pipe(7), PIPE_BUF)."""
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 """Not POLLRDHUP: under Apache's mod_cgid the output is a socket that Apache has half closed,
 because the request has no more body, and it still reads every byte."""
@@ -34,7 +39,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(Ended, SystemExit):
-    """`Ended` for code that nobody catches it for: the interpreter exits without a traceback."""
+    """`Ended` for code in which nothing catches it: the interpreter exits without a traceback."""
 
     def __init__(self, reason: str, code: int = 0) -> None:
         super().__init__(reason)
@@ -44,8 +49,9 @@ class Interrupted(Ended, SystemExit):
 class ProcessClient(Client):
     """The reader of this process's standard output.
 
-    ``max_seconds`` bounds the life of the stream.  ``exits`` is for a script that nobody runs but
-    the interpreter: `Ended` is then an exit of the process, also for Ctrl-C.
+    ``max_seconds`` bounds the life of the stream.  ``descriptor`` is where the answer goes, which
+    may be blocking or not.  ``exits`` is for a script that the interpreter runs by itself: `Ended`
+    is then an exit of the process, also for Ctrl-C.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class ProcessClient(Client):
         self._inside = False
         self._asked_at = 0.0
         self._sent = 0
+        self._cut = False  # a block has left in part: nothing may follow it
+        self._writing = allocate_lock()
         self._serves = False  # whether the signals are ours
         self._tick = 0.0
 
@@ -78,9 +86,6 @@ class ProcessClient(Client):
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
         """Let signals serve this client until the block ends; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         handlers: dict[int, Handler] = {
             signal.SIGTERM: self._on_term,
             signal.SIGALRM: self._on_alarm,
@@ -89,7 +94,11 @@ class ProcessClient(Client):
             handlers[signal.SIGHUP] = self._on_term
         if self._exits:
             handlers[signal.SIGINT] = self._on_interrupt
-        before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        try:
+            before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        except ValueError:  # This is another thread.
+            yield
+            return
         self._serves = True
         try:
             yield
@@ -116,18 +125,46 @@ class ProcessClient(Client):
         self._write(head)
 
     def send(self, block: bytes) -> None:
-        """Write a block of the body; it has left the process on return."""
+        """Write a block of the body; it has left the process on return.
+
+        Raises `Ended` if the process has to end while the reader does not read.
+        """
         self._write(block)
         self._sent += len(block)
+        self.wrote_at = time.monotonic()  # It may have waited for its reader for long.
+
+    def send_last(self, block: bytes) -> None:
+        """Write the last block, unless the reader does not take it soon."""
+        if self._state(UNREAD) & select.POLLOUT:
+            self._write(block)
 
     def _write(self, data: bytes) -> None:
+        with self._writing:  # A script may send from several threads.
+            self._write_whole(data)
+
+    def _write_whole(self, data: bytes) -> None:
         rest = memoryview(data)
+        if self._cut or self.ended == DISCONNECTED:
+            return
         try:
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+                while not self._state(UNREAD / 4):
+                    if self.ended is not None and time.monotonic() - self._asked_at > UNREAD:
+                        self.check()
+                with contextlib.suppress(BlockingIOError):  # The reader's end was set so, and full.
+                    rest = rest[os.write(self._descriptor, rest[:_AT_ONCE]) :]
         except OSError:
-            # EPIPE, ECONNRESET, EIO of a terminal that is gone: nobody reads any more.
-            self.ended = self.ended or LEFT
+            # EPIPE, ECONNRESET, EIO of a terminal that is gone: there is no reader any more.
+            self.ended = self.ended or DISCONNECTED
+        except Ended:
+            self._cut = True
+            raise
+
+    def _state(self, seconds: float) -> int:
+        """Wait until the output can be written or has no reader any more; 0 if neither."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return dict(poll.poll(seconds * 1000)).get(self._descriptor, 0)
 
     def end(self, reason: str) -> None:
         """Raise `Ended` if the source is running, and else when it runs next."""
@@ -138,7 +175,7 @@ class ProcessClient(Client):
             return  # Its ``finally`` blocks are running.
         else:
             self._asked_at = now
-            self.check()  # Wherever it is, also in a write that waits for the reader.
+            self.check()  # Wherever it is.
         self._asked_at = now
         if self._inside:
             self.check()
@@ -155,16 +192,23 @@ class ProcessClient(Client):
         return self.beat_due() <= self._tick / 2
 
     def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT | _GONE & ~select.POLLNVAL)
-        state = dict(poll.poll(0)).get(self._descriptor, 0)
+        state = self._state(0)
         if state & _GONE:
-            self.end(LEFT)
+            self.end(DISCONNECTED)
         elif time.monotonic() >= self._expires:
             self.end(EXPIRED)
         elif self.ended is not None:
             self.end(self.ended)
         elif self._inside and self._sent == self.given and self._beats_now():
             if state & select.POLLOUT:
-                self._write(HEARTBEAT)
+                self._beat()
             self.wrote_at = time.monotonic()
+
+    def _beat(self) -> None:
+        if self._writing.acquire(blocking=False):  # else a thread is in the middle of a block
+            self.leave()  # A signal must not cut the line.
+            try:
+                self._write_whole(HEARTBEAT)
+            finally:
+                self._writing.release()
+                self.enter()

@@ -12,6 +12,19 @@ import _socket
 import contextlib
 import socket
 import struct
+import sys
+
+STALL = 10.0
+"""Seconds for which a connection may stall, however short its heartbeat is.
+
+Packets that were lost are sent again after a second or more, and a change from one wireless network
+to another takes several.
+"""
+
+
+def patience(heartbeat: float) -> float:
+    """Return the seconds without an acknowledgement after which a host counts as vanished."""
+    return max(heartbeat, STALL)
 
 
 class Tcp:
@@ -39,6 +52,8 @@ class Tcp:
 
     def silent_for(self) -> float:
         """Seconds since the last acknowledgement, or 0 if none is due."""
+        if sys.platform != "linux":  # Elsewhere there is no TCP_INFO, or it has other fields.
+            return 0.0
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
         except OSError:

@@ -13,9 +13,9 @@ import select
 import threading
 import time
 
-from ssekit.host.client import ENDING, LEFT, Client
+from ssekit.host.client import DISCONNECTED, ENDING, Client
+from ssekit.host.connection import Connection
 from ssekit.host.disconnects import Disconnects
-from ssekit.host.wsgi_servers import Connection
 from ssekit.wire import HEARTBEAT
 
 TICK = 0.05
@@ -37,9 +37,9 @@ class ThreadClient(Client):
             _watcher().remove(self)
         super().detach()
 
-    def left(self) -> None:
-        """The client has gone."""
-        self.end(LEFT)
+    def disconnected(self) -> None:
+        """The client has disconnected."""
+        self.end(DISCONNECTED)
 
     def end(self, reason: str) -> None:
         """Have the source end at its next wait or yield."""
@@ -77,7 +77,7 @@ class ThreadClient(Client):
             try:
                 connection.write(HEARTBEAT)
             except OSError:
-                self.end(LEFT)
+                self.end(DISCONNECTED)
             self.wrote(HEARTBEAT)
 
 

@@ -1,13 +1,13 @@
-"""How one thread of control wakes another, whatever they are: threads, greenlets, or one of each.
+"""How one thread or greenlet wakes another, in any combination.
 
 The brokers use this; it knows no log.  Two things of the standard library are not enough once
 gevent has patched them: a patched lock or condition that is shared by a greenlet and a native
-thread can miss its wake-up, and a patched socket belongs to the thread that made it.  So a bell is
-a pipe, which any thread may write to, and waiting is `select.poll`, looked up when it is called:
+thread can miss its wake-up, and a patched socket belongs to the thread that made it.  So a wake-up
+is a pipe, which any thread may write to, and waiting is `select.poll`, looked up when it is called:
 natively it blocks the thread, patched it parks the greenlet.
 
-The lock is the interpreter's own, which gevent leaves alone.  It may therefore be held only for
-moments in which nothing waits: a greenlet that waited while it holds it would block the thread.
+`NativeLock` is the interpreter's own lock, which gevent leaves alone.  Hold it only while nothing
+waits: a greenlet that waited while holding it would block the whole thread.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ from __future__ import annotations
 import math
 import os
 import select
-import weakref
 from _thread import RLock as NativeLock
-from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
-__all__ = ["Bell", "Bells", "NativeLock", "around_fork", "on_fork"]
+__all__ = ["NativeLock", "Wakeup", "Wakeups"]
 
 _LONGEST = 3600.0  # a poll's milliseconds are a C int
 
 
-class Bell:
-    """Something to ring from anywhere, and for one waiter at a time to hear."""
+class Wakeup:
+    """Notified from anywhere, and waited for by one waiter at a time."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -36,37 +33,40 @@ class Bell:
         os.set_blocking(self._writer, False)
 
     def fileno(self) -> int:
+        """Return the descriptor that is readable once `notify` has been called."""
         return self._reader
 
-    def ring(self) -> None:
-        with suppress(BlockingIOError):  # the pipe is full: it has been rung and not yet heard
+    def notify(self) -> None:
+        """End the wait in progress, or else the next one; from any thread."""
+        with suppress(BlockingIOError):  # The pipe is full of notifications nobody has seen yet.
             os.write(self._writer, b"\0")
 
-    def silence(self) -> None:
-        """Take what has been rung so far."""
+    def clear(self) -> None:
+        """Forget the notifications so far."""
         try:
             while len(os.read(self._reader, 4096)) == 4096:
                 pass
         except BlockingIOError:
-            pass  # nothing more
+            pass  # There are no more.
 
     def wait(self, timeout: float, *others: int) -> list[int]:
-        """Wait until it rings, or one of the other descriptors can be read.
+        """Wait until it is notified, or one of the other descriptors can be read.
 
-        Returns the descriptors that woke it, none after ``timeout`` seconds.
+        Returns the descriptors that ended the wait, none after ``timeout`` seconds.
         """
         poll = select.poll()
         for descriptor in (self.fileno(), *others):
             poll.register(descriptor, select.POLLIN)
         ready = poll.poll(math.ceil(min(max(timeout, 0.0), _LONGEST) * 1000))
-        self.silence()
+        self.clear()
         return [descriptor for descriptor, _ in ready]
 
     def usable(self) -> bool:
-        """Whether it can serve for another wait."""
+        """Tell whether it can serve another wait."""
         return True
 
     def close(self) -> None:
+        """Release what it holds."""
         os.close(self._reader)
         os.close(self._writer)
 
@@ -75,101 +75,60 @@ class Bell:
         self.close()
 
 
-class Bells:
-    """The bells of those who wait; kept for the next wait, so that waiting opens nothing."""
+class Wakeups:
+    """The wake-ups of all waiters; kept for the next wait, so that waiting opens nothing."""
 
-    def __init__(self, make: Callable[[], Bell] = Bell) -> None:
+    def __init__(self, make: Callable[[], Wakeup] = Wakeup) -> None:
         self._make = make
         self._lock = NativeLock()
-        self._waiting: set[Bell] = set()
-        self._idle: list[Bell] = []
+        self._waiting: set[Wakeup] = set()
+        self._idle: list[Wakeup] = []
         self._closed = False
 
     @contextmanager
-    def waiting(self) -> Iterator[Bell]:
-        """A bell that `ring` rings.  Take it first and look then, so that nothing is missed."""
-        with self._lock:
-            bell = self._idle.pop() if self._idle else None
-        if bell is None:
-            bell = self._make()
-        with self._lock:
-            self._waiting.add(bell)
-        try:
-            bell.silence()
-            yield bell
-        finally:
-            usable = bell.usable()
-            with self._lock:
-                if bell in self._waiting:  # else this is a fork's child that has let go of it
-                    self._waiting.remove(bell)
-                    if usable and not self._closed:
-                        self._idle.append(bell)
-                    else:
-                        bell.close()
+    def waiting(self) -> Iterator[Wakeup]:
+        """Lend a wake-up that `notify` reaches.
 
-    def ring(self) -> None:
+        Take it first and check your condition then, so that no notification is missed.
+        """
         with self._lock:
-            for bell in self._waiting:
-                bell.ring()
+            wakeup = self._idle.pop() if self._idle else None
+        if wakeup is None:
+            wakeup = self._make()
+        with self._lock:
+            self._waiting.add(wakeup)
+        try:
+            wakeup.clear()
+            yield wakeup
+        finally:
+            usable = wakeup.usable()
+            with self._lock:
+                if wakeup in self._waiting:  # Else this is a forked child, which abandoned it.
+                    self._waiting.remove(wakeup)
+                    if usable and not self._closed:
+                        self._idle.append(wakeup)
+                    else:
+                        wakeup.close()
+
+    def notify(self) -> None:
+        """Wake every waiter; from any thread."""
+        with self._lock:
+            for wakeup in self._waiting:
+                wakeup.notify()
 
     def close(self) -> None:
-        """Ring for the last time; each bell goes when its waiter has let go of it."""
+        """Wake every waiter for the last time; each wake-up closes when its waiter returns it."""
         with self._lock:
             self._closed = True
-            self.ring()
-            for bell in self._idle:
-                bell.close()
+            self.notify()
+            for wakeup in self._idle:
+                wakeup.close()
             self._idle.clear()
 
     def abandon(self) -> None:
-        for bell in (*self._waiting, *self._idle):
-            bell.abandon()
+        """Close this process's copies after a fork."""
+        for wakeup in (*self._waiting, *self._idle):
+            wakeup.abandon()
         self._lock = NativeLock()
         self._waiting.clear()
         self._idle.clear()
-
-
-class Forks(Protocol):
-    def after_fork(self) -> None: ...
-
-
-class Holds(Protocol):
-    def before_fork(self) -> None: ...
-    def after_fork_in_parent(self) -> None: ...
-
-
-_forks: weakref.WeakSet[Forks] = weakref.WeakSet()
-_holding: weakref.WeakSet[Holds] = weakref.WeakSet()
-_held: dict[int, list[Holds]] = {}  # by the thread that forks
-
-
-def on_fork(it: Forks) -> None:
-    """Have ``it.after_fork()`` called in every child process, before anything else runs there."""
-    _forks.add(it)
-
-
-def around_fork(it: Holds) -> None:
-    """Have ``it`` told before each fork as well, and in the parent after it."""
-    _holding.add(it)
-
-
-def _before_fork() -> None:
-    held = _held[get_ident()] = list(_holding)
-    for it in held:
-        it.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for it in _held.pop(get_ident()):
-        it.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    _held.clear()
-    for it in list(_forks):
-        it.after_fork()
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
-)

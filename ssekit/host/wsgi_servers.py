@@ -4,109 +4,48 @@ PEP 3333 gives an application no way to write while its iterable is blocked, to 
 has left, or to learn that the process is ending.  Every server has the objects for it, two or three
 frames up the stack, in the function that calls the application and iterates its answer.  This
 module finds that function and knows, server by server, where it keeps what we need; nothing else in
-ssekit knows a server's internals.  Nothing is patched and no server is imported: one that is not in
-the table below is served by the plain rules of PEP 3333.
+ssekit knows a server's internals.  Nothing is patched and no server is imported.  A server that is
+not in the table below, or that has changed, is served by the plain rules of PEP 3333.
 """
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-_SHUT_RD = 0  # socket's, which a CGI process starts the sooner without
+from ssekit.host.connection import Connection, plain
+from ssekit.host.logs import Logger
+
+_log = Logger("ssekit.host")
+_SHUT_RD = 0  # socket's, without which a CGI process starts faster
 
 # Modules whose wrappers pass every block on as it is, so that our bytes are the client's bytes.
-_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response"}
+_TRANSPARENT = {"werkzeug.wsgi", "werkzeug.wrappers.response", "ssekit.django.response"}
 
 
-class Connection:
-    """The connection under one answer, seen through the server's own objects for it.
-
-    The base class is what every server has in common: a writing object that counts the bytes.
-    """
-
-    server: Any
-    """The server's object whose ``write`` sends a block of the body."""
-    answer: Any
-    """The iterable that the server iterates, once there is one."""
-    transparent = False
-    """Whether only wrappers that pass blocks on unchanged stand between the server and us."""
-    can_abandon = False
-    """Whether the server can be told that the answer is complete while the connection goes on."""
-    capacity: int | None = None
-    """How many requests the server answers at once, if it says."""
+class _Server(Connection):
+    """Is made from the local variables of the server's function, and raises where they differ."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    @property
-    def socket(self) -> Any:
-        """The client's socket, or None where the server hides it."""
-        return None
 
-    @property
-    def chunked(self) -> bool:
-        """Whether the server sends the body in chunks (RFC 9112, section 7.1)."""
-        return False
-
-    @property
-    def sent(self) -> int:
-        """How many bytes of the body the server was given."""
-        raise NotImplementedError
-
-    @property
-    def headers(self) -> Iterable[tuple[str, str]]:
-        """The headers of the answer, as the server sends them."""
-        raise NotImplementedError
-
-    def direct(self, given: int) -> bool:
-        """Tell whether a block may be written beside the iterable.
-
-        It may if nothing on the way changes or holds back bytes: the server was given just the
-        ``given`` bytes that the stream gave, and none of the headers announces a coding.
-        """
-        return self.transparent and self.sent == given and not self.encoded
-
-    @property
-    def encoded(self) -> bool:
-        """Whether a header announces a coding of the body."""
-        return any(name.lower() == "content-encoding" for name, _ in self.headers)
-
-    def write(self, block: bytes) -> None:
-        """Write a block as the server writes one; blocks as the server does."""
-        self.server.write(block)
-
-    def abandon(self) -> None:
-        """Make the server believe that the answer is complete, and close its own descriptor only.
-
-        Whoever has duplicated the descriptor then goes on with the answer's body, once the
-        iterable has ended.  Only where `can_abandon`.
-        """
-
-    def ending(self) -> bool:
-        """Tell whether the process was told to end."""
-        return False
-
-    def close_after(self) -> None:
-        """Make the server close the connection after this answer, instead of keeping it."""
-
-    def expect_nothing(self) -> None:
-        """Let a server that ends see the end of the connection at once when it looks for it."""
-
-
-class Gunicorn(Connection):
-    """gunicorn's sync, gthread and gevent workers: a Response, and the worker."""
-
-    can_abandon = True
+class Gunicorn(_Server):
+    """gunicorn's sync worker, and what its workers have in common: a Response, and the worker."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         self.server = local["resp"]
         self.answer = local.get("respiter")
         self.worker = local["self"]
-        self.capacity = getattr(self.worker, "worker_connections", None)
+
+    def check(self) -> None:
+        super().check()
+        if not callable(self.server.force_close):
+            raise TypeError("force_close is not callable")
 
     @property
     def socket(self) -> Any:
@@ -124,9 +63,8 @@ class Gunicorn(Connection):
     def headers(self) -> Iterable[tuple[str, str]]:
         return self.server.headers  # type: ignore[no-any-return]
 
-    def abandon(self) -> None:
-        # Response.close() sends a last chunk only where it believes in chunks, and a connection
-        # that must close is not read from any more.
+    def cut(self) -> None:
+        # Response.close() sends a last chunk only where it believes in chunks.
         self.server.chunked = False
         self.server.force_close()
 
@@ -143,24 +81,65 @@ class Gunicorn(Connection):
                 self.socket.shutdown(_SHUT_RD)
 
 
-class Waitress(Connection):
+class GunicornThreads(Gunicorn):
+    """gunicorn's gthread worker."""
+
+    @property
+    def capacity(self) -> int | None:
+        return int(self.worker.cfg.threads)
+
+
+class GunicornGreenlets(Gunicorn):
+    """gunicorn's gevent worker."""
+
+    can_abandon = True
+
+    @property
+    def capacity(self) -> int | None:
+        return int(self.worker.worker_connections)
+
+    def abandon(self) -> None:
+        # A connection that must close is not read from any more.
+        self.cut()
+
+
+class Waitress(_Server):
     """waitress: a WSGITask on a channel."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
         self.server = local["self"]
         self.answer = local.get("app_iter")
 
+    def check(self) -> None:
+        super().check()
+        _ = self.server.wrote_header, self.server.chunked_response, self.server.close_on_finish
+
     @property
     def socket(self) -> Any:
         return self.server.channel.socket
 
+    @property
+    def capacity(self) -> int | None:
+        return int(self.server.channel.adj.threads)
+
+    @property
+    def sent(self) -> int:
+        return -1  # It counts no bytes of a body in chunks.
+
     def direct(self, given: int) -> bool:
-        # It counts no bytes of a body in chunks; that nothing stands between has to be enough.
+        # That nothing stands between has to be enough.
         return self.transparent and bool(self.server.wrote_header) and not self.encoded
 
     @property
     def headers(self) -> Iterable[tuple[str, str]]:
         return self.server.response_headers  # type: ignore[no-any-return]
+
+    def close_after(self) -> None:
+        self.server.close_on_finish = True
+
+    def cut(self) -> None:
+        self.server.chunked_response = False
+        self.close_after()
 
     def write(self, block: bytes) -> None:
         try:
@@ -172,7 +151,7 @@ class Waitress(Connection):
             raise
 
 
-class Wsgiref(Connection):
+class Wsgiref(_Server):
     """wsgiref's handlers, from which Django's runserver derives its own."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
@@ -192,7 +171,7 @@ class Wsgiref(Connection):
         return self.server.headers.items()  # type: ignore[no-any-return]
 
 
-class Pywsgi(Connection):
+class Pywsgi(_Server):
     """gevent's own server, also under gunicorn's gevent_pywsgi worker."""
 
     def __init__(self, local: Mapping[str, Any]) -> None:
@@ -218,15 +197,12 @@ class Pywsgi(Connection):
     def close_after(self) -> None:
         self.server.close_connection = True
 
-
-def plain(connected: Any) -> bool:
-    """Tell whether bytes written to the descriptor reach the client as they are: not with TLS."""
-    if connected is None or connected.fileno() < 0:
-        return False
-    return not hasattr(connected, "getpeercert")
+    def cut(self) -> None:
+        self.server.response_use_chunked = False
+        self.close_after()
 
 
-class Uwsgi(Connection):
+class Uwsgi(_Server):
     """uWSGI: nothing but the descriptor, from the module that it puts into the interpreter.
 
     So it is seen who has left; heartbeats go out where a source yields, as blocks.
@@ -238,6 +214,10 @@ class Uwsgi(Connection):
     @property
     def socket(self) -> Any:
         return self._socket
+
+    def check(self) -> None:
+        if self._socket.fileno() < 0:
+            raise ValueError("there is no descriptor")
 
     def direct(self, given: int) -> bool:
         return False
@@ -256,9 +236,9 @@ def _text(header: str | bytes) -> str:
 
 
 # The function of each server that calls the application or iterates its answer.
-_LOOPS: dict[tuple[str, str], type[Connection]] = {
-    ("gunicorn.workers.base_async", "handle_request"): Gunicorn,
-    ("gunicorn.workers.gthread", "handle_request"): Gunicorn,
+_LOOPS: dict[tuple[str, str], type[_Server]] = {
+    ("gunicorn.workers.base_async", "handle_request"): GunicornGreenlets,
+    ("gunicorn.workers.gthread", "handle_request"): GunicornThreads,
     ("gunicorn.workers.sync", "handle_request"): Gunicorn,
     ("waitress.task", "execute"): Waitress,
     ("wsgiref.handlers", "run"): Wsgiref,
@@ -272,7 +252,7 @@ def find(body: object = None, write: object = None) -> Connection | None:
     """Return the connection of the server whose loop has called us, if we know that server.
 
     ``body`` is the iterable that a stream gave to the server, ``write`` the callable that it got
-    from ``start_response``, whichever it sends with.
+    from ``start_response``, whichever it sends with; with neither, the answer has not begun.
     """
     frame: FrameType | None = sys._getframe(1)
     transparent = True
@@ -280,10 +260,10 @@ def find(body: object = None, write: object = None) -> Connection | None:
         module = str(frame.f_globals.get("__name__"))
         kind = _LOOPS.get((module, frame.f_code.co_name))
         if kind is not None:
-            connection = kind(frame.f_locals)
-            if write is not None:
+            connection = _made(kind, frame.f_locals, begun=body is not None or write is not None)
+            if connection is not None and write is not None:
                 connection.transparent = getattr(write, "__self__", None) is connection.server
-            else:
+            elif connection is not None:
                 connection.transparent = transparent and (
                     connection.answer is body or type(connection.answer).__module__ in _TRANSPARENT
                 )
@@ -292,4 +272,34 @@ def find(body: object = None, write: object = None) -> Connection | None:
         frame = frame.f_back
     # uWSGI calls from C, so that there is no frame of its own to find.
     uwsgi = sys.modules.get("uwsgi")
-    return None if uwsgi is None else Uwsgi(vars(uwsgi))
+    return None if uwsgi is None else _made(Uwsgi, vars(uwsgi), begun=True)
+
+
+def _made(kind: type[_Server], local: Mapping[str, Any], begun: bool) -> Connection | None:
+    """Return a server's connection if everything is where we look for it, and None otherwise."""
+    try:
+        connection = kind(local)
+        if begun:
+            connection.check()
+        return connection
+    except Exception as error:
+        if kind not in _changed:
+            _changed.add(kind)
+            _log.warning(
+                "%s is not as ssekit knows it (%r): streams are sent as PEP 3333 says and no "
+                "more, so that each keeps its thread or greenlet; upgrade ssekit, or use a version "
+                "of the server that its documentation names",
+                kind.__name__.lower(),
+                error,
+            )
+        return None
+
+
+_changed: set[type[_Server]] = set()
+"""The servers for which this was logged."""
+
+
+def worker_is_ending() -> bool:
+    """Tell whether the process is a gunicorn worker that was told to end, without a connection."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(worker, "alive", True) is False

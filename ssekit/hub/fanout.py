@@ -18,7 +18,6 @@ middleware around the stream, TLS in the server, another server) is served by it
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 import sys
@@ -32,12 +31,13 @@ import gevent
 from ssekit import host
 from ssekit.brokers import Entry
 from ssekit.host.batch_send import GONE, prepare, write_to_each
+from ssekit.host.chunks import LAST_CHUNK, chunk
+from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
-from ssekit.host.tcp import Tcp
-from ssekit.host.wsgi_servers import Connection, plain
+from ssekit.host.tcp import Tcp, patience
 from ssekit.hub.recent import Ring
 from ssekit.hub.subscription import Subscription
-from ssekit.stream.body import Body, log_ended
+from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
 from ssekit.wire import HEARTBEAT
 
@@ -60,20 +60,24 @@ class Group:
         "channels",
         "chunked",
         "events",
+        "fanout",
         "head",
         "heartbeat",
         "members",
-        "sent_at",
+        "wrote_at",
     )
 
-    def __init__(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> None:
+    def __init__(
+        self, fanout: Fanout, channels: frozenset[str], chunked: bool, heartbeat: float
+    ) -> None:
+        self.fanout = fanout
         self.channels = channels
         self.chunked = chunked
         self.heartbeat = heartbeat
         self.head: dict[int, Viewer] = {}
         self._descriptors: array[int] | None = None  # of the head, while nobody joins or parts
         self.members = 0  # those who lag included
-        self.sent_at = time.monotonic()
+        self.wrote_at = time.monotonic()
         self.events = 0
         self.bytes = 0
 
@@ -93,8 +97,12 @@ class Group:
             self._descriptors = array("i", struct.pack(f"{len(self.head)}i", *self.head))
         return self._descriptors
 
+    def beat(self) -> None:
+        """Send a heartbeat to all at the head, who had the last event together."""
+        self.fanout.send(self, HEARTBEAT)
+
     def framed(self, block: bytes) -> bytes:
-        return b"%X\r\n%b\r\n" % (len(block), block) if self.chunked else block
+        return chunk(block, self.chunked)
 
 
 class Lag:
@@ -128,21 +136,21 @@ class Viewer:
         "retry",
     )
 
-    def __init__(self, fanout: Fanout, group: Group, descriptor: int, body: Body) -> None:
+    def __init__(self, fanout: Fanout, group: Group, descriptor: int, stream: OpenStream) -> None:
         self.fanout = fanout
         self.group = group
         self.descriptor = descriptor
         self.lag: Lag | None = None
-        self.admission = body.admission
-        self.path = sys.intern(body.path)
-        self.retry = body.retry
-        self.began = body.began
-        self.events = body.events
-        self.bytes = body.client.given
+        self.admission = stream.admission
+        self.path = sys.intern(stream.path)
+        self.retry = stream.retry
+        self.began = stream.began
+        self.events = stream.events
+        self.bytes = stream.client.given
 
-    def left(self) -> None:
-        """The client has gone."""
-        self.fanout.end(self, host.LEFT)
+    def disconnected(self) -> None:
+        """The client has disconnected."""
+        self.fanout.end(self, host.DISCONNECTED)
 
 
 class Fanout:
@@ -153,8 +161,6 @@ class Fanout:
         self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
         self._listening: dict[str, list[Group]] = {}  # by channel
         self._lagging: set[Viewer] = set()
-        self._shortest = math.inf  # of the heartbeats
-        self._sweep_at = 0.0
         self._looked_at = 0.0
         self._count = 0
         self._loop = loop_of_process()
@@ -172,10 +178,10 @@ class Fanout:
     def take(
         self,
         connection: Connection,
-        body: Body,
+        stream: OpenStream,
         subscription: Subscription,
     ) -> None:
-        """Take the connection over from a stream's body.
+        """Take the connection over from the server.
 
         The viewer is sent first what the subscription has read, and then what comes behind its
         position.  Raises OSError, with nothing changed, if the process has no descriptor left.
@@ -183,17 +189,17 @@ class Fanout:
         descriptor = os.dup(connection.socket.fileno())
         pending = subscription.pending()
         block = b"".join(event.encode() for event in pending)
-        group = self._group(subscription.channels, connection.chunked, body.client.heartbeat)
-        viewer = Viewer(self, group, descriptor, body)
+        group = self._group(subscription.channels, connection.chunked, stream.client.heartbeat)
+        viewer = Viewer(self, group, descriptor, stream)
         viewer.events += len(pending)
         viewer.bytes += len(block)
-        body.admission.release()
+        stream.admission.release()
         connection.abandon()
         group.members += 1
         if not self._count:
-            self._loop.join(self)
+            self._loop.add_group(self)
         self._count += 1
-        self._loop.serves(connection)
+        self._loop.ends_with(connection)
         self._loop.disconnects.watch(viewer.descriptor, viewer)
         with Tcp(viewer.descriptor) as tcp:
             tcp.bound_unsent(UNSENT)
@@ -209,17 +215,17 @@ class Fanout:
                 batches.setdefault(group, []).append(entry.frame)
         for group, frames in batches.items():
             group.events += len(frames)
-            self._send(group, b"".join(frames))
+            self.send(group, b"".join(frames))
 
-    def _send(self, group: Group, block: bytes) -> None:
+    def send(self, group: Group, block: bytes) -> None:
         data = group.framed(block)
         others = write_to_each(group.descriptors(), data)
         group.bytes += len(block)
-        group.sent_at = time.monotonic()
+        group.wrote_at = time.monotonic()
         for descriptor, count in others.items():
             viewer = group.head[descriptor]
             if count == GONE:
-                self.end(viewer, host.LEFT)
+                self.end(viewer, host.DISCONNECTED)
             else:
                 self._watch(viewer, self._lag(viewer, self._ring.end, memoryview(data)[count:]))
 
@@ -244,7 +250,7 @@ class Fanout:
         except BlockingIOError:
             written = 0
         except OSError:
-            self.end(viewer, host.LEFT)
+            self.end(viewer, host.DISCONNECTED)
             return
         lag.rest = lag.rest[written:]
         if lag.rest or self._refill(viewer, lag):
@@ -280,7 +286,7 @@ class Fanout:
         viewer.bytes -= group.bytes
         group.join(viewer)
         with Tcp(viewer.descriptor) as tcp:
-            tcp.wait_for_answers(group.heartbeat)
+            tcp.wait_for_answers(patience(group.heartbeat))
 
     def _leave_head(self, viewer: Viewer) -> bool:
         group = viewer.group
@@ -307,12 +313,12 @@ class Fanout:
         self._loop.disconnects.forget(viewer.descriptor)
         if why == host.ENDING and between_events:
             last = group.framed(closing_retry(viewer.retry)) + (
-                b"0\r\n\r\n" if group.chunked else b""
+                LAST_CHUNK if group.chunked else b""
             )
             try:
                 os.write(viewer.descriptor, last)
             except OSError:
-                why = host.LEFT
+                why = host.DISCONNECTED
         os.close(viewer.descriptor)
         group.members -= 1
         if not group.members:
@@ -321,7 +327,7 @@ class Fanout:
         viewer.admission.end()
         log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
         if not self._count:
-            self._loop.part(self)
+            self._loop.remove_group(self)
 
     def restart(self) -> None:
         """End every stream: the ring has begun anew, and where they stood means nothing any more.
@@ -339,33 +345,27 @@ class Fanout:
             self.end(viewer, host.ENDING)
 
     def tick(self, now: float) -> None:
-        """Send the heartbeats that are due; to whole groups, as all at the head had the last."""
-        if now >= self._sweep_at:
-            # With a channel for each user there are as many groups as viewers: not every tick.
-            self._sweep_at = now + self._shortest / 20
-            for group in list(self._groups.values()):
-                if group.head and now - group.sent_at >= group.heartbeat:
-                    self._send(group, HEARTBEAT)
+        """Look now and then whether the hosts of lagging viewers still answer."""
         if now - self._looked_at >= LOOK:
             self._looked_at = now
             for viewer in list(self._lagging):
                 with Tcp(viewer.descriptor) as tcp:
                     silent_for = tcp.silent_for()
-                if silent_for > viewer.group.heartbeat:
-                    self.end(viewer, host.LEFT)
+                if silent_for > patience(viewer.group.heartbeat):
+                    self.end(viewer, host.DISCONNECTED)
 
     def _group(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> Group:
         key = (channels, chunked, heartbeat)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(*key)
-            if heartbeat < self._shortest:
-                self._shortest, self._sweep_at = heartbeat, 0.0
+            group = self._groups[key] = Group(self, *key)
+            self._loop.heartbeats.add(group)
             for channel in channels:
                 self._listening.setdefault(channel, []).append(group)
         return group
 
     def _forget(self, group: Group) -> None:
+        self._loop.heartbeats.discard(group)
         del self._groups[group.channels, group.chunked, group.heartbeat]
         for channel in group.channels:
             groups = self._listening[channel]

@@ -7,23 +7,22 @@ which events enter.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ssekit import brokers, host
 from ssekit.errors import HubClosed, InvalidEvent
+from ssekit.host.state import state_folder
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.follower import Tail
 from ssekit.hub.subscription import RESERVED, Subscription
 from ssekit.stream.admission import Limit
-from ssekit.stream.body import Body
+from ssekit.stream.blocks import Blocks, Opener
+from ssekit.stream.open import OpenStream
 from ssekit.stream.response import last_event_id as last_event_id_of
 from ssekit.stream.stream import Stream
 from ssekit.wire import Event
@@ -47,11 +46,7 @@ def default_url() -> str:
     url = os.environ.get("SSEKIT_URL")
     if url:
         return url
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    folder = base / "ssekit"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return f"sqlite:///{quote(os.fsencode(folder))}/hub.db"
+    return f"sqlite:///{quote(os.fsencode(state_folder()))}/hub.db"
 
 
 class Hub:
@@ -135,7 +130,7 @@ class Hub:
 
         The options are those of `Stream`.  A client that comes back gets exactly what it missed.
         """
-        return _HubStream(self, _checked(channels), **options)
+        return Stream(_Channels(self, _checked(channels)), **options)
 
     def close(self) -> None:
         """End every stream and subscription of this process, and let go of the log."""
@@ -185,55 +180,51 @@ class Hub:
             raise HubClosed("the hub is closed")
 
 
-class _HubBody(Body):
-    """The blocks of a hub's stream, until the fan-out serves its client instead."""
+class _Channels(Opener):
+    """Opens a stream of some channels of a hub."""
 
-    _items: Subscription
+    def __init__(self, hub: Hub, channels: frozenset[str]) -> None:
+        self.limit = hub.limit
+        self._hub = hub
+        self._channels = channels
 
-    def __init__(self, hub: Hub, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._hub: Hub | None = hub  # None if something stands between us and the server
+    def open(self, environ: dict[str, Any]) -> Blocks:
+        self._hub.warn_if_alone(environ)
+        view = self._hub.view(self._channels, last_event_id_of(environ))
+        return _SubscriptionBlocks(self._hub, view)
 
-    def _taken_over(self) -> bool:
-        """Move the client to the fan-out, if it can go there and stands in the ring."""
-        if self._hub is None or self.connection is None:
+
+class _SubscriptionBlocks(Blocks):
+    """The blocks of a subscription, until the fan-out serves its client instead."""
+
+    def __init__(self, hub: Hub, subscription: Subscription) -> None:
+        self._hub: Hub | None = hub  # None if the server cannot hand the client over
+        self._subscription = subscription
+
+    def next_block(self, client: host.Client) -> tuple[int, bytes]:
+        return self._subscription.block(client)
+
+    def take_over(self, stream: OpenStream) -> bool:
+        """Move the client to the fan-out, if it can go there and has caught up with the ring."""
+        if self._hub is None or stream.connection is None:
             return False
         fanout = self._hub.fanout()
-        if fanout is None or not fanout.can_take(self.connection, self.client.given):
+        if fanout is None or not fanout.can_take(stream.connection, stream.client.given):
             self._hub = None
             return False
-        if not self._items.settle():
+        if not self._subscription.settle():
             return False
         try:
-            fanout.take(self.connection, self, self._items)
+            fanout.take(stream.connection, stream, self._subscription)
         except OSError as error:
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
             self._hub = None
             return False
-        self._move_on()
+        self._subscription.close()
         return True
 
-    def _block(self) -> bytes:
-        if self._hub is not None and self._taken_over():
-            raise StopIteration
-        events, block = self._items.block(self.client)
-        self.events += events
-        return block or self._heartbeat()
-
-
-class _HubStream(Stream):
-    """A stream whose source is a subscription to a hub."""
-
-    def __init__(self, hub: Hub, channels: frozenset[str], **options: Any) -> None:
-        super().__init__([], **options)
-        self._limit = hub.limit
-        self._body = functools.partial(_HubBody, hub)
-        self._hub = hub
-        self._channels = channels
-
-    def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
-        self._hub.warn_if_alone(environ)
-        return self._hub.view(self._channels, last_event_id_of(environ))
+    def close(self, client: host.Client) -> None:
+        self._subscription.close()
 
 
 def _checked(channels: tuple[str, ...]) -> frozenset[str]:

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ssekit.script.calls import comment, return_event_data, send, start
+from ssekit.script.calls import comment, respond, return_event_data, send, start
 
 # What `import *` may take: the rest is made when it is asked for, and the request by werkzeug.
-__all__ = ["comment", "return_event_data", "send", "start"]
+__all__ = ["comment", "respond", "return_event_data", "send", "start"]
 
 if TYPE_CHECKING:
     from werkzeug import Request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ssekit.script.answer import answer_of
 from ssekit.script.run import current
 from ssekit.stream.response import last_event_id
 from ssekit.wire import Event
@@ -52,6 +53,21 @@ def start(headers: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
     They are those of `ssekit.Stream`.  Raises ValueError for one that is not a script's to set.
     """
     current().begin(headers)
+
+
+def respond(
+    body: str | bytes,
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
+) -> None:
+    """Send an answer that is no stream, whole; it has left the process on return.
+
+    A ``str`` is sent as UTF-8, by default as ``text/plain``; the length is set.  For HEAD only the
+    headers are sent.  Raises `SSEError` after `respond` or anything of a stream, and TypeError or
+    ValueError for what is no answer, before anything is sent.
+    """
+    run = current()
+    run.respond(answer_of(body, status, headers, run.offer.cors(run.environ)))
 
 
 def _send(event: Event) -> None:

@@ -11,7 +11,8 @@ import contextvars
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -21,8 +22,14 @@ from ssekit.errors import SSEError
 from ssekit.host import wsgi_servers
 from ssekit.script import run as runs
 from ssekit.stream.admission import Limit, rejection
-from ssekit.stream.response import Answer, Headers, Offer, Pairs, closing_retry, plain_answer
-from ssekit.wire import HEARTBEAT
+from ssekit.stream.response import (
+    Answer,
+    Headers,
+    Offer,
+    closing_retry,
+    opening,
+    plain_answer,
+)
 
 log = logging.getLogger("ssekit.script")
 
@@ -30,21 +37,29 @@ log = logging.getLogger("ssekit.script")
 class Script:
     """A WSGI application that runs a file anew for each client.
 
-    ``heartbeat`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed is read
-    again.  A file that is missing is answered 404, one that fails before its first event 500; what
-    went wrong is logged with its traceback.  Modules beside the file can be imported, as in a
-    terminal, but the process has each of them only once, and one of that name elsewhere wins.
+    ``heartbeat``, ``retry`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed
+    is read again.  A file that is missing is answered 404, one that fails before it has sent
+    anything 500; what went wrong is logged with its traceback.  Modules beside the file can be
+    imported, as in a terminal, but the process has each of them only once, and one of that name
+    elsewhere wins.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+        self,
+        path: str | os.PathLike[str],
+        *,
+        heartbeat: float = 15.0,
+        retry: int | None = None,
+        origins: Iterable[str] = (),
     ) -> None:
         self._path = Path(path).resolve()
         self._heartbeat = heartbeat
+        self._retry = retry
+        opening(retry)  # Raises for a wrong one now, and not for each client.
         self._offer = Offer(origins=origins)
         self._limit = Limit()
         self._compiled: tuple[tuple[int, int], CodeType] | None = None
-        # As for a script that the interpreter runs, but behind all else: it is the whole process's.
+        # As for a script that the interpreter runs, but after all else: it is the whole process's.
         if (folder := str(self._path.parent)) not in sys.path:
             sys.path.append(folder)
 
@@ -52,22 +67,19 @@ class Script:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
-        answer = self._offer.answer(environ)
-        if answer.streams:
-            admission = self._limit.admit(environ)
-            if admission is None:
-                failed: Answer | None = rejection(environ, self._offer.cors(environ))
-            else:
-                try:
-                    failed = self._stream(environ, start_response)
-                finally:
-                    admission.end()
-            if failed is None:
-                return []
-            answer = failed
-        return answer.give(environ, start_response)
+        if environ.get("REQUEST_METHOD") == "OPTIONS":  # A preflight asks about us, not the script.
+            return self._offer.answer(environ).give(environ, start_response)
+        admission = self._limit.admit(environ)
+        if admission is None:
+            failed: Answer | None = rejection(environ, self._offer.cors(environ))
+        else:
+            try:
+                failed = self._run(environ, start_response)
+            finally:
+                admission.end()
+        return [] if failed is None else failed.give(environ, start_response)
 
-    def _stream(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
+    def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
         """Run the file for this client; return the answer if it has sent none."""
         try:
             code = self._code()
@@ -76,7 +88,8 @@ class Script:
         except (OSError, SyntaxError, ValueError):
             log.exception("the script %s cannot be run", self._path)
             return _failed(self._offer.cors(environ))
-        run = WsgiRun(environ, start_response, self._offer, self._heartbeat)
+        client = host.client_of(environ, self._heartbeat)
+        run = WsgiRun(environ, start_response, client, self._offer, self._retry)
 
         def whole_file() -> None:
             exec(code, {"__name__": "__main__", "__file__": str(self._path)})  # noqa: S102
@@ -99,18 +112,25 @@ class Folder:
     """A WSGI application that serves the scripts of a folder: ``/clock.py`` runs ``clock.py``.
 
     Only ``.py`` files of the folder itself are served, not those whose name begins with a dot or
-    an underscore, and no link that leads out of it.  The options are those of `Script`.
+    an underscore.  A link counts as what it leads to: one to a hidden file, or out of the folder,
+    is not served.  The options are those of `Script`.
     Raises NotADirectoryError if there is no such folder.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, heartbeat: float = 15.0, origins: Iterable[str] = ()
+        self,
+        path: str | os.PathLike[str],
+        *,
+        heartbeat: float = 15.0,
+        retry: int | None = None,
+        origins: Iterable[str] = (),
     ) -> None:
         self._folder = Path(path).resolve()
         if not self._folder.is_dir():
             raise NotADirectoryError(f"there is no folder {str(path)!r}")
-        self._options: dict[str, Any] = {"heartbeat": heartbeat, "origins": origins}
-        self._scripts: dict[str, Script] = {}
+        self._make = partial(Script, heartbeat=heartbeat, retry=retry, origins=origins)
+        self._make(self._folder / "any.py")  # Raises for a wrong option now.
+        self._scripts: dict[Path, Script] = {}
         self._offer = Offer(origins=origins)
 
     def __call__(
@@ -124,13 +144,23 @@ class Folder:
         return script(environ, start_response)
 
     def _script(self, name: str) -> Script | None:
-        if not name.endswith(".py") or name[:1] in "._" or {"/", "\\", "\0"} & set(name):
+        try:
+            # WSGI shows the bytes of a path as latin-1 (PEP 3333, "Unicode Issues").
+            named = self._folder / os.fsdecode(name.encode("latin-1"))
+            path = Path(os.path.realpath(named))  # which takes a link to itself, too
+            served = _is_shown(name) and _is_shown(path.name) and path.parent == self._folder
+            if not served or named.parent != self._folder or not path.is_file():
+                self._scripts.pop(path, None)
+                return None
+        except (OSError, ValueError):  # It is too long, or no path at all.
             return None
-        path = self._folder / name
-        if path.resolve().parent != self._folder or not path.is_file():
-            self._scripts.pop(name, None)
-            return None
-        return self._scripts.setdefault(name, Script(path, **self._options))
+        if path not in self._scripts:
+            self._scripts[path] = self._make(path)
+        return self._scripts[path]
+
+
+def _is_shown(name: str) -> bool:
+    return name.endswith(".py") and name[:1] not in "._" and not {"/", "\\", "\0"} & set(name)
 
 
 def _missing(cors: Headers) -> Answer:
@@ -147,52 +177,57 @@ class WsgiRun(runs.Run):
     """A run inside a WSGI call (PEP 3333, "The write() Callable")."""
 
     def __init__(
-        self, environ: dict[str, Any], start_response: Callable[..., Any], offer: Offer, beat: float
+        self,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        client: host.Client,
+        offer: Offer,
+        retry: int | None,
     ) -> None:
-        super().__init__()
+        super().__init__(offer, retry)
         self.environ = environ
-        self.client = host.client_of(environ, beat)
+        self.client = client
         self._start_response = start_response
-        self._offer = offer
         self._send: Callable[[bytes], Any] = self._not_begun
 
     def execute(self, function: Callable[[], object], name: str) -> bool:
-        """Run the script to its end; false if it failed before it had begun to send."""
+        """Run the script to its end; false if it failed before it had sent anything."""
         runs.become(self)
         try:
             try:
                 with contextlib.suppress(SystemExit):  # A script may end itself with sys.exit().
                     function()
-                self.begin()
+                if self.sent == runs.NOTHING:
+                    self.begin()
             finally:
                 self.client.leave()
+        except SystemExit:
+            pass  # It has sent nothing, and the request wanted no stream.
         except host.Ended as ended:
-            if ended.reason != host.LEFT:
-                self._last(closing_retry())
+            if ended.reason != host.DISCONNECTED:
+                self._last(closing_retry(self.retry))
         except BaseException as error:
             if not host.failed(error):
                 raise
             log.exception("the script %s failed; its stream ends", name)
-            if not self.begun:
+            if self.sent == runs.NOTHING:
                 return False
-            self._last(closing_retry())
+            self._last(closing_retry(self.retry))
         finally:
             self.client.detach()
         return True
 
-    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
-        answer = self._offer.answer(self.environ, headers)
-        write = self._start_response(answer.status, answer.headers)
+    def _start(self, status: str, headers: Headers) -> None:
+        write = self._start_response(status, headers)
         if isinstance(getattr(write, "__self__", None), list):
             raise SSEError(
                 "the framework keeps what a script sends until the script ends; mount the folder "
                 "beside the framework, for example with werkzeug's DispatcherMiddleware"
             )
-        self.begun = True
         self._send = write
-        self.client.wrote(HEARTBEAT)
-        self._write(HEARTBEAT)
-        connection = wsgi_servers.find(write=write)
+
+    def _attach(self) -> None:
+        connection = wsgi_servers.find(write=self._send)
         if connection is not None:
             self._send = connection.write
         self.client.attach(connection)
@@ -201,12 +236,13 @@ class WsgiRun(runs.Run):
         try:
             self._send(block)
         except OSError as error:
-            self.client.ended = self.client.ended or host.LEFT
-            raise host.Ended(host.LEFT) from error
+            self.client.ended = self.client.ended or host.DISCONNECTED
+            raise host.Ended(host.DISCONNECTED) from error
 
     def _last(self, block: bytes) -> None:
-        with contextlib.suppress(host.Ended):
-            self._write(block)
+        if self.sent == runs.STREAM:
+            with contextlib.suppress(host.Ended):
+                self._write(block)
 
     def _not_begun(self, block: bytes) -> None:
         raise AssertionError("a block was put before the run had begun")

@@ -1,4 +1,4 @@
-"""One run of a streaming script for one client: where its events go, and how it ends.
+"""One run of a streaming script for one client: where its answer goes, and how it ends.
 
 `ssekit.script` sends through the run that is current.  A script that the interpreter runs by
 itself, as CGI or in a terminal, has `ProcessRun`, which lasts as long as the process; a run that
@@ -14,42 +14,93 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 
 from ssekit import cgi, host
 from ssekit.errors import SSEError
 from ssekit.host.process import ProcessClient
-from ssekit.stream.response import Headers, Offer, Pairs, closing_retry
-from ssekit.wire import HEARTBEAT
+from ssekit.stream.response import Answer, Headers, Offer, Pairs, closing_retry, opening
+
+NOTHING, STREAM, ANSWER, REFUSAL = "nothing", "a stream", "an answer", "a refusal"
+"""What a run has sent: a refusal is an answer that the script has not made, such as a 405."""
 
 
 class Run:
-    """One run: `begin` sends the headers, `put` a block; both return when it has left."""
+    """One run: each call returns when its bytes have left the process.
+
+    ``retry`` is that of `ssekit.Stream`.  A subclass says how a head and a block leave.
+    """
 
     client: host.Client
     environ: dict[str, Any]
 
-    def __init__(self) -> None:
-        self.begun = False
+    def __init__(self, offer: Offer, retry: int | None = None) -> None:
+        self.sent = NOTHING
+        self.offer = offer
+        self.retry = retry
 
     def begin(self, headers: Pairs | Mapping[str, str] = ()) -> None:
-        """Send the headers and the opening, once; later calls do nothing."""
-        if not self.begun:
-            self.client.leave()
-            self._open(headers)
-            self.client.enter()
+        """Send the headers and the opening of the stream, once; later calls do nothing.
+
+        Raises `SSEError` after `respond`, ValueError for a header that is not a script's to set,
+        and SystemExit where the request gets no stream: for HEAD, or with a method or an Accept
+        that a stream does not have.
+        """
+        if self.sent == STREAM:
+            return
+        if self.sent == ANSWER:
+            raise SSEError("respond() has answered this request: no stream can follow")
+        answer = self.offer.answer(self.environ, headers)
+        if not answer.streams:
+            if self.sent != REFUSAL:
+                self._give(answer, REFUSAL)
+            raise SystemExit(0)
+        self.client.leave()
+        self._start(answer.status, answer.headers)
+        self.sent = STREAM
+        if block := self._opening():
+            self.client.wrote(block)
+            self._write(block)
+        self._attach()
+        self.client.enter()
 
     def put(self, block: bytes) -> None:
-        """Send a block.  Raises `ssekit.host.Ended` once the script has to end."""
+        """Send a block of the stream.  Raises `ssekit.host.Ended` once the script has to end."""
         client = self.client
         client.leave()
         client.wrote(block)
         self._write(block)
         client.enter()
 
-    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
-        """Do so, and set ``begun`` once the headers are on their way."""
+    def respond(self, answer: Answer) -> None:
+        """Send an answer that is no stream.  Raises `SSEError` if it is not the first."""
+        if self.sent == STREAM:
+            raise SSEError(
+                "the stream has begun: respond() has to come before any send(), comment() or "
+                "start(), and instead of them"
+            )
+        if self.sent == ANSWER:
+            raise SSEError("respond() has answered this request already: call it once")
+        if self.sent == REFUSAL:
+            raise SystemExit(0)
+        self._give(answer, ANSWER)
+
+    def _give(self, answer: Answer, kind: str) -> None:
+        self.client.leave()
+        blocks = answer.give(self.environ, self._start)
+        self.sent = kind
+        for block in blocks:
+            self._write(block)
+        self.client.enter()
+
+    def _opening(self) -> bytes:
+        return opening(self.retry)
+
+    def _attach(self) -> None:
+        self.client.attach(None)
+
+    def _start(self, status: str, headers: Headers) -> None:
+        """Send the head, or have it sent with the first block."""
         raise NotImplementedError
 
     def _write(self, block: bytes) -> None:
@@ -59,72 +110,67 @@ class Run:
 class ProcessRun(Run):
     """The run of a script that has the process: CGI if the environment says so, else a terminal."""
 
+    client: ProcessClient
+
     def __init__(self) -> None:
-        super().__init__()
-        self._cgi = os.environ.get("GATEWAY_INTERFACE", "").startswith("CGI")
-        client = ProcessClient(
+        super().__init__(Offer())
+        self._cgi = cgi.is_cgi()
+        self.client = ProcessClient(
             _seconds("SSEKIT_HEARTBEAT", 15.0) if self._cgi else math.inf,
             _seconds("SSEKIT_MAX_SECONDS", cgi.MAX_SECONDS) if self._cgi else math.inf,
+            descriptor=cgi.take_output() if self._cgi else 1,
             exits=True,
         )
-        self.client = client
-        self.environ = cgi.environment(client)
-        self._output = client
+        self.client.run = self
+        self.environ = cgi.environment(self.client)
         self._signals = contextlib.ExitStack()
-        self._signals.enter_context(client.signals())
-        host.become(client)
+        self._signals.enter_context(self.client.signals())
+        host.become(self.client, everywhere=True)
         atexit.register(self._at_exit)
-        client.enter()
+        self.client.enter()
 
-    def _open(self, headers: Pairs | Mapping[str, str]) -> None:
-        if not self._answer(headers):
-            sys.exit(0)
-        self.client.attach(None)
+    def _opening(self) -> bytes:
+        return super()._opening() if self._cgi else b""
 
-    def _answer(self, headers: Pairs | Mapping[str, str] = ()) -> bool:
-        """Answer the request; false if not with a stream."""
-        answer = Offer().answer(self.environ, headers)
-        self.begun = True
-        if not self._cgi:
-            return True
-        if not answer.streams:
-            for block in answer.give(self.environ, self._send_head):
-                self._output.send(block)
-            return False
-        self._send_head(answer.status, answer.headers)
-        self.client.wrote(HEARTBEAT)
-        self._output.send(HEARTBEAT)
-        return True
-
-    def _send_head(self, status: str, headers: Headers) -> None:
-        self._output.send_head(cgi.head(status, headers))
+    def _start(self, status: str, headers: Headers) -> None:
+        if self._cgi:
+            self.client.send_head(cgi.head(status, headers))
 
     def _write(self, block: bytes) -> None:
-        self._output.send(block)
+        if not self._cgi and sys.stdout is not None:
+            # What the script has printed was there first.
+            try:
+                sys.stdout.flush()
+            except BlockingIOError:
+                pass  # The rest of it stays in its buffer, and leaves later.
+            except OSError:
+                self.client.ended = self.client.ended or host.DISCONNECTED
+        self.client.send(block)
 
     def _at_exit(self) -> None:
-        self.client.leave()
+        client = self.client
+        client.leave()
         self._signals.close()
-        # The interpreter has printed the traceback of what ended the script, if anything did.
-        failed = getattr(sys, "last_value", None) is not None
-        if not self._cgi or self.client.ended == host.LEFT:
+        if not self._cgi or client.ended == host.DISCONNECTED:
             return
-        if failed and not self.begun:
-            self._output.send_head(cgi.FAILED)
-            return
-        # A gateway makes an error of a script without output, and of that no client comes back.
-        streams = self.begun or self._answer()
-        if streams and (failed or self.client.ended is not None):
-            self._output.send(closing_retry())
+        failed = cgi.has_failed()
+        if self.sent == NOTHING:
+            if failed:
+                client.send_head(cgi.FAILED)
+                return
+            # A gateway makes an error of a script without output, after which no client returns.
+            with contextlib.suppress(SystemExit):
+                self.begin()
+            client.leave()
+        if self.sent == STREAM and (failed or client.ended is not None):
+            client.send_last(closing_retry(self.retry))
 
 
 class _Process:
-    run: ProcessRun | None = None  # also of threads that a script starts
     serves = False  # others than itself
 
 
 _process = _Process()
-_current: ContextVar[Run | None] = ContextVar("ssekit_run", default=None)
 
 
 def current() -> Run:
@@ -132,23 +178,21 @@ def current() -> Run:
 
     Raises `SSEError` in a server for a thread that belongs to no client.
     """
-    run = _current.get()
-    if run is not None:
+    run = host.current().run
+    if isinstance(run, Run):
         return run
-    if _process.run is None:
-        if _process.serves:
-            raise SSEError(
-                "no client's run is here; a script starts a thread or greenlet that sends with "
-                "contextvars.copy_context().run"
-            )
-        _process.run = ProcessRun()
-    return _process.run
+    if _process.serves:
+        raise SSEError(
+            "this code runs for no client: a script starts a thread or greenlet that sends with "
+            "contextvars.copy_context().run"
+        )
+    return ProcessRun()
 
 
 def become(run: Run) -> None:
     """Make ``run`` the current one for the rest of this context."""
     _process.serves = True
-    _current.set(run)
+    run.client.run = run
     host.become(run.client)
 
 
@@ -164,3 +208,8 @@ def _seconds(name: str, default: float) -> float:
     if not seconds > 0:
         raise SSEError(f"{name} must be seconds above 0, not {value!r}")
     return seconds
+
+
+if cgi.is_cgi():
+    # Before the first call here: what is printed until then would be the head of the answer.
+    cgi.guard_output()

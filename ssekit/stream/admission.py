@@ -1,24 +1,26 @@
 """How many streams a process may have open, so that it still answers when it has enough of them.
 
-The edges ask for an `Admission` before a source is called, and give it back when the stream ends.
-Limits come from the process (descriptors), from the server (gunicorn answers nobody any more once
-its greenlets are used up), and from whoever made the stream or the hub.
+The edges ask for an `Admission` before a source is called, and end it when the stream ends.
+Limits come from the process (descriptors), from the server (gunicorn answers no more requests once
+its greenlets or threads are used up), and from the author of the stream or the hub.
 """
 
 from __future__ import annotations
 
-import random
 import resource
 from _thread import RLock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssekit import host
 from ssekit.host import wsgi_servers
+from ssekit.host.backoff import jittered
+from ssekit.host.logs import Logger, Printable
 from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
 
 COME_BACK = 10_000
-"""Milliseconds, give or take half, after which a client that was turned away may come again."""
+"""Milliseconds, give or take half, after which a client that was rejected may come again."""
+
+log = Logger("ssekit.rejected")
 
 # The interpreter's own lock, the only one that gevent leaves alone: it is held for moments in which
 # nothing waits, and gevent's would not do for threads and greenlets at once.
@@ -68,42 +70,61 @@ class Limit:
         self._addresses: dict[str, int] = {}
 
     def admit(self, environ: Mapping[str, Any]) -> Admission | None:
-        """Let a stream in, or return None if there are enough."""
+        """Let a stream in; return None, and log why, if there are enough."""
         address = environ.get("REMOTE_ADDR", "") if self._per_address is not None else None
         capacity = _capacity()
         with _lock:
-            if (
-                (self._streams is not None and self._open >= self._streams)
-                or self._crowded(address)
-                or _process.open >= _descriptors()
-                or (capacity is not None and _process.held >= capacity)
-            ):
-                return None
-            self._open += 1
-            _process.open += 1
-            _process.held += 1
-            if address is not None:
-                self._addresses[address] = self._addresses.get(address, 0) + 1
-            return Admission(self, address)
+            reason = self._reason(address, capacity)
+            if reason is None:
+                self._open += 1
+                _process.held += 1
+                _process.count(1)
+                if address is not None:
+                    self._addresses[address] = self._addresses.get(address, 0) + 1
+                return Admission(self, address)
+        log_rejected(environ, reason)
+        return None
+
+    def _of(self, address: str | None) -> int:
+        return 0 if address is None else self._addresses.get(address, 0)
+
+    def _reason(self, address: str | None, capacity: int | None) -> str | None:
+        """Return why a stream is not admitted, or None if it is."""
+        if self._streams is not None and self._open >= self._streams:
+            return f"max_streams={self._streams}"
+        if self._per_address is not None and self._of(address) >= self._per_address:
+            return f"max_per_address={self._per_address}"
+        if _process.open >= _descriptors():
+            return "limit of open files"
+        if capacity is not None and _process.held >= capacity:
+            return f"the server answers {capacity} streams at most beside other requests"
+        return None
 
     def leave(self, address: str | None) -> None:
         """Count one stream less."""
         self._open -= 1
-        _process.open -= 1
+        _process.count(-1)
         if address is not None:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    def _crowded(self, address: str | None) -> bool:
-        if address is None or self._per_address is None:
-            return False
-        return self._addresses.get(address, 0) >= self._per_address
+
+class Overloaded(Exception):
+    """Raised by an opener that cannot decide now: the client is answered as over a limit."""
 
 
 class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
+
+    def __init__(self) -> None:
+        self.observers: list[Callable[[int], None]] = []
+
+    def count(self, change: int) -> None:
+        self.open += change
+        for observer in self.observers:
+            observer(self.open)
 
 
 _process = _Process()
@@ -112,6 +133,28 @@ _process = _Process()
 def open_streams() -> int:
     """Return how many streams this process has open."""
     return _process.open
+
+
+def taken_over_streams() -> int:
+    """Return how many of them have no greenlet or thread of their own."""
+    return _process.open - _process.held
+
+
+def observe(observer: Callable[[int], None]) -> None:
+    """Have ``observer`` called with the number of open streams now, and whenever it changes.
+
+    It is called while a lock is held, and so must not wait.
+    """
+    with _lock:
+        _process.observers.append(observer)
+        observer(_process.open)
+
+
+def log_rejected(environ: Mapping[str, Any], reason: str) -> None:
+    """Log one line about a client that was rejected."""
+    path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
+    address = str(environ.get("REMOTE_ADDR", ""))
+    log.warning("path=%s address=%s reason=%r", Printable(path), Printable(address), reason)
 
 
 def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:
@@ -126,7 +169,7 @@ def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:
             ("Cache-Control", "no-store"),
         ]
         return Answer("200 OK", [*headers, *cors], closing_retry(COME_BACK))
-    seconds = round(COME_BACK / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
+    seconds = round(jittered(COME_BACK / 1000))
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", str(seconds))]
     body = b"There are too many streams just now; come back later.\n"
     return Answer("503 Service Unavailable", [*headers, *cors], body)
@@ -141,9 +184,7 @@ def _descriptors() -> float:
 
 
 def _capacity() -> int | None:
-    """The streams with a greenlet each that leave the server some for other requests."""
-    if not host.under_gevent():
-        return None
+    """The streams with a greenlet or thread each that leave the server some for other requests."""
     connection = wsgi_servers.find()
     capacity = connection.capacity if connection is not None else None
-    return None if capacity is None else capacity - max(capacity // 20, 1)
+    return None if capacity is None else max(capacity - max(capacity // 20, 1), 1)

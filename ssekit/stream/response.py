@@ -7,32 +7,30 @@ werkzeug, because a CGI process starts without it.
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ssekit.host.backoff import jittered
 from ssekit.wire import Event
 
 Headers = list[tuple[str, str]]
 Pairs = Iterable[tuple[str, str]]
 
 CONTENT_TYPE = "text/event-stream"
+FIELDS = 100
+"""Fields that a query may have."""
 
 # What fetch-based EventSource clients send beside the simple headers, and so have to ask for.
 _ALLOWED_HEADERS = "Last-Event-ID, Cache-Control, Authorization, Content-Type"
 # As browsers write one: in lower case, a host in ASCII, no port that the scheme has anyway.
-_ORIGIN = re.compile(
-    r"(?!https://[^:]*:443$|http://[^:]*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._~:\[\]-]+"
-)
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's; what
-# a stream is, and that it has no length, is settled.
-_NOT_OURS = {
+_ORIGIN = r"(?!https://[^:]*:443$|http://[^:]*:80$)[a-z][a-z0-9+.-]*://[a-z0-9._~:\[\]-]+"
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_VALUE = r"[\t\x20-\x7e\x80-\xff]*"
+# PEP 3333, "Other HTTP Features": hop-by-hop headers are the server's, not the application's; how
+# long a body is, is settled by the body.
+NOT_OURS = {
     "connection",
     "content-length",
-    "content-type",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -99,6 +97,8 @@ class Offer:
         if method not in self._methods and not (method == "HEAD" and "GET" in self._methods):
             allow = [("Allow", self._allow), *cors]
             return plain_answer("405 Method Not Allowed", f"Use {self._allow}.", allow)
+        if environ.get("QUERY_STRING", "").count("&") >= FIELDS:
+            return plain_answer("400 Bad Request", f"The query has over {FIELDS} fields.", cors)
         if not _accepts(environ.get("HTTP_ACCEPT", "")):
             return plain_answer("406 Not Acceptable", f"This is a stream of {CONTENT_TYPE}.", cors)
         # A body that is dropped behind our back cannot fail, so a stream behind HEAD never ends.
@@ -149,8 +149,20 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
         return None
     from urllib.parse import parse_qsl
 
-    found = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=100))
+    found = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
     return found.get("last_event_id")
+
+
+RETRY = 3000
+"""Milliseconds, give or take, that clients wait before they connect again."""
+
+
+def opening(retry: int | None) -> bytes:
+    """Return the first line of a stream: how many milliseconds to wait before connecting again.
+
+    None is 2,000 to 4,000, different for each client.  Raises `InvalidEvent` for what it cannot be.
+    """
+    return Event(retry=round(jittered(RETRY, 2 / 3, 4 / 3)) if retry is None else retry).encode()
 
 
 def closing_retry(retry: int | None = None) -> bytes:
@@ -158,8 +170,13 @@ def closing_retry(retry: int | None = None) -> bytes:
 
     Without the jitter all clients of a process that restarts would come back at once.
     """
-    base = 2000 if retry is None else retry
-    return Event(retry=round(base * random.uniform(0.5, 1.5))).encode()  # noqa: S311
+    base = RETRY if retry is None else retry
+    return Event(retry=round(jittered(base))).encode()
+
+
+def misreads_an_end(environ: Mapping[str, Any]) -> bool:
+    """Tell whether the client takes an orderly end for the end of all events, as Datastar does."""
+    return str(environ.get("HTTP_DATASTAR_REQUEST", "")).lower() == "true"
 
 
 def plain_answer(status: str, why: str, headers: Headers) -> Answer:
@@ -202,7 +219,7 @@ def _origins(origins: Iterable[str]) -> tuple[bool, frozenset[str]]:
         raise TypeError(f'origins must be "*" or a tuple of origins, not the str {origins!r}')
     allowed = frozenset(origins)
     for origin in allowed:
-        if not _ORIGIN.fullmatch(origin):
+        if not _matches(_ORIGIN, origin):
             raise ValueError(
                 f"{origin!r} is not an origin: write it as the browser does, scheme://host[:port], "
                 'in lower case and without a path; "*" alone allows all, without credentials'
@@ -214,14 +231,28 @@ def _pairs(headers: Pairs | Mapping[str, str]) -> Pairs:
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
+def _matches(pattern: str, text: str) -> bool:
+    import re  # A CGI process starts faster without.
+
+    return re.fullmatch(pattern, text) is not None
+
+
 def _stream_headers(extra: Pairs, ours: Headers = _OURS) -> Headers:
     """Return the headers of a stream, with a user's own, which replace ours of the same name."""
-    theirs: Headers = []
-    for name, value in extra:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+    return joined(ours, extra, NOT_OURS | {"content-type"})
+
+
+def joined(ours: Headers, theirs: Pairs | Mapping[str, str], settled: Container[str]) -> Headers:
+    """Return headers with a user's own, which replace ours of the same name.
+
+    Raises ValueError for what is no header, and for the names that are ``settled``.
+    """
+    further: Headers = []
+    for name, value in _pairs(theirs):
+        if not _matches(_NAME, name) or not _matches(_VALUE, value):
             raise ValueError(f"not a header: {name!r}: {value!r}")
-        if name.lower() in _NOT_OURS:
-            raise ValueError(f"the header {name} is not the application's to set on a stream")
-        theirs.append((name, value))
-    replaced = {name.lower() for name, _ in theirs}
-    return [*(pair for pair in ours if pair[0].lower() not in replaced), *theirs]
+        if name.lower() in settled:
+            raise ValueError(f"the header {name} is not the application's to set here")
+        further.append((name, value))
+    replaced = {name.lower() for name, _ in further}
+    return [*(pair for pair in ours if pair[0].lower() not in replaced), *further]

@@ -1,8 +1,7 @@
 """What a source of events may be, what it gets, and what it may yield.
 
-`ssekit.stream` asks when a stream is made, so that what can never work is an error of its author
-and not of each client.  Nothing here calls a source.  werkzeug is imported only where a request is
-wanted.
+What can never work is an error of the author, when the stream is made, and not of each client.
+werkzeug is imported only where a request is wanted.
 """
 
 from __future__ import annotations
@@ -11,10 +10,51 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ssekit import host
 from ssekit.errors import InvalidEvent, SSEError
+from ssekit.stream.admission import Limit
+from ssekit.stream.blocks import Blocks, Opener
 from ssekit.wire import Event
 
 Source = Callable[..., Iterable[Any]] | list[Any] | tuple[Any, ...]
+
+
+class SourceOpener(Opener):
+    """Opens a source, anew for each client.  Raises TypeError for what cannot be one."""
+
+    def __init__(self, source: Source) -> None:
+        check(source)
+        self.limit = Limit()
+        self._source = source
+        self._wants_request = callable(source) and takes_request(source)
+
+    def open(self, environ: dict[str, Any]) -> Blocks:
+        """Call the source."""
+        return SourceBlocks(self._items(environ))
+
+    def _items(self, environ: dict[str, Any]) -> Iterator[Any]:
+        if not callable(self._source):
+            return iter(self._source)
+        items = self._source(request_of(environ)) if self._wants_request else self._source()
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            raise TypeError(
+                f"the source must return an iterable of events, not {type(items).__name__}"
+            )
+        return iter(items)
+
+
+class SourceBlocks(Blocks):
+    """The items of a source, each encoded as a block."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def next_block(self, client: host.Client) -> tuple[int, bytes]:
+        block = encode(client.pull(self._items))
+        return (1, block) if block else (0, b"")
+
+    def close(self, client: host.Client) -> None:
+        client.close(self._items)
 
 
 def check(source: object) -> None:

@@ -9,21 +9,23 @@ what it may yield, is `ssekit.stream.source`'s to say.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ssekit import host
 from ssekit.errors import SSEError
-from ssekit.stream.admission import Admission, Limit, rejection
+from ssekit.stream.admission import Admission, Overloaded, log_rejected, rejection
+from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.body import Body
-from ssekit.stream.response import Answer, Headers, Offer
-from ssekit.stream.source import Source, Stop, check, is_http_exception, request_of, takes_request
-from ssekit.wire import HEARTBEAT, Event
+from ssekit.stream.delivery import Delivery
+from ssekit.stream.open import OpenStream
+from ssekit.stream.response import Answer, Headers, Offer, misreads_an_end, opening
+from ssekit.stream.source import Source, SourceOpener, Stop, is_http_exception
 
 StartResponse = Callable[..., Any]
 
 LONGEST_SILENCE = 86_400.0
-"""Seconds: as good as never, and no clock refuses to wait for it."""
+"""Seconds: as long as never, and every clock can wait for it."""
 
 
 class Stream:
@@ -36,7 +38,8 @@ class Stream:
     answer, and `Stop` a 204.
 
     ``heartbeat``: seconds without a byte after which a comment line is sent.
-    ``retry``: milliseconds that a client waits before it connects again; None leaves it to it.
+    ``retry``: milliseconds that a client waits before it connects again; None is 2,000 to 4,000,
+    different for each client, so that not all come back at once.
     ``headers``: further headers, as pairs.
     ``methods``: the methods that open the stream; another one is answered 405.
     ``origins``: a tuple of the origins that may read the stream across origins, with credentials,
@@ -48,7 +51,7 @@ class Stream:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Opener,
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
@@ -56,17 +59,13 @@ class Stream:
         methods: Iterable[str] = ("GET",),
         origins: Iterable[str] = (),
     ) -> None:
-        check(source)
+        self._opener = source if isinstance(source, Opener) else SourceOpener(source)
         if not heartbeat > 0:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
-        self._source = source
-        self._wants_request = callable(source) and takes_request(source)
         self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
-        self._opening = HEARTBEAT if retry is None else Event(retry=retry).encode()
+        opening(retry)  # An invalid one is an error now.
         self._offer = Offer(headers=headers, methods=methods, origins=origins)
-        self._limit = Limit()
-        self._body: Callable[..., Body] = Body
         if callable(source):
             functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
 
@@ -74,9 +73,12 @@ class Stream:
         """Answer a request (PEP 3333)."""
         answer = self._offer.answer(environ)
         if answer.streams:
-            admission = self._limit.admit(environ)
+            admission = self._opener.limit.admit(environ)
             if admission is not None:
-                return self._stream(environ, start_response, answer, admission)
+                try:
+                    return self._stream(environ, start_response, answer, admission)
+                except Overloaded as error:
+                    log_rejected(environ, str(error) or "overloaded")
             answer = rejection(environ, self._offer.cors(environ))
         return answer.give(environ, start_response)
 
@@ -89,20 +91,21 @@ class Stream:
     ) -> Iterable[bytes]:
         body = None
         try:
-            body = self._body(
-                self._call(environ),
+            blocks = self._open(environ)
+            stream = OpenStream(
                 host.client_of(environ, self._heartbeat),
                 admission,
                 path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
-                opening=self._opening,
                 retry=self._retry,
+                cuts=self._opener.cuts or misreads_an_end(environ),
             )
+            body = Body(Delivery(stream, blocks), opening(self._retry))
             start_response(answer.status, answer.headers)
             return body
         except Stop:
             return self._offer.no_content(environ).give(environ, start_response)
         except Exception as error:
-            if not is_http_exception(error):
+            if isinstance(error, Overloaded) or not is_http_exception(error):
                 raise
             cors = self._offer.cors(environ)  # Or a page of another origin cannot read why.
 
@@ -114,23 +117,12 @@ class Stream:
             if body is None:
                 admission.end()
 
-    def _call(self, environ: dict[str, Any]) -> Iterator[Any]:
-        """Call the source.  What it raises has to reach the server as an error to answer."""
+    def _open(self, environ: dict[str, Any]) -> Blocks:
+        """Open the stream.  What that raises has to reach the server as an error to answer."""
         try:
-            return self._open(environ)
+            return self._opener.open(environ)
         except host.Ended:
             raise
         except (OSError, StopIteration, SystemExit) as error:
             # Servers take these for a client that has left, or for their own end.
             raise SSEError(f"the source failed: {error!r}") from error
-
-    def _open(self, environ: dict[str, Any]) -> Iterator[Any]:
-        """Return the source's items for one client."""
-        if not callable(self._source):
-            return iter(self._source)
-        items = self._source(request_of(environ)) if self._wants_request else self._source()
-        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-            raise TypeError(
-                f"the source must return an iterable of events, not {type(items).__name__}"
-            )
-        return iter(items)

@@ -30,7 +30,8 @@ from ssekit.brokers.contract import (
 )
 from ssekit.brokers.redis.connections import RUN, Connections
 from ssekit.errors import BrokerUnavailable, HubClosed
-from ssekit.host.wakeup import Bells, on_fork
+from ssekit.host.forks import on_fork
+from ssekit.host.wakeup import Wakeups
 from ssekit.wire import Event
 
 _LOOK = 5.0  # seconds after which the tail asks whether the log is still the same
@@ -115,7 +116,7 @@ class RedisBroker(Broker):
         # In a cluster, keys with the same part in braces live on the same server.
         tagged = stream if "{" in stream else f"{{{stream}}}"
         self._keys = (stream, *(f"{tagged}:{name}" for name in ("log", "trimmed", "past")))
-        self._bells = Bells()
+        self._wakeups = Wakeups()
         self._behind: str | None = None  # up to where the tail has read, and so knows the log
         on_fork(self)
 
@@ -133,7 +134,7 @@ class RedisBroker(Broker):
         return cls(f"{base}?{urlencode(options)}", stream, history)
 
     def after_fork(self) -> None:
-        self._bells.abandon()
+        self._wakeups.abandon()
         self._connections.abandon()
         self._behind = None
 
@@ -178,7 +179,7 @@ class RedisBroker(Broker):
         deadline = time.monotonic() + timeout
         known = after == self._behind
         self._behind = None  # until this has gone well: after a failure it may be another log
-        with self._bells.waiting() as bell, self._connections.reader() as reader:
+        with self._wakeups.waiting() as wakeup, self._connections.reader() as reader:
             while True:
                 self._check_open()
                 if not known:
@@ -188,7 +189,7 @@ class RedisBroker(Broker):
                     return [], after
                 milliseconds = max(1, int(left * 1000))
                 command = ("XREAD", "COUNT", BATCH, "BLOCK", milliseconds)
-                found = reader.ask((*command, "STREAMS", self._keys[0], after), left, bell)
+                found = reader.ask((*command, "STREAMS", self._keys[0], after), left, wakeup)
                 if found:
                     break
                 known = False  # nothing came: have a look whether it is still the same log
@@ -208,7 +209,7 @@ class RedisBroker(Broker):
 
     def close(self) -> None:
         self._closed = True
-        self._bells.close()
+        self._wakeups.close()
         self._connections.close()
 
     def _script(self, script: str, *arguments: object, writes: bool = False) -> Any:

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from ssekit.errors import BrokerUnavailable, HubClosed
-from ssekit.host.wakeup import Bell, NativeLock
+from ssekit.host.wakeup import NativeLock, Wakeup
 
 try:
     from redis.backoff import NoBackoff
@@ -154,11 +154,14 @@ class _Line:
         self,
         command: tuple[object, ...],
         timeout: float,
-        bell: Bell | None = None,
+        wakeup: Wakeup | None = None,
         *,
         writes: bool = False,
     ) -> Any:
-        """Send a command and return its answer; `HubClosed` if the bell rings before that."""
+        """Send a command and return its answer.
+
+        Raises `HubClosed` if ``wakeup`` is notified before it comes.
+        """
         self.usable = False
         try:
             if RUN in command:
@@ -167,8 +170,8 @@ class _Line:
         except (RedisError, OSError) as error:
             # What did not leave whole is not carried out.
             raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
-        if bell is not None:
-            self._wait(timeout, bell)
+        if wakeup is not None:
+            self._wait(timeout, wakeup)
         try:
             answer = self._connection.read_response()
         except ResponseError as error:
@@ -191,11 +194,11 @@ class _Line:
             self._run = found[1].decode() if found else ""
         return self._run
 
-    def _wait(self, timeout: float, bell: Bell) -> None:
+    def _wait(self, timeout: float, wakeup: Wakeup) -> None:
         # Between commands the parser holds nothing, so an answer shows at the socket; redis-py
         # tells nobody which it is.
         answer: int = self._connection._sock.fileno()
-        ready = bell.wait(timeout + _TIMEOUT, answer)
+        ready = wakeup.wait(timeout + _TIMEOUT, answer)
         if not ready:
             raise BrokerUnavailable("Redis did not answer in time")
         if answer not in ready:

@@ -1,7 +1,7 @@
 """``sqlite:``, a log in a file, for every process of one machine.
 
 Workers, CGI scripts, cron jobs and the command line share it: the file is in WAL mode, so readers
-never wait for a writer, and whoever appends rings the others' bells
+never wait for a writer, and an append wakes the other processes
 (`ssekit.brokers.sqlite.other_processes`). What is in it is `ssekit.brokers.sqlite.log`'s to know.
 This module has the rule for a file that another process has locked: try again after a short sleep,
 which gevent makes cooperative, and never in SQLite's own busy timeout, which would stop every
@@ -26,16 +26,17 @@ from ssekit.brokers.codec import as_stored, pack, unpack
 from ssekit.brokers.contract import Broker, Entry
 from ssekit.brokers.sqlite import log as sqlitelog
 from ssekit.brokers.sqlite.file import Locked, OpenFile
-from ssekit.brokers.sqlite.other_processes import DoorBell, Neighbours
+from ssekit.brokers.sqlite.other_processes import Neighbours, SocketWakeup
 from ssekit.errors import BrokerUnavailable, HubClosed
-from ssekit.host.wakeup import Bells, NativeLock, around_fork, on_fork
+from ssekit.host.forks import around_fork, on_fork
+from ssekit.host.wakeup import NativeLock, Wakeups
 from ssekit.wire import Event
 
 T = TypeVar("T")
 
 _PATIENCE = 10.0  # seconds that a call tries while others hold the lock
-_LOOK = 1.0  # seconds after which a follower looks at the file though no bell rang
-_LOOK_UNRUNG = 0.1  # the same where there is no bell for the others to ring
+_LOOK = 1.0  # seconds after which a follower looks at the file though it was not woken
+_LOOK_ALONE = 0.1  # the same where other processes cannot wake it
 
 
 class SQLiteBroker(Broker):
@@ -46,7 +47,7 @@ class SQLiteBroker(Broker):
         self._lock = NativeLock()
         self._file: OpenFile | None = None
         self._neighbours = Neighbours(os.path.realpath(self._path))  # the same by any name
-        self._bells = Bells(self._neighbours.bell)
+        self._wakeups = Wakeups(self._neighbours.wakeup)
         on_fork(self)
         around_fork(self)
 
@@ -72,7 +73,7 @@ class SQLiteBroker(Broker):
         if self._file is not None:
             self._file.abandon()
             self._file = None
-        self._bells.abandon()
+        self._wakeups.abandon()
         self._neighbours.abandon()
 
     def append(self, channel: str, event: Event) -> Event:
@@ -81,8 +82,8 @@ class SQLiteBroker(Broker):
         entry_id = self._transact(
             "IMMEDIATE", lambda db: sqlitelog.append(db, channel, packed, self._history)
         )
-        self._bells.ring()
-        self._neighbours.ring()
+        self._wakeups.notify()
+        self._neighbours.notify()
         return unpack(channel, entry_id, packed).event
 
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
@@ -91,18 +92,18 @@ class SQLiteBroker(Broker):
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         deadline = time.monotonic() + timeout
         if self._file is None:
-            self.tip()  # there is a file then, and a place beside it for a bell
+            self.tip()  # there is a file then, and a place beside it for a wake-up
 
         def newer(db: sqlite3.Connection) -> list[Entry]:
             return sqlitelog.newer(db, after)
 
-        with self._bells.waiting() as bell:
-            look = _LOOK if isinstance(bell, DoorBell) else _LOOK_UNRUNG
+        with self._wakeups.waiting() as wakeup:
+            look = _LOOK if isinstance(wakeup, SocketWakeup) else _LOOK_ALONE
             while not (entries := self._transact("DEFERRED", newer)):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return [], after
-                bell.wait(min(left, look))
+                wakeup.wait(min(left, look))
         return entries, entries[-1].id
 
     def tip(self) -> str:
@@ -110,7 +111,7 @@ class SQLiteBroker(Broker):
 
     def close(self) -> None:
         self._closed = True
-        self._bells.close()
+        self._wakeups.close()
         self._let_go()
         self._neighbours.close()
 

@@ -1,7 +1,7 @@
 """The processes of one machine that follow the same file, and how they wake each other.
 
 `ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
-one datagram socket for each waiter; to ring is to send each of them one byte.  The kernel wakes
+one datagram socket for each waiter; to wake them is to send each one byte.  The kernel wakes
 them within microseconds, and nobody has to be running in between.  A socket whose process has died
 refuses, and is removed by whoever finds out.
 
@@ -22,7 +22,7 @@ from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
 from contextlib import suppress
 
-from ssekit.host.wakeup import Bell, NativeLock
+from ssekit.host.wakeup import NativeLock, Wakeup
 
 _LONGEST_PATH = 100  # sun_path has 108 bytes on Linux and 104 elsewhere
 _log = logging.getLogger("ssekit.brokers")
@@ -43,28 +43,28 @@ class Neighbours:
         self._sender: NativeSocket | None = None
         self._own: set[str] = set()
 
-    def bell(self) -> Bell:
-        """A bell that every process can ring; if that cannot be, one for this process."""
+    def wakeup(self) -> Wakeup:
+        """A wake-up that every process can notify; if that cannot be, one for this process."""
         try:
-            return DoorBell(self)
+            return SocketWakeup(self)
         except FileNotFoundError:
             pass  # the file was just deleted: the next look makes it anew
         except OSError as error:
             if not self._closed:  # in the middle of it, and then nobody waits any more
                 self._warn(f"{error}: events of other processes arrive with a delay")
-        return DeafBell()
+        return LocalWakeup()
 
-    def ring(self) -> None:
-        """Ring the door bells of all other processes."""
+    def notify(self) -> None:
+        """Wake the waiters of all other processes."""
         try:
             with self._lock:
-                self._ring()
+                self._notify()
         except FileNotFoundError:
             pass  # the file was just deleted: whoever follows it will find out
         except OSError as error:
             self._warn(f"{error}: followers notice new events with a delay")
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._closed or not self._open():
             return  # nobody follows
         if self._sender is None:
@@ -72,13 +72,13 @@ class Neighbours:
             self._sender.setblocking(False)
         for name in os.listdir(self._folder):
             if name not in self._own:
-                self._ring_one(self._sender, name)
+                self._notify_one(self._sender, name)
 
-    def _ring_one(self, sender: NativeSocket, name: str) -> None:
+    def _notify_one(self, sender: NativeSocket, name: str) -> None:
         try:
             sender.sendto(b"\0", self._address(name))
         except BlockingIOError:
-            pass  # its queue is full: it has been rung and not yet heard
+            pass  # its queue is full: it was notified, and has not looked yet
         except ConnectionRefusedError:
             with suppress(OSError):  # not ours to remove, or another process was quicker
                 found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
@@ -95,7 +95,7 @@ class Neighbours:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
             name = secrets.token_hex(8)
             socket.bind(self._address(name))
-            with suppress(OSError):  # then only this user can ring it, and others' news comes late
+            with suppress(OSError):  # then only this user can wake it, and others' news comes late
                 mode = stat.S_IMODE(os.stat(self._file).st_mode) & 0o666
                 os.chmod(name, mode, dir_fd=self._folder)
             self._own.add(name)
@@ -122,7 +122,7 @@ class Neighbours:
                 self._let_go()
 
     def close(self) -> None:
-        """Let go of the folder; the last bell does so again."""
+        """Let go of the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
             self._let_go()
@@ -188,8 +188,8 @@ class Neighbours:
             _log.warning("no quick wake-up beside %s: %s", self._file, text)
 
 
-class DoorBell(Bell):
-    """A bell in the folder, for every process to ring."""
+class SocketWakeup(Wakeup):
+    """A socket in the folder, which every process can notify."""
 
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
@@ -207,11 +207,11 @@ class DoorBell(Bell):
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def ring(self) -> None:
-        with suppress(BlockingIOError):  # its queue is full: it has been rung and not yet heard
+    def notify(self) -> None:
+        with suppress(BlockingIOError):  # The queue is full of notifications nobody has seen yet.
             self._sender.send(b"\0")
 
-    def silence(self) -> None:
+    def clear(self) -> None:
         try:
             while True:
                 self._socket.recv(1)
@@ -230,8 +230,8 @@ class DoorBell(Bell):
         self._sender.close()
 
 
-class DeafBell(Bell):
-    """What there is instead, heard by this process alone; tried anew at the next wait."""
+class LocalWakeup(Wakeup):
+    """What there is instead, for this process alone; tried anew at the next wait."""
 
     def usable(self) -> bool:
         return False

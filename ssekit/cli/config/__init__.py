@@ -1,8 +1,7 @@
-"""``ssekit config SERVER``: a complete configuration for a server that ssekit runs under or behind.
+"""``ssekit config SERVER``: print a complete configuration for a server under or before ssekit.
 
-Every text is a pure function of a frozen value (`Site` or `Unit`).  This module turns options into
-that value and prints; what the servers make of the texts is measured with the real servers in the
-tests.
+Each text is a pure function of a frozen value (`Site` or `Unit`).  This module turns options into
+that value and prints the text; the tests run every text with the real server.
 """
 
 from __future__ import annotations
@@ -28,18 +27,22 @@ CGI_FOLDER = "/usr/lib/cgi-bin"
 SERVERS: dict[str, tuple[Callable[[Any], str], dict[str, str], str]] = {
     "nginx": (nginx, {"upstream": GUNICORN}, "nginx in front of gunicorn"),
     "apache": (apache, {"upstream": GUNICORN}, "Apache in front of gunicorn, or running scripts"),
-    "lighttpd": (lighttpd, {"cgi": CGI_FOLDER}, "lighttpd running scripts, or before gunicorn"),
+    "lighttpd": (
+        lighttpd,
+        {"cgi": CGI_FOLDER},
+        "lighttpd running scripts, or in front of gunicorn",
+    ),
     "fcgiwrap": (nginx, {"cgi": CGI_FOLDER}, "nginx running scripts through fcgiwrap"),
     "systemd": (systemd, {}, "gunicorn as a service"),
 }
-"""The text of each server, and what it serves where neither --upstream nor --cgi is given."""
+"""The text of each server, and what it serves if neither --upstream nor --cgi is given."""
 
 EPILOG = """\
 examples:
   ssekit config nginx --name example.org --certificate /etc/ssl/site.pem --key /etc/ssl/site.key
   ssekit config apache --cgi /usr/lib/cgi-bin
-  ssekit config systemd wsgi:app --workers 4
-ssekit config SERVER --help lists the options of each.
+  ssekit config systemd mysite:app --workers 4
+ssekit config SERVER --help lists the options for each server.
 """
 
 
@@ -56,14 +59,19 @@ def options(parser: argparse.ArgumentParser) -> None:
 def _site_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--name", default="_", help="the server name (default: every name)")
-    add("--listen", default="", metavar="[ADDRESS:]PORT", help="default 80, with TLS 443")
+    add("--listen", default="", metavar="[ADDRESS:]PORT", help="default: 80, or 443 with TLS")
     add("--upstream", default="", metavar="HOST:PORT|unix:PATH", help="where gunicorn listens")
     add("--prefix", default="/", metavar="PATH", help='the path of the site, such as "/live/"')
     add("--certificate", default="", metavar="FILE", help="the PEM file for TLS")
     add("--key", default="", metavar="FILE", help="its private key")
-    add("--no-http2", dest="http2", action="store_false", help="HTTP/1.1 only, also with TLS")
+    add("--no-http2", dest="http2", action="store_false", help="offer HTTP/1.1 only")
     add("--cgi", default="", metavar="FOLDER", help="a folder of scripts, served at cgi-bin/")
-    add("--fcgiwrap", default=Site.fcgiwrap, metavar="HOST:PORT|unix:PATH", help="for nginx")
+    add(
+        "--fcgiwrap",
+        default=Site.fcgiwrap,
+        metavar="HOST:PORT|unix:PATH",
+        help="where fcgiwrap listens, for nginx",
+    )
 
 
 def _unit_options(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """Apache in front of gunicorn, running CGI scripts, or both: one file for ``sites-available``.
 
-Apache gives each proxied stream a thread and each CGI stream a process, so the file begins with
-how many there may be.  mod_deflate and mod_brotli hold a stream back until it ends; the file takes
-them out where streams are.
+Apache needs a thread for each proxied stream and a process for each CGI stream, so the file begins
+with how many there may be.  mod_deflate and mod_brotli hold a stream back until it ends; the file
+disables them for streams.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _TOP = """\
 # /etc/apache2/sites-available/ssekit.conf and then:
 #   a2enmod {modules} && a2ensite ssekit && systemctl reload apache2
 #
-# An open stream holds one of Apache's threads, and Debian's MaxRequestWorkers is 150. For more, in
-# /etc/apache2/mods-available/mpm_event.conf: ServerLimit 64, MaxRequestWorkers 1600.
-# A reload lets old streams live on in the old processes, which take the place of new ones until the
-# streams have ended.
+# Each open stream occupies one of Apache's threads, and Debian's MaxRequestWorkers is 150. For
+# more, in /etc/apache2/mods-available/mpm_event.conf: ServerLimit 64, MaxRequestWorkers 1600.
+# After a reload, old streams live on in the old processes, which count towards these limits until
+# the streams have ended.
 """
 
 _TLS = """\
@@ -28,13 +28,13 @@ _TLS = """\
 """
 
 _HTTP2 = """\
-    # A browser opens six connections to a host over HTTP/1.1 and stalls at the seventh stream.
+    # Over HTTP/1.1 a browser opens six connections per host and stalls at the seventh stream.
     Protocols h2 http/1.1
 """
 
 _NO_COMPRESSION = """\
-        # Compression holds a stream back until it ends. The two variables alone would not do: where
-        # mod_deflate is told not to compress, it still keeps the first 68 bytes of a script.
+        # Compression holds a stream back until it ends. The two variables are not enough: even if
+        # mod_deflate does not compress, it keeps the first 68 bytes of a script.
         SetOutputFilter none
         <IfModule mod_filter.c>
             FilterChain !
@@ -45,13 +45,13 @@ _NO_COMPRESSION = """\
 
 _PROXY = """\
     <Location "{prefix}">
-        # A new connection per request: gunicorn closes idle ones after two seconds, and a kept one
-        # could meet the close. A silent upstream is cut after a minute; ssekit's heartbeat leaves
+        # A new connection per request: gunicorn closes idle ones after two seconds, and a request
+        # could be sent just then. A silent upstream is cut after a minute; ssekit sends a heartbeat
         # every 15 s.
         ProxyPass "{url}" disablereuse=on timeout=60
 
 {no_compression}
-        # gunicorn believes these two, so they must never come from outside.
+        # gunicorn trusts these two headers, so they must never come from a client.
         RequestHeader unset PATH_INFO
         RequestHeader {script_name}
         RequestHeader set X-Forwarded-Proto expr=%{{REQUEST_SCHEME}}
@@ -71,8 +71,8 @@ _CGI = """\
 
 {no_compression}    </Directory>
 {except_scripts}
-    # A silent script is cut after this many seconds. ssekit's heartbeat leaves every 15 s; it is
-    # also how Apache learns that a client has left and ends the script.
+    # A silent script is cut after this many seconds. ssekit sends a heartbeat every 15 s; only by
+    # that does Apache notice that a client has disconnected, and ends the script.
     CGIDScriptTimeout 60
 """
 

@@ -1,7 +1,7 @@
-"""lighttpd running CGI scripts, in front of gunicorn, or both: a file that stands alone.
+"""lighttpd running CGI scripts, in front of gunicorn, or both: a complete ``lighttpd.conf``.
 
-Its one setting that decides everything is ``server.stream-response-body``: at its default of 0
-lighttpd keeps an answer until it is complete.
+The setting that matters most is ``server.stream-response-body``: with its default, 0, lighttpd
+keeps an answer until it is complete.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import re
 from ssekit.cli.config.site import Site
 
 _TOP = """\
-# lighttpd in front of ssekit, as `ssekit config lighttpd` prints it. It stands alone: as
-# /etc/lighttpd/lighttpd.conf, or for a try: lighttpd -D -f FILE
+# lighttpd in front of ssekit, as `ssekit config lighttpd` prints it. It is complete: use it as
+# /etc/lighttpd/lighttpd.conf, or try it with: lighttpd -D -f FILE
 
 server.modules = ( {modules} )
 server.port = {port}
 server.bind = "{address}"
 server.document-root = "/var/empty"
 
-# It starts as root and goes on as this user, who must be able to read the files below.
+# It starts as root and continues as this user, who must be able to read the files below.
 server.username = "www-data"
 server.groupname = "www-data"
 
-# Streams: without this line not one byte arrives before the answer is complete. 2 also stops
-# reading from the source while the client does not read.
+# Without this line nothing arrives before the answer is complete. 2 also stops reading from the
+# source while the client does not read.
 server.stream-response-body = 2
 
-# Each stream is one connection, and a proxied or CGI one takes a second descriptor.
+# Each stream is one connection; if it is proxied or CGI, it needs a second descriptor.
 server.max-fds = 16384
 server.max-connections = 8192
 
-# A client that takes no bytes, and an answer that brings none, are cut after this long. ssekit's
-# heartbeat leaves every 15 s.
+# A client that does not read, and an answer that sends nothing, are cut after this time. ssekit
+# sends a heartbeat every 15 s.
 server.max-write-idle = 60
 
-# At a reload (SIGUSR1) old streams are ended after this long; their clients come back.
+# At a reload (SIGUSR1) old streams are ended after this time; their clients reconnect.
 server.feature-flags = ( "server.graceful-shutdown-timeout" => 10{h2} )
 """
 
@@ -48,7 +48,7 @@ ssl.privkey = "{key}"
 
 _PROXY = """\
 $HTTP["url"] =~ "^{pattern}" {{
-    # gunicorn believes these two headers, so they must never come from outside: "" removes them.
+    # gunicorn trusts these two headers, so they must never come from a client: "" removes them.
     setenv.set-request-header = ( "PATH_INFO" => "", "SCRIPT_NAME" => "{script_name}" )
     proxy.server = ( "" => (( {server} )) )
 }}
@@ -57,7 +57,7 @@ $HTTP["url"] =~ "^{pattern}" {{
 _CGI = """\
 $HTTP["url"] =~ "^{pattern}" {{
     alias.url = ( "{scripts}" => "{folder}/" )
-    # A file of the folder runs by its own first line, if it is executable.
+    # A file in the folder is run by the interpreter in its first line, if it is executable.
     cgi.assign = ( "" => "" )
     cgi.execute-x-only = "enable"
 }}
@@ -78,7 +78,7 @@ def lighttpd(site: Site) -> str:
         text += f'server.name = "{site.name}"\n'
     if site.tls:
         text += _TLS.format(certificate=site.certificate, key=site.key)
-    # The first that matches wins: the scripts, and what is left for gunicorn.
+    # The first that matches wins: the scripts, and everything else for gunicorn.
     places = [_cgi(site)] if site.cgi else []
     places += [_proxy(site)] if site.upstream else []
     return f"{text}\n{'else '.join(places)}"

@@ -1,9 +1,9 @@
 """nginx in front of gunicorn, of fcgiwrap, or of both: one file for ``conf.d``.
 
-What the lines do to a stream is measured in the tests of the ways.  Two things are left out on
-purpose: ``proxy_buffering off``, because ssekit sends ``X-Accel-Buffering: no`` with its streams
-and every other answer is better off buffered; and a pool of kept upstream connections, because
-gunicorn closes idle ones after two seconds and a request could meet the close.
+``tests/test_ways.py`` measures what the lines do to a stream.  Two things are left out on purpose:
+``proxy_buffering off``, because ssekit sends ``X-Accel-Buffering: no`` with its streams, and other
+answers are better buffered; and keep-alive connections to the upstream, because gunicorn closes
+idle ones after two seconds, and a request could be sent just then.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _TOP = """\
 # nginx in front of ssekit, as `ssekit config {command}` prints it. Put it into /etc/nginx/conf.d/
 # and reload: nginx -t && nginx -s reload
 #
-# Two settings belong to /etc/nginx/nginx.conf, outside of "http":
-#   worker_shutdown_timeout 10s;    # else a reload keeps old workers as long as their streams
+# Two settings belong in /etc/nginx/nginx.conf, outside of "http":
+#   worker_shutdown_timeout 10s;    # else old workers survive a reload as long as their streams
 #   worker_connections 8192;        # in "events": a stream takes two, and Debian has 768
 """
 
@@ -31,17 +31,20 @@ _LISTEN_TLS = """\
 
 _LISTEN = """\
     listen {where};
-    # A browser opens six connections to a host and stalls at the seventh stream. HTTP/2 has no such
-    # limit, and browsers speak it over TLS only: instead of the line above (or beside it)
+    # A browser opens six connections per host and stalls at the seventh stream. HTTP/2 has no such
+    # limit, but browsers speak it over TLS only. Instead of the line above, or in addition to it:
     # listen 443 ssl http2;
     # ssl_certificate /etc/ssl/certs/ssekit.pem;
     # ssl_certificate_key /etc/ssl/private/ssekit.key;
 """
 
 _LIMIT = """\
-    # How many streams one address may hold open; beyond them it gets 429. Offices share addresses.
-    # This line stands outside of "server": limit_conn_zone $binary_remote_addr zone=ssekit:1m;
-    # limit_conn ssekit 100;
+    # A last resort against floods: beyond so many connections of one address nginx answers 429. Any
+    # status but 200 ends an EventSource permanently: it does not reconnect. So choose a number that
+    # no office behind one address reaches, and let ssekit reject streams in the way that browsers
+    # reconnect after: Hub(max_per_address=...) behind werkzeug's ProxyFix.
+    # This line belongs outside of "server": limit_conn_zone $binary_remote_addr zone=ssekit:1m;
+    # limit_conn ssekit 1000;
     # limit_conn_status 429;
 """
 
@@ -57,9 +60,9 @@ _PROXY = """\
         proxy_pass http://ssekit;
 
         # No proxy_buffering here: ssekit's streams say "X-Accel-Buffering: no", which turns it off
-        # for them alone. If a stream arrives in lumps, look for proxy_ignore_headers.
+        # for them alone. If events arrive in batches, look for proxy_ignore_headers.
 
-        # With HTTP/1.1 a stream that ended can be told from one that was cut off.
+        # With HTTP/1.1, nginx can tell a stream that ended from one that was cut off.
         proxy_http_version 1.1;
         proxy_set_header Connection "";
 
@@ -67,7 +70,7 @@ _PROXY = """\
         proxy_set_header X-Forwarded-For $remote_addr;
         proxy_set_header X-Forwarded-Proto $scheme;
 {script_name}
-        # A silent upstream is cut after this long. ssekit's heartbeat leaves every 15 s.
+        # A silent upstream is cut after this time. ssekit sends a heartbeat every 15 s.
         proxy_read_timeout 60s;
         proxy_socket_keepalive on;
     }}
@@ -79,20 +82,20 @@ _SCRIPT_NAME = """\
 """
 
 _CGI = """\
-    # CGI scripts, run by fcgiwrap: each open stream holds one of its children, and unless it is
-    # told otherwise it has one. For 64 streams:
+    # CGI scripts, run by fcgiwrap. Each open stream occupies one of its child processes, and by
+    # default it has only one. For 64 streams:
     #   fcgiwrap -f -c 64 -s {fcgiwrap}
-    # or, of Debian's service, which passes its options on as a single word:
+    # or for Debian's service, which passes its options on as a single word:
     #   echo DAEMON_OPTS=-fc64 >/etc/default/fcgiwrap && systemctl restart fcgiwrap
     location ~ ^{pattern}(?<script>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?<rest>/.*)?$ {{
         fastcgi_pass {pass_to};
 
-        # Both are needed, or not one byte arrives before the script ends.
+        # Without both lines nothing arrives before the script ends.
         fastcgi_param NO_BUFFERING 1;
         fastcgi_buffering off;
 
-        # A silent script is cut after this long. ssekit's heartbeat leaves every 15 s; it is also
-        # how a script learns that its client has left, because fcgiwrap does not tell it.
+        # A silent script is cut after this time. ssekit sends a heartbeat every 15 s; only by that
+        # does a script notice that its client has disconnected, because fcgiwrap does not tell it.
         fastcgi_read_timeout 60s;
 
         fastcgi_param GATEWAY_INTERFACE CGI/1.1;
@@ -134,7 +137,7 @@ def _listen(site: Site) -> str:
     where = f"{site.address}:{site.port}" if site.address else str(site.port)
     if not site.tls:
         return _LISTEN.format(where=where)
-    # "http2" in this line is understood by every nginx; since 1.25.1 it also is a directive.
+    # Every nginx understands "http2" in this line; since 1.25.1 it is a directive too.
     return _LISTEN_TLS.format(
         where=where,
         ssl=" ssl http2" if site.http2 else " ssl",

@@ -1,9 +1,9 @@
-"""What a configuration is made from: one frozen value per kind, refused when it cannot be right.
+"""What a configuration is made from: one frozen value of each kind, which refuses wrong fields.
 
-The command makes a `Site` or a `Unit` from its options and hands it to one of the texts beside this
-module.  They put its fields into their lines as they are, so this is the one place that decides
-what may stand there: a value with a blank, a quote, a brace, a semicolon or a line end would say
-something else to the server than what was meant, and is refused.  This module knows no server.
+The command makes a `Site` or a `Unit` from its options and passes it to one of the texts beside
+this module.  They insert its fields unquoted, so this is the one place that decides what is
+allowed: a value with a space, quote, brace, semicolon or line end would mean something else to the
+server, and is refused.  This module knows no server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
 class Refused(ValueError):
-    """Raised for an option that a server would misread; the text says what is wanted instead."""
+    """Raised for an option that a server would misread; the text says what to write instead."""
 
 
 def _wanted(pattern: re.Pattern[str], value: str, what: str) -> re.Match[str]:
@@ -36,7 +36,7 @@ def _file(value: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens, for those who connect to it: a host and port, or a unix socket."""
+    """Where a server listens: a host and port, or a unix socket."""
 
     host: str
     port: int
@@ -72,11 +72,11 @@ class Site:
     ``upstream``: where gunicorn listens, ``HOST:PORT`` or ``unix:/path``.
     ``prefix``: the path of the site, from "/" to "/".
     ``certificate``, ``key``: PEM files; with them the site speaks TLS.
-    ``http2``: HTTP/2 where there is TLS; browsers speak it nowhere else.
+    ``http2``: HTTP/2, if there is TLS; browsers do not speak it otherwise.
     ``cgi``: a folder of executable scripts, served at ``prefix`` + "cgi-bin/".
-    ``fcgiwrap``: where fcgiwrap listens, for the servers that cannot run a script themselves.
+    ``fcgiwrap``: where fcgiwrap listens, for servers that cannot run a script themselves.
 
-    Raises `Refused` for values that no server could read as they were meant.
+    Raises `Refused` for values that a server would misread.
     """
 
     name: str = "_"
@@ -104,7 +104,7 @@ class Site:
         for path in filter(None, [self.certificate, self.key, self.cgi]):
             _file(path)
         if not self.upstream and not self.cgi:
-            raise Refused("a site needs --upstream or --cgi: it would serve nothing")
+            raise Refused("a site needs --upstream or --cgi, or it would serve nothing")
 
     @property
     def tls(self) -> bool:
@@ -126,7 +126,7 @@ class Site:
 
     @property
     def script_name(self) -> str:
-        """The prefix as WSGI has it: "" for the root, else without the last slash."""
+        """The prefix as WSGI has it: "" for the root, otherwise without the last slash."""
         return self.prefix.rstrip("/")
 
     @property
@@ -146,9 +146,9 @@ class Unit:
 
     ``target``: ``module:app``.  ``folder``: where it is and where the service runs.
     ``bind``: where gunicorn listens.  ``user``: who runs it.  ``gunicorn``: its command.
-    ``workers``: processes; one holds as many streams as the kernel lets it.
+    ``workers``: the number of processes.
 
-    Raises `Refused` for values that systemd would read otherwise.
+    Raises `Refused` for values that systemd would misread.
     """
 
     target: str = "wsgi:app"

@@ -9,8 +9,8 @@ _TEXT = """\
 # /etc/systemd/system/ssekit.service and then:
 #   systemctl daemon-reload && systemctl enable --now ssekit
 #
-# A deploy is `systemctl reload ssekit`: new workers take over, and every open stream is told to
-# come back after a moment of its own and ends; with its last event's id it misses nothing.
+# To deploy, run `systemctl reload ssekit`: new workers take over, and every open stream is told to
+# reconnect after a random moment and ends; clients resume after their last event and miss nothing.
 
 [Unit]
 Description=ssekit: {target} under gunicorn
@@ -22,18 +22,19 @@ NotifyAccess=main
 User={user}
 WorkingDirectory={folder}
 
-# The hub's log, where this user may write. The command line finds it by the same variable.
+# The hub's log, in a folder that this user may write to. The command line uses the same variable.
+# The demo application (wsgi.py) also needs: Environment=SSEKIT_HOSTS=www.example.org
 StateDirectory=ssekit
 Environment=SSEKIT_URL=sqlite:////var/lib/ssekit/hub.db
 
 {runtime}ExecStart={gunicorn} -k gevent --workers {workers} --bind {bind} {target}
 ExecReload=/bin/kill -s HUP $MAINPID
 
-# SIGTERM to gunicorn alone, which ends its streams and is gone in two seconds.
+# SIGTERM goes to gunicorn alone, which ends its streams and exits within two seconds.
 KillMode=mixed
 TimeoutStopSec=10
 
-# A stream is a descriptor, and the default of 1024 is the first limit that one meets.
+# Each stream needs a file descriptor, and the default of 1024 is the first limit you would reach.
 LimitNOFILE=65536
 
 Restart=on-failure
@@ -60,7 +61,7 @@ def systemd(unit: Unit) -> str:
 
 
 def _runtime(bind: str) -> str:
-    """A socket in its own folder below /run needs the folder, and the user cannot make it."""
+    """A socket in a folder of its own below /run needs that folder, which the user cannot make."""
     parts = bind.removeprefix("unix:").split("/")
     if bind.startswith("unix:") and len(parts) == 4 and parts[1] == "run":
         return f"RuntimeDirectory={parts[2]}\n"

@@ -1,8 +1,8 @@
-"""``ssekit doctor URL``: connects as a browser would, and says what would hurt a stream's users.
+"""``ssekit doctor URL``: connect as a browser would, and report what would hurt a stream's users.
 
-Looking and judging are apart: `ssekit.cli.doctor.probing` makes requests and returns what it saw as
-one frozen value, and `ssekit.cli.doctor.checks` is a table of pure functions over that value.  This
-module is the command: options in, a report out.
+Looking and judging are separate: `ssekit.cli.doctor.probing` makes requests and returns what it saw
+as one frozen value, and `ssekit.cli.doctor.checks` is a table of pure functions of that value.
+This module is the command: options in, a report out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TextIO
 
 from ssekit.cli.common import Usage, printable
 from ssekit.cli.doctor.checks import CHECKS, blame, judge, path, untested
-from ssekit.cli.doctor.finding import ADVICE, Finding
+from ssekit.cli.doctor.finding import Finding, hurts
 from ssekit.cli.doctor.http import Manner
 from ssekit.cli.doctor.probing import Plan, examine
 from ssekit.cli.doctor.reaching import check_url
@@ -27,8 +27,9 @@ from ssekit.cli.doctor.seen import Seen
 __all__ = ["CHECKS", "Finding", "Plan", "Seen", "examine", "judge", "options", "run"]
 
 EPILOG = """\
-The report lists findings, the most harmful first; exit code 1 if there is any, else 0.
-What it does: some GETs of the stream, one HEAD, one POST without a body (--no-post leaves it out)
+The report lists findings, the most harmful first. The exit code is 1 if one of them hurts the
+stream's users, and 0 if there is nothing but advice.
+It makes some GETs of the stream, one HEAD, one POST without a body (--no-post leaves it out)
 and, with --origin, one OPTIONS. Where ssekit's probe stands beside the stream (the address
 "probe", or --probe), delays are measured by the server's own clock.
 
@@ -46,20 +47,26 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("address", metavar="URL", help="the stream")
-    add("--upstream", default="", metavar="URL", help="the same stream, behind the proxy")
+    add("--upstream", default="", metavar="URL", help="the same stream without the proxy")
     add("--origin", default="", help="the origin of a page that reads it, such as https://a.org")
-    add("--header", action="append", default=[], metavar="NAME:VALUE", help="sent each time")
-    add("--seconds", type=float, default=40.0, help="never take longer than this (default 40)")
-    add("--heartbeat", type=float, default=30.0, help="silence that is too long (default 30)")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="send it with each request; repeatable",
+    )
+    add("--seconds", type=float, default=40.0, help="time limit for the whole (default 40)")
+    add("--heartbeat", type=float, default=30.0, help="seconds of silence allowed (default 30)")
     add("--probe", default="", metavar="URL", help="ssekit's probe (default: beside the stream)")
-    add("--ignore", default="", metavar="NAMES", help="findings to leave out, by name")
-    add("--insecure", action="store_true", help="take any certificate")
-    add("--no-post", dest="post", action="store_false", help="do not try POST")
+    add("--ignore", default="", metavar="NAMES", help="names of findings to leave out")
+    add("--insecure", action="store_true", help="accept any certificate")
+    add("--no-post", dest="post", action="store_false", help="do not send a POST")
     add("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine, print the report, and return 1 if there is a finding, else 0.
+    """Examine, print the report, and return 1 if a finding hurts, 0 if there is advice at most.
 
     Raises `Usage` for options that make no sense.
     """
@@ -70,13 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         seen = examine(plan, manner, progress.step)
     finally:
-        progress.done()  # also at Ctrl-C, whose prompt would stand behind it
+        progress.done()  # also at Ctrl-C: the shell's prompt would follow it on the line
     ignored = set(arguments.ignore.replace(",", " ").split())
     findings = [finding for finding in judge(seen) if finding.name not in ignored]
     seconds = time.monotonic() - began
     report = _json if arguments.json else _text
     print(printable(report(seen, findings, seconds)))
-    return 1 if findings else 0
+    return 1 if hurts(findings) else 0
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -112,7 +119,7 @@ def _headers(given: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 class Progress:
-    """Shows on a terminal, or in a log, that something is being done and for how long."""
+    """Shows on a terminal, or in a log, what the doctor is doing and for how long."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -122,7 +129,7 @@ class Progress:
         self._width = 0
 
     def step(self, what: str) -> None:
-        """Say what is done now."""
+        """Show the current step."""
         self._what = printable(what)
         if self._terminal:
             self.beat()
@@ -131,7 +138,7 @@ class Progress:
             self._output.flush()
 
     def beat(self) -> None:
-        """Show a sign of life."""
+        """Update the line."""
         if self._terminal and self._what:
             text = f"{time.monotonic() - self._began:4.0f} s  {self._what}"[:100]
             self._output.write(f"\r{text:{self._width}}")
@@ -148,7 +155,7 @@ class Progress:
 def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
     count = len(findings)
     found = "nothing wrong" if not count else f"{count} finding{'s' if count > 1 else ''}"
-    if findings and findings[0].harm < ADVICE:
+    if findings and not hurts(findings):
         found += ", advice only,"
     lines = [f"{seen.url}: {found} in {seconds:.0f} s"]
     blamed = blame(seen)
@@ -156,13 +163,13 @@ def _text(seen: Seen, findings: list[Finding], seconds: float) -> str:
         where = f" ({finding.hop})" if finding.hop else ""
         if finding.name in blamed:
             where += f", {blamed[finding.name]}"
-        where += " - advice" if finding.harm < ADVICE else ""
+        where += " - advice" if finding.is_advice else ""
         lines += ["", f"{number}. {finding.name}{where}"]
         for label in ("seen", "why", "change"):
             lines.append(_wrapped(f"   {label:7}", getattr(finding, label)))
     shown = [f"{hop.name} ({hop.sign})" for hop in path(seen)]
     if shown:
-        lines += ["", _wrapped("On the way: ", ", ".join(shown))]
+        lines += ["", _wrapped("Recognized: ", ", ".join(shown))]
     notes = untested(seen)
     if notes:
         lines += ["", "Not tested:", *(_wrapped("  - ", note) for note in notes)]
@@ -179,10 +186,11 @@ def _json(seen: Seen, findings: list[Finding], seconds: float) -> str:
     blamed = blame(seen)
     report = {
         "url": seen.url,
-        "healthy": not findings,
+        "healthy": not hurts(findings),
         "seconds": round(seconds, 1),
         "findings": [
-            dataclasses.asdict(finding) | {"where": blamed.get(finding.name, "")}
+            dataclasses.asdict(finding)
+            | {"advice": finding.is_advice, "where": blamed.get(finding.name, "")}
             for finding in findings
         ],
         "hops": [dataclasses.asdict(hop) for hop in path(seen)],

@@ -1,4 +1,4 @@
-"""Checks of the answer's head: status, type, what caches and browsers make of it, other methods."""
+"""Checks of the answer's status, type and headers, and of the answers to other methods."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ssekit.cli.doctor.seen import Seen
 _UNCACHED = re.compile(r"\b(no-cache|no-store|private|max-age\s*=\s*0)\b", re.IGNORECASE)
 
 LEAST_WAIT = 0.5
-"""Seconds without an answer that are not yet a hang."""
-FAILS_FOR_GOOD = (
-    "an EventSource then fails for good: it does not connect again (HTML standard, 9.2.3)"
+"""Seconds without an answer that do not count as a hang yet."""
+FAILS_PERMANENTLY = (
+    "an EventSource then fails permanently: it does not reconnect (HTML standard, 9.2.3)"
 )
 
 
@@ -38,36 +38,37 @@ def status(seen: Seen) -> Finding | None:
     answer = seen.answer
     if not answer.answered or answer.status == 200 or _redirected(answer):
         return None
-    why = FAILS_FOR_GOOD
+    why = FAILS_PERMANENTLY
     if answer.status == 204:
-        why = "204 tells an EventSource to stay away for good (HTML standard, 9.2.3)"
+        why = "204 tells an EventSource not to reconnect (HTML standard, 9.2.3)"
     hop = hops.suspect(seen) if answer.status in _OF_A_PROXY else None
-    change = _STATUS.get(answer.status, "answer 200; the server's log says why it does not")
+    change = _STATUS.get(answer.status, "answer 200; the server's log should say why it does not")
     shown = f"the status is {answer.status}{_words(answer)}"
     return Finding("status", 97, shown, why, change, hop.name if hop is not None else "")
 
 
 def _words(answer: Exchange) -> str:
-    """What the server says itself, if that is short and for people."""
+    """What the server says about it, if that is short and meant for people."""
     text = answer.body.decode(errors="replace").strip()
     told = answer.media_type in ("text/plain", "application/json") and "\n" not in text
     return f": {text[:160]}" if text and told else ""
 
 
 _OF_A_PROXY = {502, 504}
-_AUTHORIZE = "an EventSource sends cookies but no header of yours: for the doctor, --header"
-_NOT_BEHIND = "start the server behind the proxy, or correct its address in the proxy's lines"
+_AUTHORIZE = "an EventSource can send cookies, but no headers; for the doctor, use --header"
+_NO_UPSTREAM = "start the server behind the proxy, or correct its address in the proxy's settings"
 _STATUS = {
-    204: "answer 200; if clients are meant to stay away, nothing is wrong",
+    204: "answer 200; or nothing, if clients are not meant to reconnect",
     401: _AUTHORIZE,
     403: _AUTHORIZE,
     404: "correct the address, or serve the stream there",
-    405: "let GET through",
+    405: "allow GET",
     406: "accept text/event-stream, which is all that an EventSource accepts",
-    429: "answer 200 at overload too: 200, a retry: line and a close",
-    502: _NOT_BEHIND,
-    503: "answer 200 at overload too: 200, a retry: line and a close; or start what is missing",
-    504: _NOT_BEHIND,
+    429: "reject streams with 200, a retry: line and a close, also at overload",
+    502: _NO_UPSTREAM,
+    503: "reject streams with 200, a retry: line and a close, also at overload; or start the "
+    "server that is missing",
+    504: _NO_UPSTREAM,
 }
 
 
@@ -83,7 +84,7 @@ def endless_redirects(seen: Seen) -> Finding | None:
         "redirect",
         98,
         f"redirects do not end: {steps} to {seen.look.get('Location')[:200]}",
-        FAILS_FOR_GOOD,
+        FAILS_PERMANENTLY,
         "serve the stream at an address of its own",
     )
 
@@ -96,7 +97,7 @@ def media_type(seen: Seen) -> Finding | None:
         "type",
         96,
         f"the type is {answer.get('Content-Type')[:80] or 'missing'}",
-        FAILS_FOR_GOOD,
+        FAILS_PERMANENTLY,
         "send Content-Type: text/event-stream",
     )
 
@@ -109,7 +110,7 @@ def charset(seen: Seen) -> Finding | None:
         "charset",
         42,
         f"the charset is {found[1][:40]}",
-        "event streams are always decoded as UTF-8 (HTML standard, 9.2.5); another label is wrong",
+        "event streams are always decoded as UTF-8 (HTML standard, 9.2.5); other labels are wrong",
         "send Content-Type: text/event-stream; charset=utf-8, and UTF-8",
     )
 
@@ -122,8 +123,8 @@ def redirect(seen: Seen) -> Finding | None:
         "redirect",
         36,
         f"{first.status} from {first.url} to {seen.url}",
-        "browsers follow it again with every reconnect, other clients may not follow it at all; "
-        "across origins it asks for CORS",
+        "browsers follow it again at every reconnect, other clients may not follow it at all, and "
+        "to another origin it needs CORS",
         f"give clients the address {seen.url}",
     )
 
@@ -136,8 +137,8 @@ def content_length(seen: Seen) -> Finding | None:
         "content-length",
         50,
         f"Content-Length: {answer.get('Content-Length')[:20]}",
-        "a stream has no length; who knows it has collected the whole answer first",
-        "send no Content-Length, and turn off what collects answers",
+        "a stream has no length; a hop that knows it has collected the whole answer first",
+        "send no Content-Length, and turn off buffering",
     )
 
 
@@ -148,9 +149,9 @@ def connection_header(seen: Seen) -> Finding | None:
     if not answer.is_stream:
         return None
     if len(values) > 1:
-        wrong = f"Connection is there {len(values)} times: {', '.join(values)[:80]}"
+        wrong = f"there are {len(values)} Connection headers: {', '.join(values)[:80]}"
     elif values and not framed and "keep-alive" in values[0].lower():
-        # No server says so by itself: it would have to keep a connection that it has to close.
+        # No server sends that by itself: it has to close the connection to end the answer.
         wrong = "Connection: keep-alive, on an answer that only the connection's end ends"
     else:
         return None
@@ -158,7 +159,7 @@ def connection_header(seen: Seen) -> Finding | None:
         "connection",
         40,
         wrong,
-        "it is the server's to send, not the application's: the two contradict each other, some "
+        "only the server may send it, not the application: the two contradict each other, some "
         "WSGI servers refuse it, and HTTP/2 forbids it",
         "remove the Connection header from the application's answer",
     )
@@ -173,13 +174,13 @@ def cacheable(seen: Seen) -> Finding | None:
         "cacheable",
         46,
         f"Cache-Control: {shown}" if shown else "no Cache-Control",
-        "a cache on the way may keep the stream, and wait for its end or serve it to others",
+        "a cache may store the stream, and wait for its end or serve it to others",
         "send Cache-Control: no-cache, no-transform",
     )
 
 
 def from_a_cache(seen: Seen) -> Finding | None:
-    # The first of them may have been what the cache was filled with.
+    # The first of them may have filled the cache.
     for answer in filter(None, [seen.look, seen.plain, seen.long]):
         age, cache = answer.get("Age"), answer.get("X-Cache")
         hit = "hit" in cache.lower() or "hit" in answer.get("CF-Cache-Status").lower()
@@ -191,7 +192,7 @@ def from_a_cache(seen: Seen) -> Finding | None:
         "cached",
         88,
         f"Age: {age[:20] or 'none'}, X-Cache: {cache[:40] or 'none'}",
-        "this stream came out of a cache: everybody gets the same old events",
+        "this stream came from a cache: everybody gets the same old events",
         "bypass the cache for the stream's address, and send Cache-Control: no-cache",
     )
 
@@ -203,8 +204,8 @@ def no_http2(seen: Seen) -> Finding | None:
         "http1",
         55,
         "TLS does not offer HTTP/2",
-        "over HTTP/1.1 browsers open six connections to a host, for all tabs together: the seventh "
-        "stream waits without a word, and so does every other request",
+        "over HTTP/1.1 browsers open six connections per host, for all tabs together: the seventh "
+        "stream waits without an error, and so does every other request",
         "in nginx: listen 443 ssl http2; in Apache: Protocols h2 http/1.1",
     )
 
@@ -214,13 +215,13 @@ def head_hangs(seen: Seen) -> Finding | None:
     if head is None or head.answered or seen.look.head_at is None:
         return None
     if not head.failure and head.left_at < max(LEAST_WAIT, 5 * seen.look.head_at):
-        return None  # That was no patience: a busy server is not one that hangs.
+        return None  # Not long enough: the server may only be busy.
     return Finding(
         "head",
         52,
         head.failure or f"HEAD has no answer after {head.left_at:.1f} s",
-        "monitors and link checkers send HEAD; a stream behind it never notices that nobody "
-        "reads, and holds a worker for good",
+        "monitors and link checkers send HEAD; the stream then never notices that nobody reads it, "
+        "and occupies a worker permanently",
         "answer HEAD with the headers alone; ssekit.Stream does",
     )
 
@@ -233,6 +234,6 @@ def post(seen: Seen) -> Finding | None:
         "post",
         30,
         "POST opens a stream",
-        "no EventSource sends POST; forms of other sites do, and retries of it are not safe",
+        "an EventSource never sends POST, but forms of other sites do, and it is not safe to retry",
         "answer 405 with Allow: GET, HEAD, OPTIONS; ssekit.Stream does",
     )

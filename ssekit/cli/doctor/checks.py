@@ -57,7 +57,7 @@ EXPLAINS = {
     },
     "idle-cut": {"no-heartbeat", "short"},
 }
-"""What may be no more than a consequence of a finding, and is not said beside it."""
+"""What may be a mere consequence of a finding, and is then not reported."""
 
 COMPARED = {
     "unreachable",
@@ -73,9 +73,9 @@ COMPARED = {
     "charset",
     "connection",
 }
-"""What a look at the upstream would have shown as well."""
+"""What the short look at the upstream would have shown too."""
 MEASURED = {"delayed", "lingers", "resuming"}
-"""The same of its probe."""
+"""What the upstream's probe would have shown too."""
 
 
 def judge(seen: Seen) -> list[Finding]:
@@ -87,7 +87,7 @@ def judge(seen: Seen) -> list[Finding]:
 
 
 def untested(seen: Seen) -> list[str]:
-    """Say what could not be judged, and what would make it possible."""
+    """Say what could not be judged, and what to do about that."""
     if not any(one.is_stream for one in (seen.look, seen.watched)):
         return []
     notes = []
@@ -95,21 +95,21 @@ def untested(seen: Seen) -> list[str]:
     listened = watched.left_at - (watched.head_at or 0)
     if not watched.over and listened < seen.heartbeat:
         notes.append(
-            f"listened for {listened:.0f} s: that a heartbeat comes within {seen.heartbeat:.0f} s "
-            f"needs --seconds {seen.heartbeat + 20:.0f} or more"
+            f"whether a heartbeat is sent every {seen.heartbeat:.0f} s: it listened for "
+            f"{listened:.0f} s; use --seconds {seen.heartbeat + 20:.0f} or more"
         )
     if not watched.over and listened < 100 and seen.heartbeat >= 30:
         notes.append(
-            "whether silence is cut after 60 s, or after 100 s, needs --seconds 90, or 140"
+            "whether a silent stream is cut after 60 s, or 100 s: use --seconds 90, or 140"
         )
     if seen.head is None or (not seen.head.answered and answer.head_hangs(seen) is None):
-        notes.append("HEAD, POST and other requests, for which the time did not last: --seconds")
+        notes.append("HEAD, POST and other requests, because time ran out: use --seconds")
     if seen.resumed is None:
-        notes.append("resuming, because too few events with ids came in the first seconds")
+        notes.append("resuming, because too few events with ids arrived in the first seconds")
     if seen.probe is None:
         notes.append(
-            "delays and connections that stay open, because there is no probe of ssekit beside "
-            "the stream (ssekit.probe.Probe; --probe URL)"
+            "delays and connections that stay open, because there is no ssekit probe beside the "
+            "stream (ssekit.probe.Probe; --probe URL)"
         )
     if seen.upstream is not None and not seen.upstream.look.is_stream:
         asked = seen.upstream.look
@@ -118,20 +118,20 @@ def untested(seen: Seen) -> list[str]:
             why = f"its status is {asked.status}, its type {asked.media_type or 'missing'}"
         notes.append(f"the comparison with {asked.url}: {why}")
     if not seen.origin:
-        notes.append("CORS, which needs --origin of the page")
+        notes.append("CORS: use --origin with the page's origin")
     return notes
 
 
 def path(seen: Seen) -> list[hops.Hop]:
-    """Return the programs on the way that showed themselves, the outermost first."""
+    """Return the programs on the path that were recognized, the outermost first."""
     return list(hops.hops(seen))
 
 
 def blame(seen: Seen) -> dict[str, str]:
-    """Where a finding comes from, by its name, if the upstream was asked as well.
+    """Where each finding comes from, by its name, if the upstream was examined too.
 
-    The upstream is looked at for a short time only.  What that would not have shown is not blamed
-    on anybody.
+    The upstream is looked at for a short time only; findings that this would not have shown are
+    left out.
     """
     if seen.upstream is None:
         return {}

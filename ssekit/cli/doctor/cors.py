@@ -1,15 +1,15 @@
-"""Checks of what pages of another site may do (Fetch standard, "CORS protocol")."""
+"""Checks of what pages of other sites may do (Fetch standard, "CORS protocol")."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from ssekit.cli.doctor.finding import Finding
-from ssekit.cli.doctor.seen import STRANGER, Seen
+from ssekit.cli.doctor.seen import UNKNOWN_ORIGIN, Seen
 
 
 def refused(seen: Seen) -> Finding | None:
-    """What no browser accepts for the page's origin."""
+    """CORS headers that no browser accepts for the page's origin."""
     answer = seen.answer
     if not seen.origin or not answer.is_stream or _same_origin(seen):
         return None
@@ -47,14 +47,14 @@ def reflected(seen: Seen) -> Finding | None:
     if answer is None or not answer.answered:
         return None
     allowed = answer.get("Access-Control-Allow-Origin")
-    if allowed != STRANGER or answer.get("Access-Control-Allow-Credentials") != "true":
+    if allowed != UNKNOWN_ORIGIN or answer.get("Access-Control-Allow-Credentials") != "true":
         return None
     return Finding(
         "cors-reflects",
         84,
-        f"any origin is allowed, with credentials: {STRANGER} was",
+        f"any origin is allowed, with credentials: {UNKNOWN_ORIGIN} was",
         "every site that a user visits can read the stream as that user",
-        "allow a list of origins, never whatever the request says",
+        "allow a list of origins, never the one in the request",
     )
 
 
@@ -67,7 +67,7 @@ def varies(seen: Seen) -> Finding | None:
     return Finding(
         "cors-vary",
         34,
-        "the answer depends on the origin, and there is no Vary: Origin",
+        "the answer depends on the origin, but there is no Vary: Origin",
         "a cache may give one origin's answer to another",
         "send Vary: Origin",
     )
@@ -85,7 +85,7 @@ def preflight(seen: Seen) -> Finding | None:
         "preflight",
         32,
         f"OPTIONS answers {answer.status or 'nothing'} and allows the headers: {headers or 'none'}",
-        "clients that use fetch ask first, because of Last-Event-ID, and some try for ever",
+        "clients based on fetch send OPTIONS first for Last-Event-ID, and some retry it forever",
         "answer OPTIONS with 204 and Access-Control-Allow-Headers: Last-Event-ID, Cache-Control, "
         "Authorization, Content-Type",
     )

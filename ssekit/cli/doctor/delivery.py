@@ -1,4 +1,4 @@
-"""Checks of how the bytes come: each event when it leaves, or held back."""
+"""Checks of when the bytes arrive: each event at once, or held back."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ssekit.cli.doctor.hops import blaming, line, suspect
 from ssekit.cli.doctor.seen import Seen
 
 TOGETHER = 0.02
-"""Events that come within this many seconds came together."""
+"""Events within this many seconds of each other arrived together."""
 LATE = 0.5
-"""Seconds that bytes may be held back before anybody calls it buffering."""
+"""Seconds that bytes may be held back before it counts as buffering."""
 SLOW = 0.08
-"""The median delay, measured against the server's clock, from which on it is a finding."""
+"""The median delay in seconds, by the server's clock, above which it is a finding."""
 
 
 def compressed(seen: Seen) -> Finding | None:
-    """The answer comes in time only without compression."""
+    """The answer arrives in time only without compression."""
     look, plain = seen.look, seen.plain
     if plain is None or not plain.events or _held(plain):
         return None
@@ -29,15 +29,15 @@ def compressed(seen: Seen) -> Finding | None:
     return blaming(
         "compressed",
         92,
-        f"compressed, no event came in {look.left_at:.1f} s ({shown}); without compression the "
-        f"first came after {plain.events[0][0]:.1f} s",
+        f"compressed, no event arrived in {look.left_at:.1f} s ({shown}); without compression the "
+        f"first arrived after {plain.events[0][0]:.1f} s",
         "a compressor collects what it compresses, and holds events back until it has enough",
         seen,
     )
 
 
 def buffered(seen: Seen) -> Finding | None:
-    """A hop, or the application, collects the answer and sends it in lumps or at its end."""
+    """A hop, or the application, collects the answer and sends it in batches or at its end."""
     measured = seen.probe
     if measured is not None and measured.delay > LATE:
         what = (
@@ -50,32 +50,32 @@ def buffered(seen: Seen) -> Finding | None:
         what = _collected(seen)
     if what:
         return _buffered(90, what, seen)
-    lumps = [lump for lump in _together(at for at, _ in seen.watched.events) if lump[0] > LATE]
-    if len(lumps) >= 2 and min(map(len, lumps)) >= 3 and seen.watched.left != FULL:
+    batches = [batch for batch in _together(at for at, _ in seen.watched.events) if batch[0] > LATE]
+    if len(batches) >= 2 and min(map(len, batches)) >= 3 and seen.watched.left != FULL:
         what = (
-            f"events came in {len(lumps)} lumps of about {len(lumps[0])} with silence between, "
-            "as from a buffer that fills up"
+            f"events arrived in {len(batches)} batches of about {len(batches[0])} with silence "
+            "between them, as from a buffer that fills up"
         )
         return _buffered(64, what + _asked_directly(seen), seen)
     return None
 
 
 def _buffered(harm: int, what: str, seen: Seen) -> Finding:
-    why = "events are only worth something when they come; whoever looks at the page sees nothing"
+    why = "the page shows nothing while events are held back"
     return blaming("buffered", harm, what, why, seen)
 
 
 def _collected(seen: Seen) -> str:
-    """What shows that the answer was collected before it was passed on; "" if nothing does."""
+    """What shows that the answer was collected before it was passed on, or ""."""
     watched = seen.watched
     direct = seen.upstream.look if seen.upstream is not None else None
     if not watched.answered and not watched.failure:
-        what = f"not one byte came in {watched.left_at:.1f} s, not even headers"
+        what = f"no byte arrived in {watched.left_at:.1f} s, not even headers"
     elif _held(watched):
         count, at = len(watched.events), watched.events[-1][0]
-        what = f"all {count} events came together, with the end, after {at:.1f} s"
+        what = f"all {count} events arrived together, at the end, after {at:.1f} s"
     elif direct is not None and direct.events and _brings_nothing(watched, direct):
-        what = f"no event came in {watched.left_at:.1f} s"
+        what = f"no event arrived in {watched.left_at:.1f} s"
     else:
         return ""
     return what + _asked_directly(seen)
@@ -86,11 +86,11 @@ def _asked_directly(seen: Seen) -> str:
     if direct is None or direct.head_at is None:
         return ""
     first = f", the first event after {direct.events[0][0]:.2f} s" if direct.events else ""
-    return f"; asked directly, the headers came after {direct.head_at:.2f} s{first}"
+    return f"; asked directly, the headers arrived after {direct.head_at:.2f} s{first}"
 
 
 def _held(answer: Exchange) -> bool:
-    """Whether several events came together at the end of an answer that took its time."""
+    """Whether several events arrived together at the end of a long answer."""
     events = answer.events
     return (
         answer.over
@@ -102,10 +102,11 @@ def _held(answer: Exchange) -> bool:
 
 
 def _brings_nothing(answer: Exchange, other: Exchange) -> bool:
-    """Whether the same stream, asked another way, brought bytes and this answer next to none.
+    """Whether this answer brought next to nothing, while the other brought bytes.
 
-    Bytes are compared and not events: those of an unknown compression tell as much.  And only what
-    cannot be chance counts, because a stream may have nothing to say just now.
+    Both are answers of the same stream.  Bytes are compared, not events, because they can be
+    counted in an unknown compression too.  Only what cannot be chance counts: a stream may have
+    nothing to send at the moment.
     """
     if answer.events or answer.left_at < 0.9 * other.left_at:
         return False
@@ -119,7 +120,7 @@ def _brings_nothing(answer: Exchange, other: Exchange) -> bool:
 
 
 def _together(times: Iterable[float]) -> list[list[float]]:
-    """The times, those that are as good as the same in one list."""
+    """Group the times: those that are close together are in one list."""
     groups: list[list[float]] = []
     for at in times:
         if groups and at - groups[-1][-1] < TOGETHER:
@@ -138,13 +139,16 @@ def delayed(seen: Seen) -> Finding | None:
         66,
         f"by the server's own clock its events arrived {measured.delay * 1000:.0f} ms late or "
         f"more (median of {len(measured.delays)})",
-        "small packets are kept for a moment in case more follow; with every event",
+        "a hop keeps small packets for a moment in case more data follows, at every event",
         seen,
     )
 
 
 def headers_late(seen: Seen) -> Finding | None:
-    """Every time, and later than those of a HEAD: a busy server is slow with everything."""
+    """Headers that are late every time, and later than those of a HEAD.
+
+    A busy server is slow with everything.
+    """
     answers = [one for one in (seen.look, seen.plain, seen.long) if one and one.answered]
     usual = (seen.head.head_at if seen.head is not None else None) or 0.0
     if not answers or not all(_comes_with_its_headers(answer, usual) for answer in answers):
@@ -152,9 +156,9 @@ def headers_late(seen: Seen) -> Finding | None:
     return Finding(
         "headers-late",
         56,
-        f"the headers came after {answers[-1].head_at:.1f} s, together with the first bytes",
-        "until the headers are there a browser is connecting: no open event, and proxies give up "
-        "on the answer after their own time limit",
+        f"the headers arrived after {answers[-1].head_at:.1f} s, together with the first bytes",
+        "until the headers arrive, a browser is still connecting: there is no open event, and "
+        "proxies give up after their own timeout",
         line("headers-late", seen, suspect(seen)),
     )
 

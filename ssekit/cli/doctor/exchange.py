@@ -1,4 +1,4 @@
-"""A request and what came back, as a frozen value: what the doctor's checks look at.
+"""A request and its answer as a frozen value: what the doctor's checks look at.
 
 `ssekit.cli.doctor.http` makes it.  It holds times and bytes and judges nothing.
 """
@@ -12,21 +12,21 @@ from ssekit.errors import InvalidEvent
 from ssekit.wire import Decoder, Event
 
 EVENT_LIMIT = 1024 * 1024
-"""Bytes of one event; more is taken for no event stream."""
+"""Bytes of one event; anything longer is not taken for an event stream."""
 
 OPEN = "open"
-"""We left a body that was still open."""
+"""We disconnected while the body was still open."""
 ENDED = "ended"
-"""The body ended as its framing says."""
+"""The body ended as its framing said."""
 CUT = "cut"
 """The connection ended inside the body."""
 CLOSED = "closed"
 """The connection ended, which is the only end that a body without framing has."""
 FULL = "full"
-"""We left because there was more than we take."""
+"""We disconnected because the body was longer than our limit."""
 
 BAD_CERTIFICATE = "the certificate is not valid"
-"""How a `failure` begins where TLS said no."""
+"""How a `failure` begins if TLS refused the certificate."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -48,7 +48,7 @@ class Exchange:
     sent: float = 0.0
     """The wall clock's time when the request had been sent."""
     failure: str = ""
-    """Why there was no answer, where there was none."""
+    """Why there was no answer; "" if there was one."""
     version: str = ""
     status: int = 0
     headers: Headers = ()
@@ -56,12 +56,12 @@ class Exchange:
     pieces: tuple[Piece, ...] = field(default=(), repr=False)
     left: str = OPEN
     left_at: float = 0.0
-    """When it ended, or when we left."""
+    """When it ended, or when we disconnected."""
     opaque: bool = False
-    """Whether the body is compressed in a way that is not read here."""
+    """Whether the body is compressed in a way that the doctor does not decode."""
 
     def get(self, name: str) -> str:
-        """The header's value; of several the last, "" without one."""
+        """The header's value: the last one of several, or ""."""
         values = self.all(name)
         return values[-1] if values else ""
 
@@ -93,7 +93,7 @@ class Exchange:
             try:
                 events += [(piece.at, event) for event in decoder.feed(piece.data)]
             except InvalidEvent:
-                break  # Longer than the limit; a check sees that from the bytes.
+                break  # Longer than the limit; a check finds that in the bytes.
         return tuple(events)
 
     @property
@@ -102,5 +102,5 @@ class Exchange:
 
     @property
     def over(self) -> bool:
-        """Whether the other end has ended it."""
+        """Whether the server ended it."""
         return self.left in (ENDED, CUT, CLOSED)

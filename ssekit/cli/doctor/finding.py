@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ADVICE = 40
@@ -13,9 +14,9 @@ class Finding:
     """Something that hurts the users of a stream.
 
     ``name`` is stable, for ``--ignore`` and for programs.  ``harm`` is from 0 to 100: above 80
-    nobody gets the stream as it is meant, below `ADVICE` it is advice.  ``seen`` is what was seen,
-    ``why`` why it matters, ``change`` the line to change.  ``hop`` is the program that is to be
-    changed, "" where that could not be told.
+    the stream does not work for anybody, below `ADVICE` it works and could be better.  ``seen`` is
+    what was seen, ``why`` why it matters, ``change`` what to change.  ``hop`` is the program whose
+    configuration has to change, "" if that is unknown.
     """
 
     name: str
@@ -24,3 +25,13 @@ class Finding:
     why: str
     change: str
     hop: str = ""
+
+    @property
+    def is_advice(self) -> bool:
+        """Whether the stream works as it is."""
+        return self.harm < ADVICE
+
+
+def hurts(findings: Iterable[Finding]) -> bool:
+    """Tell whether any of the findings is more than advice."""
+    return any(not finding.is_advice for finding in findings)

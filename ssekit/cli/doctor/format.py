@@ -1,4 +1,4 @@
-"""Checks of the stream's bytes: the format, ids, and what coming back brings."""
+"""Checks of the stream's bytes: the format, the ids, and what a reconnect brings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssekit.cli.doctor.seen import Seen
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _FIELDS = {b"data", b"event", b"id", b"retry", b""}
 LONG_LINE = 512 * 1024
-"""Bytes of a line that some clients do not survive."""
+"""Bytes of a line that make some clients fail."""
 
 
 def _lines(seen: Seen) -> list[bytes]:
@@ -32,14 +32,14 @@ def breaks_the_format(seen: Seen) -> Finding | None:
         if len(tail) > EVENT_LIMIT:
             wrong = f"a line of more than {EVENT_LIMIT} bytes"
         elif _names_nothing(seen):
-            wrong = "an event with a name and without data, which no browser dispatches"
+            wrong = "an event with a name but no data, which browsers do not dispatch"
         else:
             return None
     return Finding(
         "format",
         74,
         wrong,
-        "browsers drop silently what they cannot read: fields, events, or ids to resume from",
+        "browsers silently drop what they cannot read: fields, events, or ids to resume from",
         "let ssekit.Event(...).encode() write the bytes; it refuses what the format cannot carry",
     )
 
@@ -49,9 +49,13 @@ def _first_wrong(line: bytes) -> str:
     field, _, value = line.partition(b":")
     value = value.removeprefix(b" ")
     for wrong, what, shown in (
-        (len(line) > LONG_LINE, f"some clients end at lines of {LONG_LINE} bytes", line),
+        (
+            len(line) > LONG_LINE,
+            f"a line of more than {LONG_LINE} bytes, at which some clients fail",
+            line,
+        ),
         (not _is_utf8(line), "a line that is not UTF-8", line),
-        (field not in _FIELDS, "a line that is no field of the format", line),
+        (field not in _FIELDS, "a line that is not a field of the format", line),
         (field == b"id" and b"\0" in value, "an id with a NUL, which browsers ignore", value),
         (
             field == b"id" and not value.isascii(),
@@ -60,7 +64,7 @@ def _first_wrong(line: bytes) -> str:
         ),
         (
             field == b"retry" and not value.isdigit(),
-            "a retry that is not digits alone, which browsers ignore",
+            "a retry that has anything but digits, which browsers ignore",
             value,
         ),
     ):
@@ -98,9 +102,9 @@ def no_retry(seen: Seen) -> Finding | None:
         "no-retry",
         22,
         "no retry: line",
-        "how long clients wait before they come back is then each browser's choice: 3 s here, "
-        "5 s there, all at the same time after a deploy",
-        "send retry: with the milliseconds at the beginning; in ssekit: Stream(source, retry=3000)",
+        "each browser then chooses how long it waits before it reconnects, usually 3 or 5 s, and "
+        "after a deploy all clients reconnect at the same time",
+        "begin the stream with retry: and milliseconds that differ by client; ssekit.Stream does",
     )
 
 
@@ -114,8 +118,8 @@ def no_ids(seen: Seen) -> Finding | None:
         "one event and no id"
         if len(answer.events) == 1
         else f"{len(answer.events)} events and no id",
-        "a client that loses its connection cannot say where it was, and misses what came then",
-        "give events ids and go on after Last-Event-ID; ssekit.Hub does both",
+        "a client that loses its connection cannot say where it was, and misses events",
+        "give events ids and resume after Last-Event-ID; ssekit.Hub does both",
     )
 
 
@@ -127,17 +131,17 @@ def same_ids(seen: Seen) -> Finding | None:
         "same-ids",
         58,
         f"all of {len(ids)} events have the id {ids[0][:40]!r}",
-        "Last-Event-ID then says nothing, and a client that comes back misses events",
+        "Last-Event-ID then says nothing, and a client that reconnects misses events",
         "give every event an id of its own; ssekit.Hub does",
     )
 
 
 def resuming(seen: Seen) -> Finding | None:
-    """Coming back with an id has to bring what had followed it, once and in order."""
+    """A reconnect with an id has to bring the events after it, once and in order."""
     measured = seen.probe
     if measured is not None and measured.resumed_at not in (None, measured.resumed_right):
         return _resuming(
-            f"ssekit's probe, asked for what follows, began with {measured.resumed_at!r:.60} "
+            f"ssekit's probe, asked to resume, began with {measured.resumed_at!r:.60} "
             f"instead of {measured.resumed_right!r}: Last-Event-ID does not arrive"
         )
     if seen.resumed is None or not seen.resumed.is_stream:
@@ -147,17 +151,17 @@ def resuming(seen: Seen) -> Finding | None:
 
 
 def _differs(resumed: Exchange, after: str, expected: list[str]) -> str:
-    """How the ids that came differ from those that had to; "" if they do not."""
+    """How the ids differ from the expected ones; "" if they do not."""
     got = list(islice((key for key, _ in groupby(resumed.ids)), len(expected)))
     missing = [one for one in expected[: len(got)] if one not in got]
     if after in got:
-        return "the event with this id came again"
+        return "the event with this id was repeated"
     if not got:
-        return f"nothing came in {resumed.left_at:.1f} s, though events had followed"
+        return f"nothing arrived in {resumed.left_at:.1f} s, although there had been more events"
     if len(set(got)) < len(got):
-        return f"an event came twice: {', '.join(got)[:120]}"
+        return f"an event was repeated: {', '.join(got)[:120]}"
     if missing:
-        return f"{got[0][:60]!r} came first, and {missing[0][:60]!r} was lost"
+        return f"{got[0][:60]!r} arrived first, and {missing[0][:60]!r} was lost"
     return ""
 
 
@@ -166,8 +170,8 @@ def _resuming(what: str) -> Finding:
         "resuming",
         76,
         what,
-        "browsers come back by themselves after every break; what they then miss or see twice "
-        "nobody notices",
-        "keep a log and read it from Last-Event-ID on; ssekit.Hub does. Every hop must let the "
-        "header through",
+        "browsers reconnect by themselves after every interruption; nobody notices what they then "
+        "miss or get twice",
+        "keep a log and read it after Last-Event-ID; ssekit.Hub does. Every hop must pass the "
+        "header on",
     )

@@ -1,6 +1,6 @@
 """Where the body of an answer ends, and what is in it: RFC 9112, section 6.3, and gzip.
 
-Pure: bytes in, bytes out.  The bytes are a stranger's, so sizes are bounded.
+Pure: bytes in, bytes out.  The bytes are not trusted, so sizes are bounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 
 
 class BadAnswer(Exception):
-    """The other end does not speak HTTP/1.1."""
+    """Raised if the other end does not speak HTTP/1.1."""
 
 
 class Framing(Protocol):
@@ -44,14 +44,14 @@ def framing_of(answer: Exchange) -> Framing:
 
 class _Length:
     def __init__(self, length: int) -> None:
-        self._left = length
+        self._remaining = length
         self.ended = length == 0
         self.end = CUT
 
     def feed(self, data: bytes) -> bytes:
-        data = data[: self._left]
-        self._left -= len(data)
-        self.ended = self._left == 0
+        data = data[: self._remaining]
+        self._remaining -= len(data)
+        self.ended = self._remaining == 0
         return data
 
 
@@ -71,43 +71,43 @@ class _Chunks:
     def __init__(self) -> None:
         self.ended = False
         self._buffer = b""
-        self._left = 0  # of the chunk, with the line end behind it
+        self._remaining = 0  # of the chunk, with the line end after it
 
     def feed(self, data: bytes) -> bytes:
         self._buffer += data
         body = []
         while self._buffer and not self.ended:
-            if self._left > 2:
-                piece = self._buffer[: self._left - 2]
+            if self._remaining > 2:
+                piece = self._buffer[: self._remaining - 2]
                 body.append(piece)
                 self._skip(len(piece))
-            elif self._left:
-                self._skip(min(self._left, len(self._buffer)))
+            elif self._remaining:
+                self._skip(min(self._remaining, len(self._buffer)))
             elif not self._begin_chunk():
                 break
         return b"".join(body)
 
     def _skip(self, count: int) -> None:
         self._buffer = self._buffer[count:]
-        self._left -= count
+        self._remaining -= count
 
     def _begin_chunk(self) -> bool:
         line, found, rest = self._buffer.partition(b"\r\n")
         if not found:
             if len(line) > 1024:
-                raise BadAnswer("the length of a chunk does not end")
+                raise BadAnswer("the length of a chunk is too long")
             return False
         size = _SIZE.match(line)
         if size is None:
-            raise BadAnswer(f"this is no length of a chunk: {line[:20]!r}")
+            raise BadAnswer(f"not the length of a chunk: {line[:20]!r}")
         self._buffer = rest
-        self._left = int(size[0], 16) + 2
-        self.ended = self._left == 2
+        self._remaining = int(size[0], 16) + 2
+        self.ended = self._remaining == 2
         return True
 
 
 class Inflate:
-    """gzip or zlib, whichever it turns out to be; a bomb is cut short, broken bytes are nothing."""
+    """Decompresses gzip or zlib; a bomb is cut short, and broken bytes give nothing."""
 
     def __init__(self) -> None:
         self._inflator = zlib.decompressobj(zlib.MAX_WBITS | 32)

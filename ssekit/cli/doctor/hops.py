@@ -1,7 +1,7 @@
-"""Who stands between: the programs that show themselves in an answer, and their lines to change.
+"""The programs between browser and application: how to recognize them, and what to change in each.
 
-A program is recognised by what it writes into headers by itself.  Nothing here is certain, a
-header can be removed or forged, so a finding says what it was recognised by.
+A program is recognized by the headers that it adds.  That is never certain, because headers can be
+removed or forged, so a report says what a program was recognized by.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLOUDFLARE, CLOUDFRONT, VARNISH = "Cloudflare", "CloudFront", "Varnish"
 SERVERS = ("gunicorn", "uWSGI", "waitress", "Werkzeug", "uvicorn", "wsgiref")
 """Programs that run the application themselves."""
 
-# From the outside in: what stands in front overwrites or adds to what stands behind.
+# From the outside in: an outer program overwrites or adds to the headers of an inner one.
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     ("CF-Ray", "", CLOUDFLARE),
     ("Server", "cloudflare", CLOUDFLARE),
@@ -55,28 +55,28 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Hop:
-    """A program, and the header that it was recognised by."""
+    """A program, and the header that it was recognized by."""
 
     name: str
     sign: str
 
     @property
     def in_front(self) -> bool:
-        """Whether it stands in front of the program that runs the application."""
+        """Whether it is in front of the program that runs the application."""
         return self.name not in SERVERS
 
 
 def hops(seen: Seen) -> tuple[Hop, ...]:
-    """Return the programs that showed themselves, the outermost first."""
-    found = _recognised(seen.exchanges)
-    if NGINX not in {hop.name for hop in found} and (header := _taken_out(seen)):
-        # nginx obeys these and does not pass them on, whatever name it may show.
-        found = (*found, Hop(NGINX, f"the upstream sends {header}, and here it is gone"))
+    """Return the programs that were recognized, the outermost first."""
+    found = _recognized(seen.exchanges)
+    if NGINX not in {hop.name for hop in found} and (header := _removed(seen)):
+        # nginx obeys these and does not pass them on, whatever its Server header says.
+        found = (*found, Hop(NGINX, f"the upstream sends {header}, which is missing here"))
     return found
 
 
-def _taken_out(seen: Seen) -> str:
-    """A header for nginx that the upstream sends and that does not come through; "" without one."""
+def _removed(seen: Seen) -> str:
+    """A header for nginx that the upstream sends and that does not arrive, or ""."""
     if seen.upstream is None or not seen.look.answered:
         return ""
     here = {name.lower() for name, _ in seen.look.headers}
@@ -84,7 +84,7 @@ def _taken_out(seen: Seen) -> str:
     return next((n for n in sent if n.lower().startswith("x-accel-") and n.lower() not in here), "")
 
 
-def _recognised(exchanges: Iterable[Exchange]) -> tuple[Hop, ...]:
+def _recognized(exchanges: Iterable[Exchange]) -> tuple[Hop, ...]:
     found: dict[str, Hop] = {}
     answers = list(exchanges)
     for header, pattern, name in _SIGNS:
@@ -96,9 +96,9 @@ def _recognised(exchanges: Iterable[Exchange]) -> tuple[Hop, ...]:
 
 
 def suspect(seen: Seen) -> Hop | None:
-    """Return the program to change first for what is held back: the outermost in front.
+    """Return the program that most likely holds a stream back: the outermost in front.
 
-    Where the upstream was asked as well, one that stands there too is not to blame.
+    If the upstream was examined too, a program that is there as well is not to blame.
     """
     behind = {hop.name for hop in hops(seen.upstream)} if seen.upstream is not None else set()
     in_front = [hop for hop in hops(seen) if hop.in_front and hop.name not in behind]
@@ -106,7 +106,7 @@ def suspect(seen: Seen) -> Hop | None:
 
 
 def line(finding: str, seen: Seen, hop: Hop | None) -> str:
-    """Return the line to change for a finding, for the program if we know it."""
+    """Return what to change for a finding, in the program if we know it."""
     lines = LINES[finding]
     if finding == "buffered" and hop is not None and hop.name == NGINX and _says_no(seen):
         return (
@@ -117,7 +117,7 @@ def line(finding: str, seen: Seen, hop: Hop | None) -> str:
 
 
 def blaming(name: str, harm: int, what: str, why: str, seen: Seen) -> Finding:
-    """Return the finding with the program that is to be changed first, and its line."""
+    """Return the finding with the program to change first, and what to change in it."""
     hop = suspect(seen)
     return Finding(name, harm, what, why, line(name, seen, hop), hop.name if hop else "")
 
@@ -136,45 +136,45 @@ LINES: dict[str, dict[str, str]] = {
     "buffered": {
         NGINX: "in nginx's location: proxy_buffering off; (CGI: fastcgi_buffering off; and "
         "fastcgi_param NO_BUFFERING 1;), or have the application send X-Accel-Buffering: no",
-        APACHE: f"in Apache, where the stream is: {NOT_COMPRESSED}; and flushpackets=on behind "
+        APACHE: f"in Apache, where the stream is: {NOT_COMPRESSED}; and flushpackets=on after "
         "ProxyPass",
         LIGHTTPD: "in lighttpd.conf: server.stream-response-body = 2",
         HAPROXY: "in haproxy's defaults: option http-no-delay, and no option "
         "http-buffer-request or http-response wait-for-body",
         VARNISH: "in Varnish: return (pipe); in vcl_recv for the stream's address",
         CLOUDFLARE: "at Cloudflare: a cache rule that bypasses the cache for the stream's address",
-        "": "whatever collects the answer (middleware, a compressor, a proxy): leave the stream's "
-        "address out; with --upstream URL the doctor tells whether it is the application",
+        "": "exclude the stream's address from whatever collects the answer (middleware, a "
+        "compressor, a proxy); with --upstream URL the doctor tells whether it is the application",
     },
     "delayed": {
         HAPROXY: "in haproxy's defaults: option http-no-delay",
         NGINX: "in nginx: tcp_nodelay on;",
-        "": "where it is haproxy, which shows itself nowhere: option http-no-delay in its "
-        "defaults; elsewhere TCP_NODELAY",
+        "": "in haproxy, which cannot be recognized: option http-no-delay in its defaults; in "
+        "other programs: TCP_NODELAY",
     },
     "headers-late": {
         APACHE: f"in Apache, where the stream is a script and mod_deflate is on: {NOT_COMPRESSED}; "
-        "otherwise send a comment line at once, a lone colon; ssekit.Stream does",
-        "": "send a comment line at once, a lone colon, before the first event; ssekit.Stream does",
+        "otherwise send a comment line, a lone colon, at once; ssekit.Stream does",
+        "": "send a comment line, a lone colon, at once; ssekit.Stream does",
     },
     "compressed": {
-        NGINX: "in nginx's location: gzip off; or take text/event-stream out of gzip_types",
+        NGINX: "in nginx's location: gzip off; or remove text/event-stream from gzip_types",
         APACHE: f"in Apache, where the stream is: {NOT_COMPRESSED}",
-        LIGHTTPD: "in lighttpd.conf: take text/event-stream out of deflate.mimetypes",
-        "": "leave the stream out of the compressing middleware (Django's GZipMiddleware passes an "
+        LIGHTTPD: "in lighttpd.conf: remove text/event-stream from deflate.mimetypes",
+        "": "exclude the stream from the compressing middleware (Django's GZipMiddleware passes an "
         "answer that has Content-Encoding: identity), or send Cache-Control: no-transform",
     },
     "lingers": {
         NGINX: "in nginx's location: proxy_ignore_client_abort off; (CGI: "
         "fastcgi_ignore_client_abort off;)",
         HAPROXY: "in haproxy's defaults: option abortonclose",
-        "": "the hop that keeps its own connection open when the browser has closed its one; "
-        "under haproxy: option abortonclose",
+        "": "the hop that keeps its own connection open after the browser has closed its one; in "
+        "haproxy: option abortonclose",
     },
     "idle-cut": {
         NGINX: "a heartbeat more often, every 15 s; and in nginx: proxy_read_timeout 60s; or more "
         "(CGI: fastcgi_read_timeout)",
-        APACHE: "a heartbeat more often, every 15 s; and in Apache: timeout=60 behind ProxyPass "
+        APACHE: "a heartbeat more often, every 15 s; and in Apache: timeout=60 after ProxyPass "
         "(CGI: CGIDScriptTimeout 60)",
         LIGHTTPD: "a heartbeat more often, every 15 s; and in lighttpd.conf: "
         "server.max-write-idle = 60",

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 request, watched: what an HTTP library hides is what the doctor has to see.
+"""One HTTP/1.1 request, watched closely: the doctor needs what an HTTP library hides.
 
-When did the headers come, when each block, how was the body framed, did it end or was it cut?  So
-this speaks HTTP over a plain or TLS socket.  The other end is not trusted: a head, a body and a
-wait are bounded, and whatever it does becomes an `Exchange`, not an exception.
+When did the headers arrive, and each block?  How was the body framed?  Did it end, or was it cut?
+So this module speaks HTTP over a plain or TLS socket.  The other end is not trusted: headers, body
+and waiting are bounded, and whatever it does becomes an `Exchange`, not an exception.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ssekit.cli.doctor.reaching import CONNECT, check_url, connect
 
 HEAD_LIMIT = 64 * 1024
 BEAT = 0.25
-"""Seconds between two signs of life to whoever waits for us."""
+"""Seconds between two calls that show the user progress."""
 LOOK = 0.05
-"""Seconds between two looks at whether enough has come, which cost the more the more has come."""
-MOST_PIECES = 20_000
+"""Seconds between two checks of whether enough has arrived, which get slower with its size."""
+MAX_PIECES = 20_000
 
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9])(?: .*)?")
 
@@ -52,7 +52,7 @@ EVENT_SOURCE = (
 class Manner:
     """How to ask, the same for every request of one examination.
 
-    ``headers`` are sent with each request, ``insecure`` takes any certificate, and ``beat`` is
+    ``headers`` are sent with each request, ``insecure`` accepts any certificate, and ``beat`` is
     called every `BEAT` seconds while waiting.
     """
 
@@ -72,7 +72,7 @@ def ask(
 ) -> Exchange:
     """Send a request and watch its answer for at most ``seconds``.
 
-    ``enough`` is asked after every piece whether to leave early.  Raises `BadURL` alone.
+    ``enough`` decides after every piece whether to disconnect early.  Raises nothing but `BadURL`.
     """
     parts = check_url(url)
     deadline = time.monotonic() + seconds
@@ -89,7 +89,7 @@ def ask(
 
 
 def offers_http2(url: str, seconds: float, manner: Manner) -> bool | None:
-    """Tell whether the server takes HTTP/2 in TLS; None where there is no TLS to ask in."""
+    """Tell whether the server offers HTTP/2 in TLS; None without TLS."""
     parts = check_url(url)
     if parts.scheme != "https":
         return None
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Answer:
-    """What comes back on one connection, taken apart as it comes."""
+    """The answer on one connection, parsed as it arrives."""
 
     def __init__(self, url: str, method: str) -> None:
         self._exchange = Exchange(url, method, sent=time.time())
@@ -177,7 +177,7 @@ class _Answer:
         return replace(self._exchange, pieces=pieces, left=left, left_at=self._now())
 
     def _take(self, data: bytes) -> str:
-        """Take what was received, nothing at the connection's end; return how the body is."""
+        """Process what was received (b"" at the connection's end) and return the body's state."""
         if self._framing is None:
             self._buffer += data
             if not self._read_head():
@@ -195,7 +195,7 @@ class _Answer:
         body = self._inflate(body)
         if body:
             self._pieces.append(Piece(self._now(), body))
-        if self._size > BODY_LIMIT or len(self._pieces) > MOST_PIECES:
+        if self._size > BODY_LIMIT or len(self._pieces) > MAX_PIECES:
             return FULL
         return ENDED if framing.ended else OPEN
 
@@ -209,7 +209,7 @@ class _Answer:
             line, _, fields = head.partition(b"\r\n")
             status = _STATUS.fullmatch(line)
             if status is None:
-                raise BadAnswer(f"this is no HTTP/1.1: {line[:60]!r}")
+                raise BadAnswer(f"not HTTP/1.1: {line[:60]!r}")
             self._buffer = rest
             if status[2][:1] != b"1":  # 100 Continue and the like come before the answer
                 break

@@ -1,4 +1,4 @@
-"""Checks of how long a stream lives: what ends it, and whether silence or a leave is noticed."""
+"""Checks of how long a stream lives: what ends it, and whether a disconnect is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssekit.cli.doctor.hops import blaming
 from ssekit.cli.doctor.seen import Seen
 
 SHORT = 20.0
-"""Seconds under which a stream that ends by itself is a short one."""
+"""A stream that ends by itself within this many seconds is a short one."""
 
 _IDLE_CUTS = {
     30: "many load balancers and gunicorn's sync worker",
@@ -21,7 +21,7 @@ _IDLE_CUTS = {
 
 
 def _silences(answer: Exchange) -> list[float]:
-    """The seconds between bytes, from the headers on and to the end or our leaving."""
+    """The seconds between bytes, from the headers to the end or our disconnect."""
     if answer.head_at is None:
         return []
     times = [answer.head_at, *(piece.at for piece in answer.pieces), answer.left_at]
@@ -29,12 +29,12 @@ def _silences(answer: Exchange) -> list[float]:
 
 
 def _cut_when_idle(seen: Seen) -> float | None:
-    """The seconds of silence after which the stream was ended, if silence was the reason."""
+    """The seconds of silence after which the stream was ended, if silence was the cause."""
     watched = seen.watched
     silences = _silences(watched)
     if not silences or not watched.over:
         return None
-    # A stream that was ended right behind its last bytes ended by itself.
+    # A stream that ended right after its last bytes ended by itself.
     enough = silences[-1] >= 0.9 * seen.heartbeat
     return silences[-1] if enough and silences[-1] >= 1.2 * max(silences[:-1], default=0) else None
 
@@ -49,8 +49,8 @@ def idle_cut(seen: Seen) -> Finding | None:
         80,
         f"after {silence:.1f} s without a byte the stream was ended"
         + (f", which is the limit of {known[0]}" if known else ""),
-        "each time a stream is quiet for so long all of its clients connect again, and what "
-        "happens meanwhile is late",
+        "whenever a stream is silent for that long, all of its clients have to reconnect, and "
+        "events in the meantime are late",
         seen,
     )
 
@@ -62,9 +62,9 @@ def no_heartbeat(seen: Seen) -> Finding | None:
     return Finding(
         "no-heartbeat",
         60,
-        f"not one byte for {longest:.1f} s",
-        "proxies, load balancers and mobile networks end connections that are silent, often "
-        "after 60 s, and a server sees only by writing that its client has gone",
+        f"no byte for {longest:.1f} s",
+        "proxies, load balancers and mobile networks end silent connections, often after 60 s, and "
+        "many servers notice only by writing that a client has disconnected",
         "send a comment line, a lone colon, every 15 s; ssekit.Stream does: heartbeat=15",
     )
 
@@ -78,12 +78,12 @@ def cut(seen: Seen) -> Finding | None:
     return Finding(
         "cut",
         78,
-        f"the stream was cut off after {life:.1f} s, without the end of its last chunk",
-        "an event may be lost in the middle, and all clients come back at the same time",
-        "gunicorn's sync worker is killed after 30 s: gunicorn -k gevent"
+        f"the stream was cut off after {life:.1f} s, without a last chunk",
+        "an event may be cut in the middle, and all clients reconnect at the same time",
+        "gunicorn's sync worker is killed after 30 s: use gunicorn -k gevent"
         if sync
-        else "end streams between two events, when a deploy or a time limit ends them; ssekit "
-        "does; and look at the time limits of every hop for an answer as a whole",
+        else "end streams between two events at a deploy or a time limit, as ssekit does; and "
+        "check every hop for a timeout of whole answers",
     )
 
 
@@ -98,9 +98,9 @@ def short(seen: Seen) -> Finding | None:
         "short",
         48,
         f"the stream ended by itself after {watched.left_at:.1f} s",
-        "every client connects again that often, which is polling with more work",
-        "keep the stream open and send a heartbeat while there is nothing to say; to end it for "
-        "good answer the next request with 204",
+        "every client reconnects that often, which is polling with more work",
+        "keep the stream open and send heartbeats while there are no events; to end it "
+        "permanently, answer the next request with 204",
     )
 
 
@@ -111,8 +111,8 @@ def too_much(seen: Seen) -> Finding | None:
         "flood",
         44,
         f"{len(seen.watched.body)} bytes in {seen.watched.left_at:.1f} s",
-        "a browser keeps up with some hundred events a second at most",
-        "send less: only what changed, or a few times a second",
+        "browsers cannot keep up with more than a few hundred events a second",
+        "send less: only changes, or only a few times a second",
     )
 
 
@@ -123,9 +123,9 @@ def lingers(seen: Seen) -> Finding | None:
     return blaming(
         "lingers",
         72,
-        f"{measured.closed_after:.1f} s after we had left, the server still had the stream open, "
-        f"with a heartbeat every {measured.heartbeat:.0f} s",
-        "every visitor who leaves keeps a connection and a source on the server, until there are "
-        "too many",
+        f"{measured.closed_after:.1f} s after we disconnected, the server still had the stream "
+        f"open, with a heartbeat every {measured.heartbeat:.0f} s",
+        "every visitor who disconnects still occupies a connection and a source on the server, "
+        "until there are too many",
         seen,
     )

@@ -1,7 +1,7 @@
-"""Measuring with ssekit's probe, where ssekit is on the other side (`ssekit.probe`).
+"""Measures with ssekit's probe, if the server has one (`ssekit.probe`).
 
-The probe says when each event left the server, whether a stream is still open there, and resumes;
-so what is measured here is the way between.  Nothing that it says is trusted to be well formed.
+The probe says when each event left the server and whether a stream is still open there, and it can
+resume.  So what is measured here is the path in between.  Nothing in its answers is trusted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ssekit.cli.doctor.seen import Measured
 EVENTS = 10
 INTERVAL = 0.1
 HEARTBEAT = 1.0
-"""Seconds between heartbeats of the probe: a hop may need two of them to see that we left."""
+"""Seconds between heartbeats of the probe: a hop may need two to notice that we disconnected."""
 LATEST = 2 * HEARTBEAT + 1.5
-"""Seconds after our leaving at which the server's stream has to be closed."""
+"""Seconds within which the server's stream has to be closed after we disconnected."""
 
 
 class _State(NamedTuple):
@@ -56,7 +56,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Probe:
-    """The probe at an address, asked while the time allows."""
+    """The probe at an address, asked as long as there is time."""
 
     url: str
     budget: Budget
@@ -82,9 +82,9 @@ class _Probe:
         )
 
     def watch_closing(self, measured: Measured, name: str, process: str, left: float) -> Measured:
-        """See when the server ends the stream that we have left.
+        """Find out when the server ends the stream after we disconnected.
 
-        A server of several processes answers from any of them: only the stream's own counts.
+        If the server has several processes, any of them may answer; only the stream's own counts.
         """
         while self.budget.allows(self.budget.quick):
             asked = time.monotonic() - left
@@ -98,7 +98,7 @@ class _Probe:
                 return measured
             self.manner.beat()
             time.sleep(0.05)
-        # It was open when the time was over, which says nothing yet.
+        # It was still open when the time was up, which proves nothing.
         return replace(measured, closed_after=None, still_open=False)
 
     def resume(self, measured: Measured) -> Measured:
@@ -125,7 +125,7 @@ def _delays(stream: Exchange, ahead: float) -> tuple[float, ...]:
         if sent is not None:
             delays.append(max(stream.sent + at + ahead - sent, 0.0))
     if not stream.over and not stream.failure:
-        # What has not arrived has left as well, and is at least so late.
+        # What has not arrived was sent too, and is at least this late.
         missing = range(len(stream.events), EVENTS)
         delays += [max(stream.left_at - number * INTERVAL, 0.0) for number in missing]
     return tuple(delays)
@@ -141,7 +141,7 @@ def _number(value: object) -> float | None:
 
 
 def _object(data: object) -> dict[str, object]:
-    """What the other end calls JSON, if it is an object."""
+    """Return the JSON object in ``data``, or an empty one."""
     try:
         value = json.loads(data) if isinstance(data, str | bytes) else None
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The examination: which requests are made, in which order, within one bound of time.
+"""The examination: which requests are made, in which order, within a bounded time.
 
-It makes a `Seen` and judges nothing.  Requests follow each other, never side by side: a server that
-serves one request at a time would hang the others, and the wrong thing would be found.
+It returns a `Seen` and judges nothing.  There is never more than one request at a time: a server
+that handles only one would let the others hang, and the doctor would find the wrong cause.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ssekit.cli.doctor.exchange import Exchange
 from ssekit.cli.doctor.http import Manner, ask, offers_http2
 from ssekit.cli.doctor.measuring import measure
 from ssekit.cli.doctor.reaching import check_url
-from ssekit.cli.doctor.seen import STRANGER, Measured, Seen
+from ssekit.cli.doctor.seen import UNKNOWN_ORIGIN, Measured, Seen
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 PLAIN = ("Accept-Encoding", "identity")
 
 Pairs = list[tuple[str, str]]
@@ -29,9 +29,10 @@ Enough = Callable[[Exchange], bool]
 class Plan:
     """What to examine.
 
-    ``seconds`` bound the whole; ``heartbeat`` is how long a stream may be silent; ``origin`` is a
-    page's that will read the stream; ``upstream`` is the same stream behind the proxy; ``probe``
-    is where ssekit's probe is, by default "probe" beside the stream.  ``post`` allows a POST.
+    ``seconds`` is the limit for the whole examination, and ``heartbeat`` how long a stream may be
+    silent.  ``origin`` is the origin of a page that reads the stream.  ``upstream`` is the same
+    stream without the proxy.  ``probe`` is the address of ssekit's probe, by default "probe" beside
+    the stream.  ``post`` allows a POST.
     """
 
     url: str
@@ -46,7 +47,7 @@ class Plan:
 def examine(plan: Plan, manner: Manner, progress: Callable[[str], None]) -> Seen:
     """Make the requests and return what was seen.
 
-    ``progress`` is told what is being done.  Raises `BadURL` for a URL that cannot be asked.
+    ``progress`` is called with each step.  Raises `BadURL` for a URL that cannot be requested.
     """
     return _Examination(plan, manner, progress).run()
 
@@ -66,7 +67,7 @@ class _Examination:
         self._progress(f"connecting to {plan.url}")
         seen = self._follow()
         if plan.upstream:
-            # Before what may take long: where nothing comes, this is what tells most.
+            # Before the slow requests: if nothing arrives, this comparison tells most.
             self._progress(f"asking {plan.upstream} directly")
             seen = replace(seen, upstream=self._upstream(plan.upstream))
         if seen.look.failure or (seen.look.answered and not seen.look.is_stream):
@@ -109,10 +110,10 @@ class _Examination:
                 return seen
             redirects.append(look)
             target = _target(url, look.get("Location"))
-            if len(redirects) > MOST_REDIRECTS or not target:
+            if len(redirects) > MAX_REDIRECTS or not target:
                 return replace(seen, redirects=tuple(redirects))
             if urlsplit(target).netloc != urlsplit(url).netloc:
-                # What was meant for one host is not told to another.
+                # Headers meant for one host are not sent to another.
                 self._manner = replace(self._manner, headers=())
             url = target
 
@@ -124,7 +125,7 @@ class _Examination:
         if plain is not None and not plain.answered:
             plain = self._look(seen.url, PLAIN, enough=_three) or plain
         if plain is not None and plain.events and not seen.look.answered:
-            # It may have been the first that was slow, and not the compressed one.
+            # The first request may have been slow, not the compressed one.
             again = self._look(seen.url, enough=_three)
             seen = replace(seen, look=again or seen.look)
         return replace(seen, plain=plain)
@@ -136,7 +137,7 @@ class _Examination:
             seen = replace(seen, http2=offers_http2(url, self._budget.quick, self._manner))
         head = quick(url, "HEAD", [])
         if head is not None and not head.answered:
-            head = quick(url, "HEAD", []) or head  # a busy server is not one that hangs
+            head = quick(url, "HEAD", []) or head  # the server may only have been busy
         seen = replace(seen, head=head)
         if self._plan.post:
             seen = replace(seen, post=quick(url, "POST", []))
@@ -146,10 +147,10 @@ class _Examination:
             seen = replace(
                 seen,
                 preflight=quick(url, "OPTIONS", wanted),
-                stranger=quick(url, "GET", [("Origin", STRANGER)]),
+                stranger=quick(url, "GET", [("Origin", UNKNOWN_ORIGIN)]),
             )
         if not any(exchange.answered for exchange in seen.exchanges):
-            # Most servers answer this one themselves, and so show their name.
+            # Most servers answer it themselves, and so reveal their name.
             seen = replace(seen, trace=quick(url, "TRACE", []))
         return seen
 
@@ -157,7 +158,7 @@ class _Examination:
         ids = [key for key, _ in groupby(seen.telling.ids)]
         if len(ids) < 2 or not ids[0]:
             return seen
-        self._progress("coming back with Last-Event-ID")
+        self._progress("reconnecting with Last-Event-ID")
         after, expected = ids[0], tuple(ids[1:])
         resumed = self._look(
             seen.url,
@@ -194,7 +195,7 @@ def _answered(answer: Exchange) -> bool:
 
 
 def _target(url: str, location: str) -> str:
-    """Where a redirect leads; "" if nowhere that can be asked."""
+    """Where a redirect leads; "" if that cannot be requested."""
     try:
         target = urljoin(url, location)
         check_url(target)

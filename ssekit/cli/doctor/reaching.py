@@ -1,6 +1,6 @@
-"""A connection to an http:// or https:// address, or the reason why there is none, in bounded time.
+"""Connects to an http:// or https:// address, or says why it cannot, in bounded time.
 
-It knows names, addresses and TLS, and nothing of what is said on the connection.
+This module knows names, addresses and TLS, but not what is sent on the connection.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _URL = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 class BadURL(SSEError, ValueError):
-    """Raised for a URL that cannot be asked."""
+    """Raised for a URL that cannot be requested."""
 
 
 def check_url(url: str) -> SplitResult:
-    """Return the URL's parts.  Raises `BadURL` for what is no HTTP address."""
+    """Return the URL's parts.  Raises `BadURL` for anything that is not an HTTP address."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises for one that is no number
+        parts.port  # noqa: B018 - raises for a port that is not a number
     except ValueError as error:
         raise BadURL(f"{url!r:.200} is not a URL: {error}") from error
     if not _URL.fullmatch(url) or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -42,9 +42,9 @@ def check_url(url: str) -> SplitResult:
 def connect(
     parts: SplitResult, insecure: bool, seconds: float, protocols: Sequence[str]
 ) -> socket.socket:
-    """Return a connection to the address, over TLS with ``protocols`` to choose from if it says so.
+    """Return a connection to the address; for https, over TLS that offers ``protocols``.
 
-    Raises OSError, or UnicodeError for a name that is none, after ``seconds`` at the latest.
+    Raises OSError, or UnicodeError for an invalid host name, after ``seconds`` at the latest.
     """
     deadline = time.monotonic() + seconds
     secure = parts.scheme == "https"
@@ -65,7 +65,7 @@ def connect(
 
 
 def _reach(host: str, port: int, deadline: float) -> socket.socket:
-    """Connect to the first of the host's addresses that answers; each has its share of the time."""
+    """Connect to the first of the host's addresses that answers; each gets a share of the time."""
     failure: OSError = OSError("the name has no address")
     addresses = _look_up(host, port, _until(deadline))
     for number, address in enumerate(addresses):
@@ -78,7 +78,7 @@ def _reach(host: str, port: int, deadline: float) -> socket.socket:
 
 
 def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
-    """Resolve the name in a thread of its own: the resolver's patience is longer than ours."""
+    """Resolve the name in a thread of its own, because a resolver may take longer than we wait."""
     found: SimpleQueue[list[tuple[str, int]] | Exception] = SimpleQueue()
 
     def resolve() -> None:
@@ -99,5 +99,5 @@ def _look_up(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
 
 
 def _until(deadline: float) -> float:
-    """The seconds that are left; a socket takes 0 for something else."""
+    """The remaining seconds, never 0, which would make a socket non-blocking."""
     return max(deadline - time.monotonic(), 0.01)

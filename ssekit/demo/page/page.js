@@ -3,7 +3,7 @@
 
 import { limited, placesTaken, protocol, shared } from "./connections.js";
 import { Panel } from "./panel.js";
-import { Room } from "./room.js";
+import { Room, withToken } from "./room.js";
 
 const ASK_EVERY = 2000; // ms
 
@@ -111,7 +111,7 @@ async function showPlaces() {
 
 async function showStatus(room, script) {
   try {
-    const answer = await fetch("status", { cache: "no-store" });
+    const answer = await fetch("status", { cache: "no-store", headers: withToken() });
     const status = await answer.json();
     element("open-streams").textContent = status.streams;
     element("open-streams-label").textContent =

@@ -149,7 +149,7 @@ export class Room {
     try {
       const answer = await fetch("room", {
         method: "POST",
-        headers: { "Content-Type": "application/json" },
+        headers: withToken({ "Content-Type": "application/json" }),
         body: JSON.stringify({ name: name.value, text: text.value }),
       });
       if (!answer.ok) throw new Error((await answer.json()).error);
@@ -159,6 +159,12 @@ export class Room {
     }
     text.focus();
   }
+}
+
+/** The headers with the token that the server has put into this page; it says who may send. */
+export function withToken(headers = {}) {
+  const token = document.querySelector("meta[name=room-token]").content;
+  return { ...headers, "X-Room-Token": token };
 }
 
 const REASONS = {

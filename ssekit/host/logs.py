@@ -1,0 +1,138 @@
+"""Log lines about streams, written outside the event loop's callbacks.
+
+A logging handler of the application may be slow, or yield to other greenlets: it must not do so in
+the middle of what the event loop does for all clients.  So under gevent a `Logger` only notes the
+line, and one greenlet writes what was noted, in order.  Elsewhere it is written at once, in the
+thread that it is about.
+
+At most `MOST` lines wait.  Those beyond are counted, and the count is logged.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import traceback
+from collections import deque
+from typing import Any
+
+from ssekit.host.forks import on_fork
+from ssekit.host.patched import main_hub
+
+MOST = 10_000
+"""Lines that wait to be written."""
+AT_ONCE = 50
+"""Lines written in one turn of the event loop."""
+AT_EXIT = 1.0
+"""Seconds that a process which exits gives the handlers."""
+
+
+class Logger:
+    """A logger of the standard library by its name, for lines that may be written later."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def info(self, text: str, *arguments: object) -> None:
+        """Log as `logging.Logger.info` does."""
+        self._log(logging.INFO, text, arguments)
+
+    def warning(self, text: str, *arguments: object) -> None:
+        """Log as `logging.Logger.warning` does."""
+        self._log(logging.WARNING, text, arguments)
+
+    def exception(self, text: str, *arguments: object) -> None:
+        """Log as `logging.Logger.exception` does: with the traceback of the current exception."""
+        self._log(logging.ERROR, text, arguments, sys.exc_info())
+
+    def _log(self, level: int, text: str, arguments: Any, error: Any = None) -> None:
+        logger = self._logger
+        if logger.isEnabledFor(level):
+            code = sys._getframe(2)
+            where = code.f_code.co_filename, code.f_lineno
+            name = code.f_code.co_name
+            record = logger.makeRecord(logger.name, level, *where, text, arguments, error, name)
+            _lines.put(logger, record)
+
+
+class Printable(str):
+    """A text of a client in a line: without line breaks or anything else that is not ASCII."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ascii(str.__str__(self))[1:-1]
+
+
+class _Lines:
+    """The lines of this process that are still to be written."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[logging.Logger, logging.LogRecord]] = deque()
+        self._lost = 0
+        self._writing = False
+        on_fork(self)
+        atexit.register(self._at_exit)
+
+    def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+        hub = main_hub()
+        if hub is None:
+            logger.handle(record)
+        elif len(self._waiting) >= MOST:
+            self._lost += 1
+        else:
+            self._waiting.append((logger, record))
+            if not self._writing:
+                self._writing = True
+                hub.loop.run_callback_threadsafe(self._start)
+
+    def _start(self) -> None:
+        import gevent
+
+        gevent.spawn(self._write)
+
+    def _write(self) -> None:
+        import gevent
+
+        try:
+            while self._write_some():
+                gevent.sleep(0)
+        finally:
+            self._writing = False
+
+    def _write_some(self) -> bool:
+        """Write some lines; false if there was none."""
+        some = range(min(len(self._waiting), AT_ONCE))
+        for _ in some:
+            logger, record = self._waiting.popleft()
+            try:
+                logger.handle(record)
+            except Exception:  # A handler's own error: logging's way is to print it as well.
+                traceback.print_exc()
+        if not self._waiting and self._lost:
+            lost, self._lost = self._lost, 0
+            logging.getLogger("ssekit").warning(
+                "%d log lines were lost: a logging handler is too slow for them", lost
+            )
+        return bool(some)
+
+    def after_fork(self) -> None:
+        """Leave the parent's lines to the parent."""
+        self._waiting.clear()
+        self._lost = 0
+        self._writing = False
+
+    def _at_exit(self) -> None:
+        if not self._waiting:
+            return
+        import gevent
+
+        with gevent.Timeout(AT_EXIT, False):
+            while self._write_some():
+                pass
+        if self._waiting:
+            print(f"ssekit: {len(self._waiting)} log lines were lost at exit", file=sys.stderr)
+
+
+_lines = _Lines()

@@ -1,0 +1,28 @@
+"""Where the processes of a hub keep the numbers that they share, found by the hub's URL alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from ssekit.host.shared_counters import SUFFIX
+from ssekit.host.state import state_folder
+
+
+def counters_file(url: str) -> Path | None:
+    """Return the file: beside a sqlite hub's own, for other hubs in the user's state folder.
+
+    Returns None for ``memory:``, whose processes share nothing, and where there is no such folder.
+    """
+    if url.startswith("memory:"):
+        return None
+    if url.startswith("sqlite:///"):
+        path = os.fsdecode(unquote_to_bytes(url.removeprefix("sqlite:///")))
+        return Path(os.path.realpath(path) + SUFFIX)
+    try:
+        # Hashed: a URL may have a password in it.
+        return state_folder() / (hashlib.sha256(url.encode()).hexdigest()[:16] + SUFFIX)
+    except (OSError, RuntimeError):
+        return None

@@ -1,0 +1,253 @@
+"""Streams returned from Django's views: taken over, left alone, and no database connection held."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+from tests.clients import Client
+from tests.postgres_server import PostgresServer
+from tests.servers import ROOT, Server, gunicorn
+from tests.waiting import until
+
+APP = "tests.apps.django_site.wsgi:app"
+IN_FRONT = {
+    "nothing else": "",
+    "GZip": "django.middleware.gzip.GZipMiddleware",
+    "ConditionalGet": "django.middleware.http.ConditionalGetMiddleware",
+    "Locale": "django.middleware.locale.LocaleMiddleware",
+    "WhiteNoise": "whitenoise.middleware.WhiteNoiseMiddleware",
+    "debug-toolbar": "debug_toolbar.middleware.DebugToolbarMiddleware",
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer("max_connections=100") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(postgres: PostgresServer) -> str:
+    """The URL of a database with the project's tables."""
+    url = postgres.new_database()
+    manage("migrate", DATABASE=url)
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE written (one integer)")
+    return url
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Mapping[str, str]:
+    """The environment of a project with a sqlite database."""
+    environ = {"FILE": f"{tmp_path}/site.sqlite"}
+    manage("migrate", **environ)
+    return environ
+
+
+def manage(*command: str, **environ: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "django", *command, "--settings=tests.apps.django_site.settings"],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        check=True,
+        capture_output=True,
+    )
+
+
+def get(server: Server, path: str) -> str:
+    with urlopen(server.url + path, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def taken(server: Server) -> int:
+    return int(get(server, "/inside"))
+
+
+def in_use(url: str) -> int:
+    """How many connections others hold to this database."""
+    with psycopg.connect(url) as connection:
+        (found,) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid != pg_backend_pid()"
+        ).fetchone() or (0,)
+        return int(found)
+
+
+@pytest.mark.parametrize("name", IN_FRONT)
+def test_a_stream_is_taken_over_whatever_middleware_is_there(
+    name: str, site: Mapping[str, str]
+) -> None:
+    apps = {"debug-toolbar": "debug_toolbar"}.get(name, "")
+    env = {**site, "MIDDLEWARE": IN_FRONT[name], "APPS": apps, "DEBUG": "1" if apps else ""}
+    with gunicorn(APP, env=env) as server, ExitStack() as stack:
+        headers = {"Accept-Encoding": "gzip, br"}
+        clients = [
+            stack.enter_context(Client(f"{server.url}/events", headers=headers)) for _ in range(20)
+        ]
+        for client in clients:
+            assert client.wait(1)[0].event == "stream-open"
+            assert client.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            assert client.headers["X-Accel-Buffering"] == "no"
+            assert client.headers["X-Frame-Options"] == "DENY"
+            assert client.headers["Set-Cookie"].startswith("sessionid=")
+            assert "Cookie" in client.headers["Vary"]
+            assert "Content-Encoding" not in client.headers
+        assert until(lambda: taken(server) == 20)
+        get(server, "/publish?data=it+works")
+        for client in clients:
+            assert client.wait(2)[1].data == "it works"
+
+
+def test_a_decorated_view_may_return_a_stream_or_another_response(site: Mapping[str, str]) -> None:
+    with gunicorn(APP, env=site) as server:
+        with Client(f"{server.url}/decorated?ok") as client:
+            assert client.wait(1)[0].event == "stream-open"
+        with Client(f"{server.url}/decorated") as client:
+            assert client.status == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("HEAD", {}, 200), ("POST", {}, 405), ("GET", {"Accept": "text/html"}, 406)],
+)
+def test_what_opens_no_stream_gets_the_streams_own_answer(
+    method: str, headers: Mapping[str, str], status: int, site: Mapping[str, str]
+) -> None:
+    with gunicorn(APP, env={**site, "DEBUG": "1"}) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request(method, "/decorated?ok", headers=dict(headers))
+        answer = connection.getresponse()
+        if method == "POST":  # Django's CSRF check comes first.
+            assert answer.status in (403, 405)
+        else:
+            assert answer.status == status
+        answer.read()
+        connection.close()
+
+
+SERVERS = {
+    "taken over": ("/events", {}),
+    "iterated": ("/ticking", {}),
+    "kept connections": ("/events", {"CONN_MAX_AGE": "None"}),
+    "kept connections, iterated": ("/ticking", {"CONN_MAX_AGE": "None"}),
+    "atomic requests": ("/events", {"ATOMIC": "1", "CONN_MAX_AGE": "None"}),
+    "a pool of four": ("/events", {"POOL": "1"}),
+    "a pool of four, iterated": ("/ticking", {"POOL": "1"}),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_open_streams_hold_no_database_connection(name: str, database: str) -> None:
+    path, settings = SERVERS[name]
+    with gunicorn(APP, env={"DATABASE": database, **settings}) as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.url + path)) for _ in range(50)]
+        for client in clients:
+            client.wait(1, 20)
+        allowed = 4 if settings.get("POOL") else 0
+        assert until(lambda: in_use(database) <= allowed), in_use(database)
+
+
+def test_open_streams_hold_no_database_connection_under_threads(database: str) -> None:
+    with gunicorn(
+        APP, "--threads", "60", worker="gthread", env={"DATABASE": database, "CONN_MAX_AGE": "None"}
+    ) as server:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Client(f"{server.url}/events")) for _ in range(30)]
+            for client in clients:
+                client.wait(1, 20)
+            assert until(lambda: in_use(database) == 0), in_use(database)
+
+
+def test_two_hundred_streams_at_once_open_with_a_pool_of_four(database: str) -> None:
+    with gunicorn(APP, env={"DATABASE": database, "POOL": "1"}) as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(f"{server.url}/events")) for _ in range(200)]
+        for client in clients:
+            assert client.wait(1, 30)[0].event == "stream-open"
+        assert in_use(database) <= 4
+
+
+def test_what_the_view_has_written_is_committed(database: str) -> None:
+    with gunicorn(APP, env={"DATABASE": database, "ATOMIC": "1"}) as server, ExitStack() as stack:
+        for _ in range(10):
+            client = stack.enter_context(Client(f"{server.url}/writing"))
+            assert client.wait(1)[0].event == "stream-open"
+        with psycopg.connect(database) as connection:
+            assert connection.execute("SELECT count(*) FROM written").fetchone() == (10,)
+
+
+def test_under_asgi_a_stream_is_refused_with_the_reason(site: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.programs.django_over_asgi"],
+        cwd=ROOT,
+        env={**os.environ, **site},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ImproperlyConfigured: ssekit streams over WSGI" in done.stdout
+
+
+def test_djangos_own_test_client_reads_a_stream(site: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.programs.django_test_client"],
+        cwd=ROOT,
+        env={**os.environ, **site},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["200", "stream-open", "it works", "inside a test: open"]
+
+
+def test_ssekits_test_client_reads_a_project(site: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.programs.django_connect"],
+        cwd=ROOT,
+        env={**os.environ, **site},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["stream-open", "it works"]
+
+
+def test_runserver_streams_reloads_and_ends(site: Mapping[str, str], tmp_path: Path) -> None:
+    from tests.ports import free_port
+    from tests.servers import running
+
+    port = free_port()
+    command = [sys.executable, "-m", "django", "runserver", str(port)]
+    env = {**site, "DJANGO_SETTINGS_MODULE": "tests.apps.django_site.settings", "DEBUG": "1"}
+    touched = ROOT / "tests" / "apps" / "django_site" / "urls.py"
+    with running(command, port, env=env) as server:
+        with Client(f"{server.url}/events") as client:
+            assert client.wait(1)[0].event == "stream-open"
+            get(server, f"/publish?data={quote('it works')}")
+            assert client.wait(2)[1].data == "it works"
+            os.utime(touched)
+            client.until_end(10)
+        assert until(lambda: answers(server), 20)
+        with Client(f"{server.url}/events") as client:
+            assert client.wait(1)[0].event == "stream-open"
+            os.kill(server.process.pid, signal.SIGINT)
+            client.until_end(10)
+
+
+def answers(server: Server) -> bool:
+    try:
+        get(server, "/inside")
+    except OSError:
+        return False
+    return True
