@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -51,8 +51,11 @@ class Parked(Protocol):
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
 
-    def passing(self, end: int) -> int:
-        """Return up to which position it gets passing entries, with the recent ones' end."""
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one.
+
+        ``end`` is the position of the newest.
+        """
 
 
 class Listener(Protocol):
@@ -66,6 +69,19 @@ class Listener(Protocol):
 
     def end_all(self) -> None:
         """The hub is closed."""
+
+
+class Internal(Protocol):
+    """What the entries of one of the hub's own channels are for, in this process."""
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """These entries have come.  Nobody has what came after them in the log yet."""
+
+    def restart(self) -> None:
+        """Entries may have been missed.  Raises what reading the log raises; it is tried again."""
+
+    def away(self) -> None:
+        """The log cannot be read just now."""
 
 
 class Follower:
@@ -84,7 +100,7 @@ class Follower:
         self.listener: Listener | None = None
         self.published = (-1, -1)
         """Epoch and position of the last entry that this process has published."""
-        self.internal: dict[str, Callable[[Sequence[Entry]], None]] = {}
+        self.internal: dict[str, Internal] = {}
         """By internal channel, what its entries are handed to, in the follower's thread."""
         self._retention = Retention()
         self._lock = NativeLock()  # held for moments, by any thread
@@ -140,7 +156,7 @@ class Follower:
                 return None
             if position == recent.end:
                 return Piece(reader.view, (), reader.epoch, position)
-            return recent.piece(reader.view, position, reader.live, reader.passing(recent.end))
+            return recent.piece(reader.view, position, *reader.keeps(recent.end))
 
     def ends(self, channels: Collection[str]) -> dict[str, Entry]:
         """Return the ends of those channels that are finished, as far as can be known now."""
@@ -289,9 +305,13 @@ class Follower:
                 error,
                 exc_info=error if traceback else None,
             )
+            for internal in list(self.internal.values()):
+                internal.away()
         self._stop.wait(self._backoff.next())
 
     def _restart(self, entries: Sequence[Entry], cursor: str) -> None:
+        for internal in list(self.internal.values()):
+            internal.restart()
         with self._lock:
             readers = self._all_readers()
             self._woken.clear()
@@ -306,11 +326,12 @@ class Follower:
         for reader in readers:
             reader.live = 0
             reader.wake()
-        for channel in list(self.internal):
-            self._hand_over(channel, [entry for entry in entries if entry.channel == channel])
 
     def _take(self, entries: Sequence[Entry]) -> None:
         channels = {entry.channel for entry in entries}
+        for channel in channels & self.internal.keys():
+            # First: a revocation ends streams before they get what was published after it.
+            self.internal[channel].take([entry for entry in entries if entry.channel == channel])
         ended = [entry.channel for entry in entries if is_end(entry)]
         with self._lock:
             epoch, before = self.recent.epoch, self.recent.end
@@ -328,8 +349,6 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
-        for channel in channels & self.internal.keys():
-            self._hand_over(channel, [entry for entry in entries if entry.channel == channel])
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:
@@ -339,9 +358,3 @@ class Follower:
                 # Some have them and some have not: all come back, and read after their last id.
                 self.listener.end_all()
                 raise
-
-    def _hand_over(self, channel: str, entries: Sequence[Entry]) -> None:
-        try:
-            self.internal[channel](entries)
-        except Exception:
-            log.exception("the hub could not use entries of its own")
