@@ -138,28 +138,71 @@ def test_a_listener_that_fails_ends_its_streams_and_the_follower_goes_on(
     assert "in the middle" in caplog.text
 
 
+class Own:
+    """What an internal channel's entries are for; it fails as often as it is told to."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.seen: list[str] = []
+        self.restarts = 0
+        self.fails = fails
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("not mine")
+        self.seen += [entry.id for entry in entries]
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def away(self) -> None:
+        pass
+
+
+class Internal:
+    """Takes the entries of an internal channel; fails at the first that it is told to."""
+
+    def __init__(self, *failing: str) -> None:
+        self.seen: list[str] = []
+        self.restarts = 0
+        self._failing = set(failing)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.key in self._failing:
+                self._failing.remove(entry.key)
+                raise RuntimeError("not mine")
+            self.seen.append(entry.id)
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def away(self) -> None:
+        pass
+
+
 def test_entries_of_an_internal_channel_are_handed_over(hub: Hub) -> None:
     follower = hub._opened.follower()
-    seen: list[str] = []
-    follower.internal["\0own"] = lambda entries: seen.extend(entry.id for entry in entries)
+    internal = follower.internal["\0own"] = Internal()
     until(lambda: follower.ready)
     entry = hub._broker.append("\0own", body("x"), key="a")
     hub._broker.append("news", body("x"))
-    until(lambda: seen == [entry.id])
+    until(lambda: internal.seen == [entry.id])
 
 
-def test_an_internal_listener_that_fails_stops_nothing(
+def test_an_internal_listener_that_fails_is_restarted_and_stops_nothing(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(entries: Sequence[Entry]) -> None:
-        raise RuntimeError("not mine")
-
-    hub._opened.follower().internal["\0own"] = fail
+    follower = hub._opened.follower()
+    internal = follower.internal["\0own"] = Internal("a")
     events = hub.subscribe("news", timeout=5)
     next(events)
+    until(lambda: follower.ready)
+    restarts = internal.restarts
     hub._broker.append("\0own", body("x"), key="a")
     hub.publish("news", "x")
     assert next(events).data == "x"
+    assert internal.restarts > restarts
     until(lambda: "not mine" in caplog.text)
 
 
