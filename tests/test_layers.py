@@ -39,7 +39,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
     "gevent": {"ssekit.host", "ssekit.hub.fanout"},
-    "greenlet": {"ssekit.host.greenlets"},
+    "greenlet": {"ssekit.host"},
     "gunicorn": {"ssekit.cli.served"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
