@@ -15,10 +15,11 @@ streams = Logger("ssekit.streams")
 class OpenStream:
     """One client's open stream.
 
-    ``client.given`` counts the bytes of the body, the opening included.
+    ``client.given`` counts the bytes of the body, the opening included, and ``client.events`` the
+    events.
     """
 
-    __slots__ = ("admission", "began", "client", "connection", "cuts", "events", "path", "retry")
+    __slots__ = ("admission", "began", "client", "connection", "cuts", "path", "retry")
 
     def __init__(
         self,
@@ -40,8 +41,11 @@ class OpenStream:
         self.connection: Connection | None = None
         """Known once the opening has left, if the server is known."""
         self.began = time.monotonic()
-        self.events = 0
+
+    @property
+    def events(self) -> int:
         """How many were sent so far."""
+        return self.client.events
 
     def end(self, why: str) -> None:
         """Count the stream no more, and log that it has ended; to be called once."""
