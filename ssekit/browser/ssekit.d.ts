@@ -111,6 +111,11 @@ export type Options = {
      */
     share?: boolean | string;
     /**
+     * events matter only as they come, and may have no ids: a tab follows
+     * the others at once, and nothing is asked for that came before; default false
+     */
+    live?: boolean;
+    /**
      * "close": no connection while the page is hidden;
      * default "keep"
      */
