@@ -63,7 +63,7 @@ class Answer:
 class Try:
     at: float
     last: str | None
-    headers: dict[str, str]
+    path: str
 
 
 class Site:
@@ -109,7 +109,7 @@ class Site:
     def _stream(self, handler: BaseHTTPRequestHandler) -> None:
         fields = {name.lower(): value for name, value in handler.headers.items()}
         number = len(self.tries)
-        self.tries.append(Try(time.monotonic(), fields.get("last-event-id"), fields))
+        self.tries.append(Try(time.monotonic(), fields.get("last-event-id"), handler.path))
         answer = self.answers[min(number, len(self.answers) - 1)]
         handler.close_connection = True
         handler.send_response(answer.status)
@@ -221,6 +221,12 @@ def resumes_third(result: Result) -> str:
     return "resumes" if resumed and 2 in result.got else "**gives up**"
 
 
+def renews(result: Result) -> str:
+    if len(result.tries) < 3:
+        return "**gives up**"
+    return "resumes with it" if "ticket=2" in result.tries[2].path else "**asks without it**"
+
+
 def sends_any_id(result: Result) -> str:
     if len(result.tries) < 2:
         return "**gives up**"
@@ -246,7 +252,7 @@ def goes_on(result: Result) -> str:
 
 def tabs_with_events(result: Result) -> str:
     """``got`` has one number for each tab that had the event."""
-    served = f"{len(result.got)} of 7 tabs, {result.open} connections"
+    served = f"{len(result.got)} of 7 tabs, connections: {result.open}"
     return served if len(result.got) == 7 else f"**{served}**"
 
 
@@ -289,7 +295,7 @@ SITUATIONS = [
     Situation(
         "401 later, and a new ticket is to be had",
         [FIRST, Answer(status=401, then="end"), NEXT],
-        resumes_third,
+        renews,
         9,
     ),
     Situation("no byte for three heartbeats", [Answer(1, then="silent"), NEXT], silence, 8),

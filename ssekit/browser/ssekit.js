@@ -274,7 +274,7 @@ class Connection {
   #later(reason, code = 0, after = 0) {
     clearTimeout(this.#timer);
     const { delay, maxDelay } = this.#settings;
-    const jitter = Math.random() * Math.min(maxDelay, (this.#retry || delay) * 2 ** this.#failures);
+    const jitter = Math.random() * Math.min(maxDelay, delay * 2 ** this.#failures);
     this.#failures += 1;
     const wait = Math.min(Math.max(after, this.#retry ?? 0) + jitter, LONGEST_TIMER);
     // The timer first: a handler may close the stream. WebKit breaks a stream before `pagehide`,
@@ -979,8 +979,9 @@ const addressOf = (before, now) => {
  *   `?last_event_id=` in the address
  * @property {typeof fetch} [fetch] used instead of the global one
  * @property {AbortSignal} [signal] closes the stream
- * @property {number} [delay] milliseconds: the first try to open it again comes within them, the
- *   bound doubles from try to try; the stream's `retry:` replaces it; default 1000
+ * @property {number} [delay] milliseconds: the first try to open it again comes at a random time
+ *   within them, and the bound doubles from try to try; what the server asks for, with `retry:` or
+ *   `Retry-After`, is waited for before that; default 1000
  * @property {number} [maxDelay] milliseconds: the bound grows no further; default 30000
  * @property {number} [silence] milliseconds without a byte after which the connection is made
  *   anew; default 45000, three of ssekit's heartbeats
