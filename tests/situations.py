@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -314,15 +314,17 @@ SITUATIONS = [
 ]
 
 
-def measure(name: str, script: bytes) -> list[str]:
-    """What one client does in each situation, and the browser's version at the end."""
+def measure(
+    name: str, script: bytes, situations: Sequence[Situation] = SITUATIONS
+) -> tuple[list[str], str]:
+    """What one client does in each situation, and the browser's version."""
     with chromium(need("chromium")) as browser:
-        results = [_result(browser, name, script, situation) for situation in SITUATIONS]
-        return [*results, browser.version]
+        results = [_result(browser, name, script, situation) for situation in situations]
+        return results, browser.version
 
 
 def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
-    with Site(script, turbo=name == "Turbo") as site:
+    with Site(script, turbo=name.startswith("Turbo")) as site:
         site.answers = situation.answers
         tabs = []
         for _ in range(situation.tabs):
@@ -345,21 +347,26 @@ def versions() -> dict[str, str]:
     return {name: lock[f"node_modules/{package}"]["version"] for name, package in PACKAGES.items()}
 
 
-def main() -> None:
+def bundle() -> bytes:
+    """All clients in one script."""
     need_packages(FOLDER)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder, "script.js")
+        script = Path(folder, "script.js")
         esbuild = FOLDER / "node_modules" / ".bin" / "esbuild"
-        options = ["--bundle", "--format=iife", "--log-level=error", f"--outfile={bundle}"]
+        options = ["--bundle", "--format=iife", "--log-level=error", f"--outfile={script}"]
         subprocess.run([esbuild, *options, FOLDER / "contenders.mjs"], check=True)
-        script = bundle.read_bytes()
+        return script.read_bytes()
+
+
+def main() -> None:
+    script = bundle()
     with ThreadPoolExecutor(len(CLIENTS)) as pool:
         columns = list(pool.map(lambda name: measure(name, script), CLIENTS))
-    known = {**versions(), "ssekit.js": ssekit.__version__, "EventSource": columns[0][-1]}
+    known = {**versions(), "ssekit.js": ssekit.__version__, "EventSource": columns[0][1]}
     print("| | " + " | ".join(f"{name} {known[name]}" for name in CLIENTS) + " |")
     print("| --- " * (len(CLIENTS) + 1) + "|")
     for number, situation in enumerate(SITUATIONS):
-        print(f"| {situation.name} | " + " | ".join(column[number] for column in columns) + " |")
+        print(f"| {situation.name} | " + " | ".join(column[number] for column, _ in columns) + " |")
 
 
 if __name__ == "__main__":

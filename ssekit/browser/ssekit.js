@@ -1270,7 +1270,9 @@ export class Stream extends EventTarget {
     this.dispatchEvent(new Event("statuschange"));
     if (this.#status !== now || before.state === now.state && now.state !== "waiting") return;
     if (now.state === "open") this.dispatchEvent(new Event("open"));
-    if (now.state === "waiting" || (now.state === "closed" && now.reason !== "closed")) {
+    // That there is nothing more (204) is no error, unlike in an EventSource: htmx would ask again.
+    const ended = now.state === "closed" && now.reason !== "closed" && now.reason !== "finished";
+    if (now.state === "waiting" || ended) {
       this.dispatchEvent(Object.assign(new Event("error"), { response }));
     }
   }
