@@ -30,6 +30,9 @@ from ssekit.stream.open import OpenStream
 class Blocks(ABC):
     """The events of one client, as blocks of bytes."""
 
+    subject: str | None = None
+    """Who the client is, for the log line of its stream, if that is known."""
+
     @abstractmethod
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         """Wait for the next events; return how many they are, and their bytes as one block.

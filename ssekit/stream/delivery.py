@@ -28,6 +28,7 @@ class Delivery:
         self._blocks = blocks
         self._next: Callable[[], bytes] = self._pull
         self._why = host.DISCONNECTED
+        self._events = 0  # of the block that comes next
 
     def attach(self, connection: Connection | None) -> None:
         """Go on with a connection, now that the opening has left; None if the server is unknown."""
@@ -39,6 +40,8 @@ class Delivery:
         """Return what to send next.  Raises StopIteration at the end."""
         block = self._next()
         self.stream.client.wrote(block)
+        self.stream.counts.delivered(self._events, len(block))
+        self._events = 0
         return block
 
     def _taken_over(self) -> bool:
@@ -58,6 +61,7 @@ class Delivery:
             try:
                 events, block = self._blocks.next_block(self.stream.client)
                 self.stream.events += events
+                self._events = events
             except StopIteration:
                 return self._finish("source ended")
             except host.Ended as ended:
