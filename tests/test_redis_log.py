@@ -34,6 +34,7 @@ CALLS: dict[str, Callable[[Broker], object]] = {
     "ends": lambda broker: broker.ends(["news"]),
     "status": lambda broker: broker.status("news"),
     "tip": lambda broker: broker.tip(),
+    "retention": lambda broker: broker.retention(),
     "beat": lambda broker: broker.beat("lease", first=True),
     "leases": lambda broker: broker.leases(),
     "end_lease": lambda broker: broker.end_lease("lease", 1),

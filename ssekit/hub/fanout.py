@@ -370,7 +370,7 @@ class Fanout:
         self._count_out(viewer)
         self._counts.add("taken over", -1)
         self._counts.ended(why)
-        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why, viewer.about)
+        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why, about=viewer.about)
 
     def _count_in(self, viewer: Viewer) -> None:
         group = viewer.group

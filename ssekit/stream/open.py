@@ -74,7 +74,7 @@ class OpenStream:
         self.connection = None  # It refers to us: both would stay until the collector comes.
         self.admission.end()
         self.counts.ended(why)
-        log_ended(self.path, self.began, self.events, self.client.given, why, self.about)
+        log_ended(self.path, self.began, self.events, self.client.given, why, about=self.about)
 
 
 def about(environ: Mapping[str, Any], subject: str | None) -> About:
@@ -87,7 +87,7 @@ def about(environ: Mapping[str, Any], subject: str | None) -> About:
     return tuple((name, str(value)[:LONGEST]) for name, value in values.items() if value)
 
 
-def log_ended(path: str, began: float, events: int, size: int, why: str, about: About = ()) -> None:
+def log_ended(path: str, began: float, events: int, size: int, why: str, *, about: About) -> None:
     """Log one line about a stream that has ended; ``began`` is on the monotonic clock."""
     fields: dict[str, object] = {
         "path": Printable(path),

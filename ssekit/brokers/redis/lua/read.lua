@@ -252,6 +252,10 @@ function commands.status(channel)
     return {producer and producer ~= '' and 'producing' or 'open'}
 end
 
+function commands.retention()
+    return {'found', unpack(call('HMGET', log, 'history', 'capacity', 'max_keys', 'max_age'))}
+end
+
 function commands.leases()
     return {'found', call('HGETALL', leases)}
 end

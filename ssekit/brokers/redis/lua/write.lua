@@ -58,8 +58,7 @@ end
 
 local function keep_event(channel, record, suffix)
     keep(channel .. '\1e' .. padded(state.seq) .. suffix, record)
-    note(channel, 1)
-    trim(channel)
+    trim(channel, 1)
 end
 
 local function supersede(channel, seq)
@@ -157,9 +156,8 @@ function commands.finish(channel, packed, reason, holder)
     if producer and producer ~= '' then
         call('HSET', produced, channel, '')
         call('ZREM', held, producer .. '\1p' .. channel)
-        local from, to = range(channel, 'e')
-        local length = call('ZLEXCOUNT', index, from, to)
-        note(channel, length)
+        local length = length_of(channel)
+        note(channel, length, length)
         if length > 0 then
             call('ZADD', done, int(state.seq), channel)
         end
@@ -176,7 +174,6 @@ function commands.reopen(channel)
     call('ZREM', endings, channel)
     call('HDEL', produced, channel)
     call('ZREM', done, channel)
-    note(channel, 0)
-    trim(channel)
+    trim(channel, 0)
     return {'reopened'}
 end
