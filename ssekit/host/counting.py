@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from ssekit.errors import BrokerUnavailable
-from ssekit.host.shared_counters import SUFFIX, SharedCounters, details_of, join
+from ssekit.host.shared_counters import SUFFIX, SharedCounters, details_of, join, leave
 
 ENDED = (
     "client disconnected",
@@ -97,6 +98,11 @@ class Counts:
         self.path = path
         self.channels: frozenset[str] = frozenset()
         """The channels that are counted one by one."""
+        self.at_once = False
+        """Whether a process shares its numbers from its first publish on.
+
+        Otherwise it does so when it has streams or has lived for some seconds: scripts end before.
+        """
         self._numbers = SharedCounters(None, COUNTERS, GAUGES)
         self._of_channels: SharedCounters | None = None
         self._process = 0
@@ -115,12 +121,21 @@ class Counts:
         if self._of_channels is not None:
             self._of_channels.add(_of_channel("events", min(self.channels)), 0)
 
+    def end(self) -> None:
+        """Share the numbers no more."""
+        if self._process and self.path is not None:
+            self._process, self.path = 0, None
+            leave(self._numbers)
+        if self._of_channels is not None:
+            leave(self._of_channels)
+            self._of_channels = None
+
     def watch(self, channels: Iterable[str]) -> None:
         """Count these channels one by one, too."""
         self.channels = frozenset(channels)
         if self.channels:
             names = _names_of(self.channels)
-            self._of_channels = join(_path_of(self.path, self.channels), names)
+            self._of_channels = join(_path_of(self.path, names), names)
 
     def add(self, name: str, amount: int = 1) -> None:
         """Add to one of the numbers; a gauge may be lowered."""
@@ -205,6 +220,8 @@ class Publishing:
         self._channel = channel
 
     def __enter__(self) -> None:
+        if self._counts.at_once:
+            self._counts.begin()
         self._began = time.perf_counter()
 
     def __exit__(
@@ -236,8 +253,9 @@ def _names_of(channels: Iterable[str]) -> list[str]:
     return [_of_channel(name, channel) for channel in sorted(channels) for name in OF_A_CHANNEL]
 
 
-def _path_of(path: Path | None, channels: Iterable[str]) -> Path | None:
-    """Return the file for the numbers of channels: beside the one of the hub's."""
+def _path_of(path: Path | None, names: Sequence[str]) -> Path | None:
+    """Return the file for numbers of channels: beside the hub's own, another one for each list."""
     if path is None:
         return None
-    return path.with_name(f"{path.name.removesuffix(SUFFIX)}-channels{SUFFIX}")
+    mark = zlib.crc32("\n".join(names).encode())
+    return path.with_name(f"{path.name.removesuffix(SUFFIX)}-channels-{mark:08x}{SUFFIX}")

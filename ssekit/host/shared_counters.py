@@ -77,6 +77,7 @@ class SharedCounters:
         self._own = self._all
         self._before: dict[str, int] = {}  # what the processes before this one in its slot counted
         self._entered = False  # by this process; its children begin anew
+        self._uses = 0
         _instances.add(self)
 
     def add(self, name: str, amount: int = 1) -> None:
@@ -247,14 +248,28 @@ class SharedCounters:
 def join(
     path: Path | None, counters: Sequence[str] = (), gauges: Sequence[str] = ()
 ) -> SharedCounters:
-    """Return this process's numbers in ``path``: the same object each time for the same path."""
+    """Return this process's numbers in ``path``: the same object each time for the same path.
+
+    Whoever does not need them as long as the process lives calls `leave` once.
+    """
     if path is None:
         return SharedCounters(None, counters, gauges)
     with _lock:
         name = os.path.abspath(path)
         if name not in _joined:
             _joined[name] = SharedCounters(Path(name), counters, gauges)
+        _joined[name]._uses += 1
         return _joined[name]
+
+
+def leave(counters: SharedCounters) -> None:
+    """Undo one `join`: after the last, the file is closed, and has what this process counted."""
+    with _lock:
+        counters._uses -= 1
+        if counters._path is not None and not counters._uses:
+            _joined.pop(str(counters._path), None)
+            counters._path = None  # What is still counted, it counts for itself.
+            counters._close()
 
 
 def read(

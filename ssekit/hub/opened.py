@@ -106,3 +106,4 @@ class Opened:
         if follower is not None:
             follower.close()
         self.broker.close()
+        self.counts.end()
