@@ -44,7 +44,9 @@ FOREIGN: dict[str, set[str]] = {
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},
+    "prometheus_client": {"ssekit.metrics"},
     "redis": {"ssekit.brokers.redis"},
+    "rich": {"ssekit.cli.top"},
     "werkzeug": {
         "ssekit.access",
         "ssekit.demo",

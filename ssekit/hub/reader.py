@@ -247,6 +247,7 @@ class Reader:
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
+            self._follower.counts.add("resets")
             reason = {"reason": "history-lost"}
             entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
         entries += map(without_id, opening.state)
