@@ -43,6 +43,7 @@ FOREIGN: dict[str, set[str]] = {
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},
+    "psycopg": {"ssekit.brokers.postgresql"},
     "redis": {"ssekit.brokers.redis"},
     "werkzeug": {"ssekit.access", "ssekit.demo", "ssekit.script", "ssekit.stream.source"},
 }
@@ -193,7 +194,7 @@ def test_what_does_not_come_with_python_is_imported_where_it_belongs(package: st
 
 
 def test_the_brokers_do_not_know_each_other() -> None:
-    kinds = ["memory", "sqlite", "redis"]
+    kinds = ["memory", "sqlite", "redis", "postgresql"]
     for module, others in ARROWS.items():
         own = [kind for kind in kinds if is_part_of(module, f"ssekit.brokers.{kind}")]
         if own:
