@@ -45,6 +45,7 @@ FOREIGN: dict[str, set[str]] = {
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},
     "prometheus_client": {"ssekit.metrics"},
+    "psycopg": {"ssekit.brokers.postgresql"},
     "redis": {"ssekit.brokers.redis"},
     "rich": {"ssekit.cli.top"},
     "werkzeug": {
@@ -202,7 +203,7 @@ def test_what_does_not_come_with_python_is_imported_where_it_belongs(package: st
 
 
 def test_the_brokers_do_not_know_each_other() -> None:
-    kinds = ["memory", "sqlite", "redis"]
+    kinds = ["memory", "sqlite", "redis", "postgresql"]
     for module, others in ARROWS.items():
         own = [kind for kind in kinds if is_part_of(module, f"ssekit.brokers.{kind}")]
         if own:
