@@ -63,8 +63,8 @@ def _session(
         session.info[_PENDING] = committed
         if _LISTENS not in session.info:
             session.info[_LISTENS] = True
-            event.listen(session, "after_commit", _after_commit)  # type: ignore[attr-defined]
-            event.listen(session, "after_rollback", _after_rollback)  # type: ignore[attr-defined]
+            event.listen(session, "after_commit", _after_commit)
+            event.listen(session, "after_rollback", _after_rollback)
     return row
 
 
