@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
@@ -14,9 +16,10 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import pytest
 
+from tests.browser import chromium
 from tests.clients import Client
 from tests.postgres_server import PostgresServer
-from tests.servers import ROOT, gunicorn
+from tests.servers import ROOT, Server, gunicorn
 
 PROJECT = ROOT / "examples" / "django_comments"
 USERS = ROOT / "tests" / "apps" / "comment_users.json"
@@ -59,16 +62,28 @@ def posted(browser: OpenerDirector, jar: CookieJar, url: str, **fields: str) -> 
         return str(answer.read().decode())
 
 
-def test_a_reader_sees_a_comment_and_the_author_is_notified(environ: dict[str, str]) -> None:
+@contextmanager
+def serving(environ: dict[str, str]) -> Iterator[Server]:
+    """The project with one user and one article of hers, on two workers."""
     manage(environ, "migrate")
     manage(environ, "loaddata", str(USERS))
     app = "django.core.wsgi:get_wsgi_application()"
     env = {**environ, "DJANGO_SETTINGS_MODULE": "settings"}
     with gunicorn(app, "--workers", "2", "--chdir", str(PROJECT), env=env) as server:
-        jar = CookieJar()
-        browser = build_opener(HTTPCookieProcessor(jar))
-        sign_in = f"{server.url}/admin/login/?next=/"
-        posted(browser, jar, sign_in, username="ann", password="for a test")
+        yield server
+
+
+def signed_in(server: Server) -> tuple[OpenerDirector, CookieJar]:
+    jar = CookieJar()
+    browser = build_opener(HTTPCookieProcessor(jar))
+    url = f"{server.url}/admin/login/?next=/"
+    posted(browser, jar, url, username="ann", password="for a test")
+    return browser, jar
+
+
+def test_a_reader_sees_a_comment_and_the_author_is_notified(environ: dict[str, str]) -> None:
+    with serving(environ) as server:
+        browser, jar = signed_in(server)
         with browser.open(f"{server.url}/", timeout=20) as answer:
             found = re.search(r"last_event_id=([\w-]+)", answer.read().decode())
         assert found is not None
@@ -87,3 +102,19 @@ def test_a_reader_sees_a_comment_and_the_author_is_notified(environ: dict[str, s
                 assert json.loads(event.data)["text"] == "It <works>"
         with Client(notified) as stranger:
             assert stranger.status == 403
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("environ", ["sqlite"], indirect=True)
+def test_the_page_shows_a_comment_in_chromium(environ: dict[str, str]) -> None:
+    with serving(environ) as server, chromium() as found:
+        browser, jar = signed_in(server)
+        page = found.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{server.url}/articles/1")
+        # What is committed before the stream is open comes with it: nothing to wait for.
+        posted(browser, jar, f"{server.url}/articles/1/comments", text="It <works>")
+        page.wait_for_selector("#comment-1", timeout=20_000)
+        assert page.inner_text("#comments") == "ann: It <works>"
+        assert problems == []
