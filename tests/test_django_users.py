@@ -142,6 +142,16 @@ def test_a_page_renders_the_logs_end(server: Server) -> None:
     assert ask(server, "cursor")[0] == ask(server, "position")[0]
 
 
+def test_the_script_tag_carries_the_nonce_of_the_policy(environ: Mapping[str, str]) -> None:
+    with gunicorn(APP, env={**environ, "FILES": "1"}) as server:
+        assert ask(server, "script", nonce='a"b')[0].count(' nonce="a&quot;b"') == 2
+        assert "nonce" not in ask(server, "script")[0]
+
+
+def test_a_script_tag_without_an_address_for_the_file_says_what_to_add(server: Server) -> None:
+    assert 'include("ssekit.django.urls")' in ask(server, "script")[0]
+
+
 def django(*command: str, check: bool = True, **environ: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "django", *command, f"--settings={SETTINGS}"],

@@ -60,6 +60,6 @@ def ssekit_script(context: template.Context) -> SafeString:
 
 
 def _nonce(context: template.Context) -> str:
-    request: Any = context.get("request")
+    request: Any = getattr(context, "request", None)
     nonce = context.get("csp_nonce") or getattr(request, "csp_nonce", None)
     return format_html(' nonce="{}"', nonce) if nonce else ""

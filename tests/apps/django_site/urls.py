@@ -71,5 +71,7 @@ urlpatterns = [
 ]
 if apps.is_installed("ssekit.django"):
     urlpatterns.append(path("users/", include("tests.apps.django_site.users")))
+if os.environ.get("FILES"):
+    urlpatterns.append(path("ssekit/", include("ssekit.django.urls")))
 if apps.is_installed("debug_toolbar"):
     urlpatterns.append(path("__debug__/", include("debug_toolbar.urls")))

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model, login, logout
 from django.contrib.sessions.models import Session
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template import engines
@@ -60,24 +60,36 @@ def change(request: HttpRequest, name: str, what: str) -> HttpResponse:
 
 def say(request: HttpRequest, name: str) -> HttpResponse:
     """Publish in a transaction, which ``?rollback`` undoes."""
+    written = Session.objects.filter(session_key="written")
     try:
         with transaction.atomic():
             Session.objects.create(session_key="written", expire_date="2000-01-01T00:00Z")
             publish_on_commit(f"user.{name}", request.GET["data"], request.GET.get("event"))
-            Session.objects.filter(session_key="written").delete()
             if "rollback" in request.GET:
                 raise LookupError
     except LookupError:
         pass
     except InvalidEvent:
-        kept = Session.objects.filter(session_key="written").exists()
+        kept = written.exists()
         return HttpResponse(f"InvalidEvent, and {'all' if kept else 'nothing'} was committed")
+    finally:
+        written.delete()
     return HttpResponse("ok")
 
 
 def cursor(request: HttpRequest) -> HttpResponse:
     page: Any = engines["django"].from_string("{% load ssekit %}{% ssekit_cursor %}")
     return HttpResponse(page.render({}, request))
+
+
+def script(request: HttpRequest) -> HttpResponse:
+    """As a middleware for a Content Security Policy does, which gives each request a nonce."""
+    request.csp_nonce = request.GET.get("nonce")  # type: ignore[attr-defined]
+    page: Any = engines["django"].from_string("{% load ssekit %}{% ssekit_script %}")
+    try:
+        return HttpResponse(page.render({}, request))
+    except ImproperlyConfigured as error:
+        return HttpResponse(str(error))
 
 
 def position(request: HttpRequest) -> HttpResponse:
@@ -92,4 +104,5 @@ urlpatterns = [
     path("say/<name>", say),
     path("cursor", cursor),
     path("position", position),
+    path("script", script),
 ]
