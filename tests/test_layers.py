@@ -39,6 +39,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
     "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
+    "greenlet": {"ssekit.host.greenlets"},
     "gunicorn": {"ssekit.cli.served", "ssekit.gunicorn.worker"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.connection import AbstractConnection
 
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
@@ -396,6 +398,101 @@ def test_scripts_are_sent_once_and_again_where_the_server_has_lost_them(
     broker.append("news", body("again"))
     assert sent() == before + 1
     assert data(broker.history(["news"], 1, None)) == ["again"]
+
+
+def test_a_call_in_the_middle_of_a_publish_is_refused_unless_it_reads(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = broker.append("news", body("first"))
+    refused: list[BrokerUnavailable] = []
+    read: Callable[..., object] = AbstractConnection.read_response
+
+    def interrupted(self: AbstractConnection, *arguments: object, **options: object) -> object:
+        # As a signal handler would, or a __del__ that the garbage collector calls.
+        monkeypatch.setattr(AbstractConnection, "read_response", read)
+        with pytest.raises(BrokerUnavailable, match=r"signal handler or a __del__") as raised:
+            broker.append("news", body("interrupting"))
+        refused.append(raised.value)
+        broker.read(["news"], first.id, 10)
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(AbstractConnection, "read_response", interrupted)
+    broker.append("news", body("second"))
+    assert [error.maybe_stored for error in refused] == [False]
+    broker.append("news", body("third"))
+    assert data(broker.history(["news"], 10, None)) == ["first", "second", "third"]
+
+
+def test_a_child_that_is_forked_in_the_middle_of_a_call_leaves_the_answer_to_its_parent(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.append("news", body("first"))
+    send: Callable[..., object] = AbstractConnection.send_command
+    parent = os.getpid()
+    children: list[int] = []
+
+    def fork(self: AbstractConnection, *arguments: object, **options: object) -> None:
+        monkeypatch.setattr(AbstractConnection, "send_command", send)
+        send(self, *arguments, **options)
+        children.append(os.fork())
+
+    monkeypatch.setattr(AbstractConnection, "send_command", fork)
+    try:
+        broker.append("news", body("second"))
+    except BrokerUnavailable as error:
+        if os.getpid() != parent:
+            told = "forked in the middle" in str(error) and error.maybe_stored
+            broker.append("news", body("child"))
+            broker.close()
+            os._exit(0 if told else 1)
+        raise
+    assert os.getpid() == parent
+    assert os.waitpid(children[0], 0)[1] == 0
+    broker.append("news", body("third"))
+    assert data(broker.history(["news"], 10, None)) == ["first", "second", "child", "third"]
+
+
+def test_a_log_lives_on_one_server_of_a_cluster(tmp_path: Path) -> None:
+    port = free_port()
+    server = RedisServer(
+        tmp_path, "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"
+    )
+    server.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+    until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"), 20)
+    for stream in ("ssekit", "of%20{tenant}"):
+        broker = connect(f"redis://127.0.0.1:{port}?stream={stream}", Retention(history=2))
+        start = broker.tip()
+        broker.beat("lease", first=True)
+        sent = [broker.append("news", body(n)) for n in range(4)]
+        sent.append(broker.append("news", body("value"), key="k"))
+        broker.produce("answer", "lease")
+        assert broker.follow(start, 5)[0] == sent
+        assert everything(broker, sent[1].id, "news") == sent[2:]
+        assert broker.opening(["news"], None).state == sent[-1:]
+        broker.close()
+    server.stop()
+
+
+def test_a_log_is_found_on_another_server_of_a_cluster(tmp_path: Path) -> None:
+    servers = []
+    ports = [free_port(), free_port()]
+    for port in ports:
+        (folder := tmp_path / str(port)).mkdir()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
+        servers.append(RedisServer(folder, *options))
+    servers[1].command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+    servers[0].command("CLUSTER", "MEET", "127.0.0.1", str(ports[1]))
+    for server in servers:
+        until(lambda s=server: b"cluster_state:ok" in s.command("CLUSTER", "INFO"), 20)  # type: ignore[misc]
+    broker = connect(f"redis://127.0.0.1:{ports[0]}")
+    start = broker.tip()
+    sent = [broker.append("news", body(n)) for n in range(3)]
+    assert everything(broker, start, "news") == sent
+    assert broker.follow(start, 5)[0] == sent
+    assert servers[1].command("XLEN", "ssekit") == b":3\r\n"
+    broker.close()
+    for server in servers:
+        server.stop()
 
 
 def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from ssekit import BrokerUnavailable
+from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.sqlite.other_processes import OtherProcesses
+from ssekit.brokers.sqlite.writing import Writer
 from tests.logs import END, REMOVED, body, everything, followed, run
 from tests.servers import ROOT
 from tests.waiting import until, until_asleep
@@ -536,7 +537,8 @@ def test_a_notification_that_interrupts_another_still_wakes(
     follower, publisher = connect(f"sqlite:///{path}"), connect(f"sqlite:///{path}")
     tip = follower.tip()
     others = publisher._others  # type: ignore[attr-defined]
-    notify_one, inside = others._notify_one, []
+    notify_one = others._notify_one
+    inside: list[int] = []
 
     def interrupted(*arguments: Any) -> None:
         if not inside:
@@ -555,6 +557,31 @@ def test_a_notification_that_interrupts_another_still_wakes(
     assert len(followed(follower, tip, 2)) == 2
     follower.close()
     publisher.close()
+
+
+def test_close_may_interrupt_a_call(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.append("news", body("before"))
+    done = Writer.done
+
+    def interrupted(writer: Writer) -> None:
+        broker.close()  # as a signal handler would
+        done(writer)
+
+    monkeypatch.setattr(Writer, "done", interrupted)
+    assert broker.append("news", body("interrupted")).id
+    with pytest.raises(HubClosed):
+        broker.tip()
+    assert broker._file is None  # type: ignore[attr-defined]
+
+
+def test_the_longest_channel_may_have_expired_when_it_is_to_give_up_its_oldest(path: Path) -> None:
+    broker = connect(f"sqlite:///{path}", Retention(history=5, capacity=5, max_age=0.1))
+    for n in range(5):
+        broker.append("old", body(n))
+    time.sleep(0.15)  # an age, not luck
+    sent = [broker.append(f"channel {n}", body(n)) for n in range(7)]
+    assert [broker.history([e.channel], 1, None) for e in sent[-5:]] == [[e] for e in sent[-5:]]
+    broker.close()
 
 
 def test_close_in_a_forked_child_leaves_the_parents_wakeups(path: Path) -> None:

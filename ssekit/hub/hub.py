@@ -281,13 +281,16 @@ class Hub:
         session: str | None = None,
         channel: str | None = None,
         keep: float = 86_400,
+        before: float | None = None,
     ) -> None:
         """End streams as `disconnect` does, and refuse every grant that was issued before now.
 
-        That holds for ``keep`` seconds; older credentials are refused by the endpoint's
-        ``max_age``.  A grant that does not say when it was issued is refused.
+        ``before`` names another time, in seconds since 1970, such as one in the near future for a
+        session that is about to be deleted.  That holds for ``keep`` seconds; older credentials are
+        refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
+        refused.
         """
-        self._opened.access().write(revocation(subject, session, channel, keep))
+        self._opened.access().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
         self, *channels: str, last_event_id: str | None = None, timeout: float | None = None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -203,7 +203,7 @@ def revocation(
     session: str | None,
     channel: str | None,
     keep: float | None,
-    clock: Callable[[], float] = time.time,
+    before: float | None = None,
 ) -> Revocation:
     """Return a revocation that holds for ``keep`` seconds, or a disconnection where that is None.
 
@@ -211,6 +211,7 @@ def revocation(
     """
     if keep is not None and not keep > 0:
         raise ValueError(f"keep must be seconds above 0, not {keep!r}")
-    now = clock()
+    now = time.time()
     until = now + (KEEP_DISCONNECTION if keep is None else keep)
-    return Revocation(subject, session, channel, now, until, keep is not None)
+    at = now if before is None else before
+    return Revocation(subject, session, channel, at, until, keep is not None)

@@ -195,6 +195,10 @@ class RedisBroker(Broker):
         self._begin()
         return self._reading.tip()
 
+    def retention(self) -> Retention:
+        self._check_open()
+        return self._scripts.retention()
+
     # -- leases
 
     def beat(self, holder: str, *, first: bool = False) -> bool:

@@ -198,7 +198,8 @@ class SQLiteBroker(Broker):
         self._closed = True
         self._wakeups.close()
         with self._lock:
-            self._release()
+            if not self._once.inside:  # else it has interrupted a call, which will release the file
+                self._release()
         self._others.close()
 
     # -- transactions
@@ -251,7 +252,7 @@ class SQLiteBroker(Broker):
                 with self._lock, self._once:
                     return self._try(kind, work, create)
             except Damaged as damage:
-                self._clear(damage, anew)
+                self._clear(damage, anew and time.monotonic() < deadline)
             except (sqlite3.Error, OSError, Locked) as error:
                 if isinstance(error, BrokerUnavailable):
                     raise
@@ -291,6 +292,9 @@ class SQLiteBroker(Broker):
                 db.execute("ROLLBACK")
             file.explain(error)
             raise
+        finally:
+            if self._closed:
+                self._release()
         return result
 
     def _clear(self, damage: Damaged, anew: bool) -> None:

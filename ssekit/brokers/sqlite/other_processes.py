@@ -3,10 +3,10 @@
 `ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
 one datagram socket for each waiter; to wake them is to send each one byte.  The kernel wakes
 them within microseconds, and nobody has to be running in between.  A socket whose process has died
-refuses, and is removed by whoever finds out.
+refuses, and the first sender to find out removes it.
 
-This is only the quick way: where there can be no such folder, and for whoever may not write to a
-socket in it, followers look at the file now and then as well.  A datagram carries nothing, and a
+This is only the fast path: where there can be no such folder, or a sender may not write to a socket
+in it, followers still look at the file now and then.  A datagram carries nothing, and a
 false one costs a look at the file.  Still the folder is used only if it was made by somebody who
 may write to the file, and if others may write to it no more than to the file.
 """
@@ -132,7 +132,7 @@ class OtherProcesses:
                 self._release()
 
     def close(self) -> None:
-        """Let go of the folder; the last wake-up does so again."""
+        """Release the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
             self._release()
