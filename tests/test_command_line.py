@@ -25,6 +25,7 @@ from tests.servers import ROOT
 from tests.waiting import until
 
 EVENTS = b':\ndata: one\nid: 1\n\nevent: tick\ndata: {"n":\ndata: 2}\nid: 2\n\n'
+TIMER_APPLICATION = "from ssekit import Stream, every\napp = Stream(lambda: every(9))\n"
 TIMER = "from ssekit import every\nfrom ssekit.script import send\nfor n in every(9): send(n)\n"
 
 
@@ -380,9 +381,9 @@ def test_serve_without_gunicorn_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_serve_writes_each_log_line_as_json(tmp_path: Path) -> None:
-    (tmp_path / "timer.py").write_text(TIMER)
+    (tmp_path / "timer.py").write_text(TIMER_APPLICATION)
     with commands.ssekit(
-        "serve", "timer.py", "--bind", "127.0.0.1:0", "--log-json", cwd=tmp_path
+        "serve", "timer:app", "--bind", "127.0.0.1:0", "--log-json", cwd=tmp_path
     ) as command:
         command.line()
         url = served(command.line())

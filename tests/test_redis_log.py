@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -54,6 +56,14 @@ FOREIGN = {
     "a set": ["SADD", "KEY", "theirs"],
     "a sorted set": ["ZADD", "KEY", "1", "theirs"],
 }
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One of the test's own, without the disk."""
+    server = RedisServer(tmp_path, "--appendonly", "no")
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -152,9 +162,10 @@ def test_only_an_append_begins_a_log_anew_of_which_a_part_is_missing(
         lost_history = word in ("read", "follow")
         with pytest.raises(HistoryLost if lost_history else BrokerUnavailable):
             call(open_log())
-    for read in (lambda: broker.read(["news"], last.id, 10), lambda: broker.follow(last.id, 0.01)):
-        with pytest.raises(HistoryLost):
-            read()
+    with pytest.raises(HistoryLost):
+        broker.read(["news"], last.id, 10)
+    with pytest.raises(HistoryLost):
+        broker.follow(last.id, 0.01)
     assert contents(redis_server, name) == before
     time.sleep(0.002)  # A new epoch is a new millisecond.
     new = broker.append("news", body("new"))
@@ -201,6 +212,28 @@ def test_a_log_has_the_same_few_keys_however_many_channels(
     assert redis_server.command("XLEN", name) == b":402\r\n"
 
 
+def test_a_publish_costs_the_same_commands_however_many_channels(server: RedisServer) -> None:
+    broker = connect(server.url, Retention(history=3, capacity=1_000_000))
+
+    def commands_for_each_publish() -> float:
+        broker.append("channel 1", body("x"))
+        server.command("CONFIG", "RESETSTAT")
+        for n in range(50):
+            broker.append(f"channel {n % 10}", body(n))
+        stats = server.command("INFO", "commandstats").decode()
+        calls = re.findall(r"cmdstat_(?!info|config)\S+:calls=(\d+)", stats)
+        return sum(map(int, calls)) / 50
+
+    for n in range(50):
+        broker.append(f"channel {n % 10}", body(n))
+    few = commands_for_each_publish()
+    for n in range(3000):
+        broker.append(f"channel {n}", body(n))
+    assert commands_for_each_publish() == few
+    assert few < 50
+    broker.close()
+
+
 def test_an_opening_that_takes_several_calls_is_of_one_moment(
     open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,9 +257,9 @@ def test_an_opening_that_takes_several_calls_is_of_one_moment(
         if command == "records":
             calls += 1
             if calls == 2:
-                values["k3"] = other.append("b", body("newer"), key="k3")
-                other.remove("a", "k4", REMOVED)
-                del values["k4"]
+                values["k27"] = other.append("b", body("newer"), key="k27")
+                other.remove("a", "k28", REMOVED)
+                del values["k28"]
                 events.append(other.append("a", body("late")))
                 values["new"] = other.append("a", body("new"), key="new")
                 ended.append(other.finish("b", END, "finished"))
@@ -324,3 +357,30 @@ def test_the_channel_whose_event_is_oldest_gives_it_up_among_equally_long_ones(
 def test_a_name_whose_braces_are_no_hash_tag_is_refused(stream: str) -> None:
     with pytest.raises(ValueError, match="hash tag"):
         connect(f"redis://localhost/0?stream={stream}")
+
+
+def test_a_state_of_more_keys_than_a_call_looks_at_is_of_one_moment(
+    open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, other = open_log(), open_log()
+    channels = [f"c{n}" for n in range(2000)]  # so that a call looks at two keys of each
+    values = {f"k{n}": broker.append("c7", body(n), key=f"k{n}") for n in range(9)}
+    disturbed: list[str] = []
+    fetch = Scripts.read
+
+    def read_and_disturb(self: Scripts, command: str, *rest: object, after: str = "") -> object:
+        if command == "keyed" and not disturbed:
+            disturbed.append(command)
+            values["k0"] = other.append("c7", body("newer"), key="k0")
+            values["k8"] = other.append("c7", body("newer"), key="k8")
+            other.remove("c7", "k1", REMOVED)
+            other.remove("c7", "k7", REMOVED)
+            del values["k1"], values["k7"]
+        return fetch(self, command, *rest, after=after)
+
+    assert broker.opening(channels, 0).state == list(values.values())
+    monkeypatch.setattr(Scripts, "read", read_and_disturb)
+    opening = broker.opening(channels, 0)
+    assert disturbed
+    assert {entry.key: entry for entry in opening.state} == values
+    assert opening.tip == broker.tip()

@@ -26,6 +26,7 @@ COMMANDS = {
         "publish an event, or each line of a program's output, on a channel",
     ),
     "listen": ("ssekit.cli.listen", "print the events of a URL, or of channels, as they arrive"),
+    "history": ("ssekit.cli.history", "print the last events of channels, or their state"),
     "stats": ("ssekit.cli.stats", "print what is going on in a running server's hub"),
     "top": ("ssekit.cli.top", "show it as a table that is kept up to date"),
     "doctor": (

@@ -52,8 +52,11 @@ class Parked(Protocol):
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
 
-    def passing(self, end: int) -> int:
-        """Return up to which position it gets passing entries, with the recent ones' end."""
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one.
+
+        ``end`` is the position of the newest.
+        """
 
 
 class Listener(Protocol):
@@ -155,7 +158,7 @@ class Follower:
                 return None
             if position == recent.end:
                 return Piece(reader.view, (), reader.epoch, position)
-            return recent.piece(reader.view, position, reader.live, reader.passing(recent.end))
+            return recent.piece(reader.view, position, *reader.keeps(recent.end))
 
     def ends(self, channels: Collection[str]) -> dict[str, Entry]:
         """Return the ends of those channels that are finished, as far as can be known now."""

@@ -282,15 +282,23 @@ class Hub:
         self._opened.access().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
-        self, *channels: str, last_event_id: str | None = None, timeout: float | None = None
+        self,
+        *channels: str,
+        last_event_id: str | None = None,
+        timeout: float | None = None,
+        replay: int | Literal["all"] = 0,
     ) -> Subscription:
         """Return an iterator of the events of some channels, after ``last_event_id`` or from now.
+
+        From now begins as a stream does: with the newest event of each key and the last ``replay``
+        events without one, and then ``stream-open``.
 
         It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
         It raises TimeoutError after ``timeout`` seconds without an event.  Each event has its
         ``channel`` and ``key``.
         """
-        reader = Reader(self._follower(), View(_checked(channels)), last_event_id)
+        view = View(_checked(channels))
+        reader = Reader(self._follower(), view, last_event_id, _replay(replay))
         return Subscription(self, reader, timeout)
 
     # -- what the log has

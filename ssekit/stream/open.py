@@ -23,7 +23,8 @@ About = tuple[tuple[str, str], ...]
 class OpenStream:
     """One client's open stream.
 
-    ``client.given`` counts the bytes of the body, the opening included.
+    ``client.given`` counts the bytes of the body, the opening included, and ``client.events`` the
+    events.
     """
 
     __slots__ = (
@@ -34,7 +35,6 @@ class OpenStream:
         "connection",
         "counts",
         "cuts",
-        "events",
         "path",
         "retry",
     )
@@ -64,10 +64,13 @@ class OpenStream:
         self.connection: Connection | None = None
         """Known once the opening has left, if the server is known."""
         self.began = time.monotonic()
-        self.events = 0
-        """How many were sent so far."""
         counts.add("opened")
         counts.add("streams")
+
+    @property
+    def events(self) -> int:
+        """How many were sent so far."""
+        return self.client.events
 
     def end(self, why: str) -> None:
         """Count the stream no more, and log that it has ended; to be called once."""

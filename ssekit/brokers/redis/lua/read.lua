@@ -1,7 +1,8 @@
 -- Looking at the log.  Nothing here writes, and what one call looks at and returns is bounded.
 
 local AT_ONCE = 20  -- entries of the stream that one command fetches, as their size is unknown
-local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together
+local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together;
+local LOOK_AT_KEYS = 5000  -- and those of keys, as long as only their seqs are returned
 local RECORDS = 1000  -- records that one command fetches
 
 -- Append seqs with their records to an answer, as far as `bounds.bytes` allows, one at least.
@@ -191,29 +192,56 @@ function commands.ends(...)
     return {'found', ends_of({...})}
 end
 
--- All of one moment, but for the records: only some of them are in the answer.
-function commands.opening(replay, ...)
-    local channels, seqs = {...}, {}
+-- Returns seqs of the newest entries of keys after a seq, oldest first, and where to go on, or 0.
+local function keyed(channels, after)
+    local each = math.max(2, math.floor(LOOK_AT_KEYS / math.max(1, #channels)))
+    local seqs, horizon = {}, nil
     for _, channel in ipairs(channels) do
-        local from, to = range(channel, 'k')
-        for _, member in ipairs(call('ZRANGEBYLEX', index, from, to)) do
+        local from, to = range(channel, 'k', after)
+        local members = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, each)
+        for _, member in ipairs(members) do
             seqs[#seqs + 1] = seq_of(member)
         end
+        if #members == each then
+            horizon = math.min(horizon or state.seq, seq_of(members[each]))
+        end
     end
-    local keyed = #seqs
+    table.sort(seqs)
+    while horizon and seqs[#seqs] > horizon do
+        table.remove(seqs)
+    end
+    return seqs, horizon or 0
+end
+
+local function texts_of(seqs)
+    local texts = {}
+    for n, seq in ipairs(seqs) do
+        texts[n] = int(seq)
+    end
+    return texts
+end
+
+-- All of one moment, but for the records: only some of them are in the answer.
+function commands.opening(replay, ...)
+    local channels = {...}
+    local seqs, more = keyed(channels)
+    local count = #seqs
     local events, on = newest(channels, state.seq, tonumber(replay))
     for _, seq in ipairs(events) do
         seqs[#seqs + 1] = seq
     end
-    local texts, records = {}, {}
-    for n, seq in ipairs(seqs) do
-        texts[n] = int(seq)
-    end
+    local records = {}
     fetch(records, seqs)
     return {
         'found', tip(), int(expiry()), is_complete(channels) and 1 or 0, ends_of(channels),
-        keyed, texts, int(on), records,
+        count, int(more), texts_of(seqs), int(on), records,
     }
+end
+
+-- The seqs of more keys, of a later moment.
+function commands.keyed(after, ...)
+    local seqs, more = keyed({...}, tonumber(after))
+    return {'found', int(more), texts_of(seqs)}
 end
 
 -- Answers with those of the entries that are still there.
