@@ -7,6 +7,8 @@ Here Chromium is asked over the DevTools protocol and Firefox over WebDriver BiD
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,12 +80,14 @@ class Wire:
 
 
 @contextmanager
-def _running(command: list[str], port: int, address: Callable[[], str]) -> Iterator[Wire]:
+def _running(
+    command: list[str], port: int, address: Callable[[], str]
+) -> Iterator[tuple[Wire, subprocess.Popen[bytes]]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: answers(port), 60, command[0])
         with connect(address(), max_size=None, open_timeout=CALL) as socket:
-            yield Wire(socket)
+            yield Wire(socket), process
     finally:
         process.terminate()
         try:
@@ -140,12 +144,32 @@ class ChromiumTab:
 
 
 class Chromium:
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, pid: int) -> None:
         self._wire = wire
+        self._pid = pid
         self.version = str(wire.call("Browser.getVersion")["product"])
 
     def open(self) -> ChromiumTab:
         return ChromiumTab(self._wire)
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Stop all of its processes, as a machine that sleeps does."""
+        processes = [self._pid, *_descendants(self._pid)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += map(int, (task / "children").read_text().split())
+    return [*children, *(below for child in children for below in _descendants(child))]
 
 
 @contextmanager
@@ -164,8 +188,8 @@ def chromium(program: str) -> Iterator[Chromium]:
             with urlopen(f"http://127.0.0.1:{port}/json/version", timeout=CALL) as answer:
                 return str(json.load(answer)["webSocketDebuggerUrl"])
 
-        with _running(command, port, address) as wire:
-            yield Chromium(wire)
+        with _running(command, port, address) as (wire, process):
+            yield Chromium(wire, process.pid)
 
 
 class FirefoxTab:
@@ -226,5 +250,5 @@ def firefox(program: str) -> Iterator[Firefox]:
         Path(folder, "user.js").write_text(PREFERENCES)
         options = ["--headless", "--no-remote", "--profile", folder]
         command = [program, *options, f"--remote-debugging-port={port}"]
-        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as wire:
+        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as (wire, _):
             yield Firefox(wire)
