@@ -6,9 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -395,31 +394,47 @@ def test_a_worker_shares_with_its_page(server: Server, tabs: Tabs[ChromiumTab], 
     page.close()
 
 
-@pytest.fixture(scope="module")
-def firefox_tabs(server: Server) -> Iterator[Tabs[Any]]:
+@contextmanager
+def firefox() -> Iterator[remote.Browser[Tab]]:
     with remote.firefox(need("firefox-esr")) as browser:
-        yield Tabs(browser, server, 4)
+        yield browser
 
 
-def test_firefox_tabs_lose_nothing_when_leaders_close_leave_and_block(
-    server: Server, tabs: Tabs[ChromiumTab], firefox_tabs: Tabs[Any], hub: Hub
+@contextmanager
+def webkit() -> Iterator[remote.Browser[Tab]]:
+    driver, display = need("WebKitWebDriver"), need("Xvfb")
+    # Debian keeps it beside the library that it shows.
+    program = next(Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser"), "MiniBrowser")
+    with remote.webkit(driver, display, need(str(program))) as browser:
+        yield browser
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("browser_of", [firefox, webkit])
+def test_tabs_of_other_browsers_lose_nothing_when_leaders_close_leave_and_block(
+    server: Server,
+    tabs: Tabs[ChromiumTab],
+    hub: Hub,
+    browser_of: Callable[[], AbstractContextManager[remote.Browser[Tab]]],
 ) -> None:
     tabs.forget_all()
-    pages = firefox_tabs.fresh()
-    with Publisher(hub, RATE) as publisher:
-        gone = leader(pages)
-        pages.remove(gone)
-        gone.close()
-        away = leader(pages)
-        leave(away)
-        flow(0.3)
-        leader([tab for tab in pages if tab is not away])
-        away.back()
-        shows(away, "window.stream?.readyState === 1")
-        settle(pages)
-        blocked = leader(pages)
-        blocked.evaluate(BLOCK % 3000)
-        leader([tab for tab in pages if tab is not blocked])
-        settle(pages)
-        finish(publisher, pages, 50)
-    until_open(server, 1)
+    with browser_of() as browser:
+        pages = Tabs(browser, server, 4).fresh()
+        with Publisher(hub, RATE) as publisher:
+            gone = leader(pages)
+            pages.remove(gone)
+            gone.close()
+            away = leader(pages)
+            leave(away)
+            flow(0.3)
+            leader([tab for tab in pages if tab is not away])
+            away.back()
+            shows(away, "window.stream?.readyState === 1")
+            settle(pages)
+            blocked = leader(pages)
+            blocked.evaluate(BLOCK % 3000)
+            leader([tab for tab in pages if tab is not blocked])
+            settle(pages)
+            finish(publisher, pages, 50)
+        until_open(server, 1)
+    until_open(server, 0)
