@@ -65,7 +65,7 @@ def create(
     return Application(
         hub,
         Room(hub, room, secret),
-        OpenStreams(counters_file(url)),
+        OpenStreams(counters_file(url, "-demo")),
         origins=origins,
         hosts=hosts,
         token=token,

@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from _thread import RLock  # which gevent leaves as it is
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -68,7 +68,9 @@ class Client:
         self.ended: str | None = None
         """Why the source has to end, once it has to."""
         self.given = 0
-        """Bytes of the body that the stream gave to the server."""
+        """Bytes of the body that were sent, or given to the server."""
+        self.events = 0
+        """Events that were."""
         self.wrote_at = time.monotonic()
         self.connection: Connection | None = None
         self.run: Any = None
@@ -78,6 +80,23 @@ class Client:
     def attach(self, connection: Connection | None) -> None:
         """Take the connection that the server uses; None where the server is not known."""
         self.connection = connection
+
+    def can_leave(self, connection: Connection) -> bool:
+        """Tell whether the connection can be taken over from the server."""
+        return False
+
+    def continue_alone(
+        self,
+        connection: Connection,
+        next_block: Callable[[], bytes],
+        close: Callable[[], None],
+    ) -> bool:
+        """Take the connection over, and send the rest of the stream beside the server.
+
+        ``next_block`` is called until it raises StopIteration, then ``close``; the server is told
+        that its answer is complete.  On False, where that is not possible, nothing has changed.
+        """
+        return False
 
     def detach(self) -> None:
         """Forget the connection: the stream is over."""
@@ -106,6 +125,14 @@ class Client:
                 self.leave()
         finally:
             _current.reset(token)
+
+    def next_of(self, items: Iterator[T], encode: Callable[[T], bytes]) -> tuple[int, bytes]:
+        """Return how many events the source's next item is, and its block.
+
+        A client that was taken over sends them itself, for as long as the source goes on.
+        """
+        block = encode(self.pull(items))
+        return (1, block) if block else (0, b"")
 
     def close(self, items: object) -> None:
         """Close the source's iterator, so that its ``finally`` blocks run."""

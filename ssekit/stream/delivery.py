@@ -28,17 +28,37 @@ class Delivery:
         self._blocks = blocks
         self._next: Callable[[], bytes] = self._pull
         self._why = host.DISCONNECTED
+        self._moves = type(blocks).take_over is not Blocks.take_over
+        self._events = 0  # of the block that comes next
 
-    def attach(self, connection: Connection | None) -> None:
-        """Go on with a connection, now that the opening has left; None if the server is unknown."""
+    def attach(self, connection: Connection | None) -> bool:
+        """Go on with a connection, now that the opening has left; None if the server is unknown.
+
+        Returns true if the server is done with its answer: the stream goes on beside it, or has
+        been taken over.
+        """
         self.stream.connection = connection
-        if not self._taken_over():
-            self.stream.client.attach(connection)
+        if self._taken_over():
+            return True
+        client = self.stream.client
+        if (
+            connection is not None
+            and self._blocks.waits
+            and client.continue_alone(connection, self.next_block, self.close)
+        ):
+            self.stream.connection = client.connection
+            self.stream.admission.release()
+            self._moves = False
+            return True
+        client.attach(connection)
+        return False
 
     def next_block(self) -> bytes:
         """Return what to send next.  Raises StopIteration at the end."""
         block = self._next()
         self.stream.client.wrote(block)
+        self.stream.counts.delivered(self._events, len(block))
+        self._events = 0
         return block
 
     def _taken_over(self) -> bool:
@@ -53,11 +73,12 @@ class Delivery:
     def _pull(self) -> bytes:
         block = b""
         while not block:
-            if self._taken_over():
+            if self._moves and self._taken_over():
                 return _over()
             try:
                 events, block = self._blocks.next_block(self.stream.client)
-                self.stream.events += events
+                self.stream.client.events += events
+                self._events = events
             except StopIteration:
                 return self._finish("source ended")
             except host.Ended as ended:
