@@ -94,6 +94,7 @@ class Opened:
             return
         epoch, seq = follower.published = parse_id(cursor)
         if follower.away:
+            follower.reached()
             return
         deadline = time.monotonic() + OUTRUN
         while follower.is_behind(epoch, seq - RECENT // 2) and time.monotonic() < deadline:

@@ -196,7 +196,8 @@ class Reader:
             return self._open()
         piece = self._follower.piece(self)
         if piece is None:
-            return self._read_older()
+            # What the follower is about to reach is read from there: it has passing entries too.
+            return not self._follower.will_reach(self.epoch, self.position) and self._read_older()
         if piece.position == self.position:
             self._caught_up_at = self.position
             return False
@@ -216,6 +217,7 @@ class Reader:
         except HubClosed:
             return False
         self._away = False
+        self._follower.reached()
         if piece is None:
             self._caught_up_at = self.position
             return False
@@ -255,6 +257,7 @@ class Reader:
             self._away = True
             return False
         self._away = self._opening = False
+        self._follower.reached()
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
