@@ -23,6 +23,7 @@ from bench.table import table
 BENCHES = {
     "fanout": "what a delivery costs: C loop, generator and queue, ssekit, and the peers",
     "iterated": "what a delivery costs where no connection can be taken over",
+    "loop": "a loop or a timer for each client, beside a generator by hand",
     "latency": "from publish to arrival at a fixed 45,000 deliveries a second",
     "memory": "what an idle subscriber costs the server in memory",
     "accept": "10,000 streams opened, beside 10,000 plain requests",
@@ -31,6 +32,7 @@ BENCHES = {
     "churn": "100,000 connects and closes: descriptors and memory",
     "ending": "SIGTERM with 10,000 streams",
     "cgi-start": "a CGI script's first event, beside a bare Python script's",
+    "tabs": "no loss and no duplicate in eight tabs that close, crash, freeze and block",
     "chaos": "no loss and no duplicate while servers and brokers are killed",
 }
 

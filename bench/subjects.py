@@ -99,13 +99,28 @@ def _redis_subscribers(port: int) -> int:
 @contextmanager
 def better_sse(core: int) -> Iterator[Server]:
     """better-sse on node."""
+    with node_server("bench/apps/better_sse_app.mjs", core) as server:
+        yield server
+
+
+@contextmanager
+def node_server(script: str, core: int) -> Iterator[Server]:
+    """A program for node that listens on the port that it is given."""
     port = free_port()
-    command = [find_program("node") or "node", "bench/apps/better_sse_app.mjs", str(port)]
+    command = [find_program("node") or "node", script, str(port)]
     with serving(command, port, core) as process:
         yield Server(port, process, process.pid, [process.pid])
 
 
-def _better_sse_missing() -> str:
+def workerman_missing() -> str:
+    """Return what keeps Workerman from being measured."""
+    if not (ROOT / "bench/peers/vendor/workerman").is_dir():
+        return "Workerman not installed (composer require -d bench/peers workerman/workerman)"
+    return _program_missing("php")
+
+
+def better_sse_missing() -> str:
+    """Return what keeps better-sse from being measured."""
     if not (ROOT / "bench/peers/node_modules/better-sse").is_dir():
         return "better-sse not installed (npm install --prefix bench/peers)"
     return _program_missing("node")
@@ -218,7 +233,7 @@ OURS = [
 ]
 PEERS = [
     Subject("Nchan", "Nchan in nginx", nchan, _nchan_missing, share=0.5),
-    Subject("better-sse", "better-sse on node", better_sse, _better_sse_missing, share=0.2),
+    Subject("better-sse", "better-sse on node", better_sse, better_sse_missing, share=0.2),
     Subject(
         "sse-starlette",
         "sse-starlette on uvicorn (uvloop)",

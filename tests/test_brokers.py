@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.channels import publish_costs
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit import brokers as contract
 from ssekit.brokers import Broker, Entry, HistoryLost, Retention, connect, parse_id
@@ -255,7 +257,6 @@ class TestABroker:
     def test_a_forked_child_goes_on_by_itself(self, url: str) -> None:
         assert run("tests.apps.forking", url).splitlines()[-1] == "both are well"
 
-    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself warns of such a fork")
     def test_a_child_that_closes_its_log_disturbs_no_thread_of_the_parent(self, url: str) -> None:
         output = run("tests.apps.forking", url, "a thread follows")
         assert output.splitlines()[-1] == "both are well"
@@ -423,3 +424,14 @@ def test_a_retention_changes_a_log_only_in_what_was_given() -> None:
     found = Retention(history=7, max_keys=3, given=frozenset({"max_keys"}))
     assert stored.changed_by(found) == Retention(history=5, max_age=60, max_keys=3)
     assert stored.changed_by(Retention()) == stored
+
+
+def test_a_publish_costs_the_same_in_few_channels_and_in_many(url: str) -> None:
+    """The bench measures 100,000 channels; a cost that grew with their number shows here too."""
+    few, many = publish_costs(url_of_another(url), (20, 2000), events=1, measured=400)
+    assert many.seconds < 5 * few.seconds  # of 100 times as many channels
+
+
+def url_of_another(url: str) -> str:
+    """The address of another new log beside this one."""
+    return url.replace("log.db", f"{uuid4()}.db").replace("stream=", f"stream={uuid4()}")

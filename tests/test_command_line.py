@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ssekit
+from ssekit.cli import serve
 from ssekit.cli.main import COMMANDS, main
 from tests import commands
 from tests.clients import Client
@@ -301,6 +303,14 @@ def test_serve_serves_an_application_of_the_current_folder(tmp_path: Path) -> No
         command.process.terminate()
         assert command.code() == 0
         assert command.errors().count("Booting worker") == 2
+
+
+def test_serve_has_room_for_all_clients_that_come_back_at_once() -> None:
+    with serve._listener("127.0.0.1:0") as listener:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    # tcp(7): of a listening socket tcpi_sacked is the longest queue.
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert struct.unpack_from("I", info, 28) == (min(16_384, most),)
 
 
 def test_serve_serves_on_a_unix_socket(tmp_path: Path) -> None:

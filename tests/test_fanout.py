@@ -213,7 +213,7 @@ def test_a_reader_that_lags_further_than_memory_goes_reads_on_from_the_broker() 
         with slow(server.url, last) as reader:
             until(lambda: inside(server)[0] == 1)
             for first in range(0, 2500, 50):
-                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=4000)
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
             publish(server, "end")
             received = b""
             reader.settimeout(10)
@@ -229,7 +229,7 @@ def test_a_reader_that_lags_further_than_the_log_goes_is_closed() -> None:
         with slow(server.url, last) as reader:
             until(lambda: inside(server)[0] == 1)
             for first in range(0, 2500, 50):
-                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=4000)
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
             received = b""
             reader.settimeout(10)
             while more := reader.recv(1 << 20):

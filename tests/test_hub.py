@@ -22,6 +22,7 @@ from ssekit.hub import default_url
 from ssekit.testing import connect
 from tests.apps.between import assert_all_came_in_order, publish_in_between
 from tests.commands import printed
+from tests.logs import body
 from tests.redis_server import RedisServer
 from tests.waiting import until, until_asleep
 
@@ -341,7 +342,7 @@ def test_a_deleted_file_is_lost_history_to_those_who_watch(
         assert seen(viewer, 1) == [OPEN]
         for suffix in suffixes:
             Path(f"{tmp_path}/hub.db{suffix}").unlink(missing_ok=True)
-        assert seen(viewer, 1) == [RESET]
+        assert seen(viewer, 2) == [RESET, OPEN]
         sent = hub.publish("news", "after")
         assert next(viewer) == Event("after", "message", sent.id)
     hub.close()
@@ -410,7 +411,7 @@ def test_a_new_epoch_of_the_same_log_is_no_loss(
 ) -> None:
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     runs = iter(range(100))
-    monkeypatch.setattr("ssekit.brokers.sqlite.log.boot_of_machine", lambda: str(next(runs)))
+    monkeypatch.setattr("ssekit.brokers.sqlite.writing.boot_of_machine", lambda: str(next(runs)))
     streams = [hub.stream("news"), hub.stream("quiet"), hub.stream("news", "quiet")]
     with connect(streams[0]) as one, connect(streams[1]) as two, connect(streams[2]) as both:
         assert [seen(viewer, 1) for viewer in (one, two, both)] == [[OPEN]] * 3
@@ -438,7 +439,7 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
         server.command("FLUSHALL")
         time.sleep(0.002)  # a new epoch is a new millisecond
         hub.publish("news", "first of the new log")
-        assert seen(viewer, 1) == [RESET]
+        assert seen(viewer, 2) == [RESET, OPEN]
         hub.publish("news", "after")
         got = seen(viewer, 1)
         assert got in (news("first of the new log"), news("after"))
@@ -446,7 +447,7 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
     server.stop()
 
 
-def test_a_process_has_one_tail_however_many_viewers(tmp_path: Path) -> None:
+def test_a_process_has_one_follower_however_many_viewers(tmp_path: Path) -> None:
     until(lambda: not followers())
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     readers = [hub.subscribe("news") for _ in range(50)]
@@ -478,7 +479,7 @@ def test_the_default_hub_is_one_file_of_this_user(
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/a state?%41")
     url = default_url()
     broker = connect_broker(url)
-    broker.append("news", Event("x"))
+    broker.append("news", body("x"))
     broker.close()
     folder = tmp_path / "a state?%41" / "ssekit"
     assert (folder / "hub.db").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
 from itertools import islice
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_hub_that_is_dropped_is_collected_with_its_threads_and_descriptors(url
         assert len(list(islice(events, 2))) == 2
         with connect(hub.stream("news")) as viewer:
             next(viewer)
-        with hub.producer("answer") as out:
+        with hub.producer(f"answer {time.monotonic()}") as out:
             out.send("x")
         return weakref.ref(hub)
 

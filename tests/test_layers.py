@@ -38,8 +38,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
-    "gevent": {"ssekit.host", "ssekit.hub.fanout"},
-    "gunicorn": {"ssekit.cli.served"},
+    "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
+    "greenlet": {"ssekit.host.greenlets"},
+    "gunicorn": {"ssekit.cli.served", "ssekit.gunicorn.worker"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},

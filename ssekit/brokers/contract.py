@@ -37,7 +37,7 @@ only, ``max_keys`` does not bound them, and they never count towards ``capacity`
 
 A *lease* is how a process shows that it is alive.  The log has no clock for it: `beat` counts up,
 and a process that has seen no beat of another one for a whole term ends that lease.  What a lease
-holds (channels that it produces, members that it has present) is ended by whoever comes first.
+holds (channels that it produces, members that it has present) is ended by the first that notices.
 
 Brokers look up the bounds below when they need them (``contract.RECENT``), so that tests can change
 them.  The time of an entry is never before that of the entry before it, whatever the clock does.
@@ -94,7 +94,7 @@ class LeaseEnded(SSEError):
 
 @dataclass(frozen=True)
 class Retention:
-    """What a log keeps.  Whoever creates the log writes it there.
+    """What a log keeps, written into the log by its creator.
 
     A broker that finds a log writes only what was ``given`` into it, once, before its first call
     that writes or tells where the log ends.  Raises `ValueError`.

@@ -17,7 +17,7 @@ INTERRUPTING = (
 class NotInterrupting:
     """Refuses a call that interrupts another one.  To be entered while holding a native lock.
 
-    The lock keeps out other threads, so that whoever finds somebody inside has interrupted it.
+    The lock keeps out other threads, so a call that finds one inside has interrupted it.
     """
 
     def __init__(self) -> None:

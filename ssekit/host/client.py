@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from _thread import RLock  # which gevent leaves as it is
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -78,6 +78,23 @@ class Client:
     def attach(self, connection: Connection | None) -> None:
         """Take the connection that the server uses; None where the server is not known."""
         self.connection = connection
+
+    def can_leave(self, connection: Connection) -> bool:
+        """Tell whether the connection can be taken over from the server."""
+        return False
+
+    def continue_alone(
+        self,
+        connection: Connection,
+        next_block: Callable[[], bytes],
+        close: Callable[[], None],
+    ) -> bool:
+        """Take the connection over, and send the rest of the stream beside the server.
+
+        ``next_block`` is called until it raises StopIteration, then ``close``; the server is told
+        that its answer is complete.  On False, where that is not possible, nothing has changed.
+        """
+        return False
 
     def detach(self) -> None:
         """Forget the connection: the stream is over."""

@@ -22,8 +22,8 @@ nothing has had more time to end for that.
 class Served(Sender, Protocol):
     """One client with a greenlet of its own."""
 
-    connection: Connection | None
     descriptor: int
+    """To be watched for a disconnect; -1 for none."""
 
     def disconnected(self) -> None:
         """The client has disconnected."""
@@ -54,12 +54,12 @@ class GreenletClients:
             self._loop.add_group(self)
         self._clients.add(client)
         self._loop.heartbeats.add(client)
-        connection = client.connection
-        if connection is not None:
-            self._loop.ends_with(connection)
-            if connection.socket is not None:
-                client.descriptor = connection.socket.fileno()
-                self._loop.disconnects.watch(client.descriptor, client)
+        if client.descriptor >= 0:
+            self._loop.disconnects.watch(client.descriptor, client)
+
+    def ends_with(self, connection: Connection) -> None:
+        """Learn from a connection of the server's whether the process is ending."""
+        self._loop.ends_with(connection)
 
     def remove(self, client: Served) -> None:
         """Serve it no more."""

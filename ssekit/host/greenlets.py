@@ -1,7 +1,6 @@
 """Clients under gevent: gunicorn's gevent worker, or gevent's own server.
 
-The source runs in the server's own greenlet, so a stream costs no second one.  One timer and one
-watcher per process serve all clients from the event loop:
+One timer and one watcher per process serve all clients from the event loop:
 
 * that a client has disconnected is seen at once, and `Ended` is thrown into the greenlet where the
   source sleeps or waits; never while the server is writing, as half an event would go out,
@@ -9,37 +8,50 @@ watcher per process serve all clients from the event loop:
 * a process that was told to end ends every source the same way.
 
 Writing beside the server needs a plain socket and nothing on the way that changes bytes.  Where it
-is not so (compression, other middleware, TLS in the server), the source gets a greenlet of its own,
-and the server's greenlet waits for it and gives the heartbeats to the server as blocks.  A stream
-that only waits in our own code (`idle`, a hub's stream) needs neither: it is woken for a heartbeat.
+is so, and the server can be told that its answer is complete, the stream is *taken over*
+(`continue_alone`): it goes on in a fresh greenlet with a shallow stack, and the server's, with the
+request and all that hangs on it, is gone.  Elsewhere the source runs in the server's greenlet.
+
+Where bytes are changed on the way (compression, other middleware, TLS in the server), the source
+gets a second greenlet, and the server's waits for it and gives the heartbeats to the server as
+blocks.  A stream that only waits in our own code (`idle`, a hub's stream) needs neither: it is
+woken for a heartbeat.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 from gevent import get_hub, getcurrent
-from gevent.queue import Channel, Empty
+from greenlet import greenlet
 
 from ssekit.host.chunks import chunk
-from ssekit.host.client import DISCONNECTED, Client, Ended
+from ssekit.host.client import DISCONNECTED, Client, Ended, become
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.greenlet_clients import clients_of_process
 from ssekit.host.logs import Logger
+from ssekit.host.pump import Pump
+from ssekit.host.taken import TakenConnection
+from ssekit.host.timers import timers_of_process
 from ssekit.wire import HEARTBEAT
 
 log = Logger("ssekit.host")
 
+TAKE_OVER = os.environ.get("SSEKIT_FANOUT") != "off"
+"""Whether streams may leave the server's greenlets; to look for faults."""
 LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""
+
+
+switch: Any = greenlet.switch
+"""To the hub: gevent's own way looks for a hook first that only its own greenlets have."""
 
 
 class GreenletClient(Client):
@@ -50,20 +62,75 @@ class GreenletClient(Client):
         self.descriptor = -1
         self._loop = loop_of_process()
         self._clients = clients_of_process()
+        self._timers = timers_of_process()
         self._greenlet: Any = None
         self._inside = False
         self._idle = False
         self._woken = False
         self._waiters: list[Any] = []
         self._beside: bool | None = None
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
+        self._alone = False
 
     def attach(self, connection: Connection | None) -> None:
         super().attach(connection)
         self._beside = (
             connection is not None and plain(connection.socket) and connection.direct(self.given)
         )
+        if connection is not None:
+            self._loop.ends_with(connection)
+            if connection.socket is not None:
+                self.descriptor = connection.socket.fileno()
         self._clients.add(self)
+
+    def can_leave(self, connection: Connection) -> bool:
+        return (
+            TAKE_OVER
+            and connection.can_abandon
+            and plain(connection.socket)
+            and connection.direct(self.given)
+        )
+
+    def continue_alone(
+        self,
+        connection: Connection,
+        next_block: Callable[[], bytes],
+        close: Callable[[], None],
+    ) -> bool:
+        if not self.can_leave(connection):
+            return False
+        try:
+            taken = TakenConnection(connection)
+        except OSError as error:
+            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+            return False
+        connection.abandon()
+        hub = get_hub()
+        alone = greenlet(self._send_all, hub)
+        alone.gr_context = getcurrent().gr_context  # The same one: tokens of it stay valid.
+        self._greenlet = alone
+        self._alone = True
+        self.attach(taken)
+        hub.loop.run_callback(alone.switch, taken, next_block, close)
+        return True
+
+    def _send_all(
+        self,
+        connection: TakenConnection,
+        next_block: Callable[[], bytes],
+        close: Callable[[], None],
+    ) -> None:
+        become(self)
+        try:
+            while True:
+                connection.write(next_block())
+        except (StopIteration, OSError):
+            pass
+        except BaseException:  # Nothing else would see it.
+            log.exception("a stream failed")
+        finally:
+            close()
+            connection.end()
 
     def detach(self) -> None:
         self._clients.remove(self)
@@ -82,10 +149,16 @@ class GreenletClient(Client):
         self._inside = False
 
     def pull(self, items: Iterator[Any]) -> Any:
+        if self._alone:  # The context is the stream's own, so nothing has to be restored.
+            self.enter()
+            try:
+                return next(items)
+            finally:
+                self._inside = False
         if self._beside is not False:
             return super().pull(items)
         if self._pump is None:
-            self._pump = _Pump(self, items)
+            self._pump = Pump(self, items)
         self.check()
         return self._pump.take(max(self.beat_due(), 0))
 
@@ -113,19 +186,18 @@ class GreenletClient(Client):
 
     def _pause(self, seconds: float | None) -> None:
         # gevent's own Event does more: nobody here is woken but from the process's loop.
-        hub, greenlet = get_hub(), getcurrent()
-        timer = None
-        self._waiters.append(greenlet)
+        waiter = getcurrent()
+        wait = None
+        self._waiters.append(waiter)
         try:
             if seconds is not None:
-                timer = hub.loop.timer(max(seconds, 0))
-                timer.start(self.resume)
+                wait = self._timers.wake_after(seconds, waiter)
             if not self._woken:  # Asked last: another thread may wake it at any time.
-                hub.switch()
+                switch(self._timers.hub)
         finally:
-            self._waiters.remove(greenlet)
-            if timer is not None:
-                timer.close()
+            self._waiters.remove(waiter)
+            if wait is not None:
+                wait.cancel()
 
     def wake(self) -> None:
         self._woken = True
@@ -135,9 +207,9 @@ class GreenletClient(Client):
     def resume(self) -> None:
         """Let those who wait go on; from the event loop only."""
         # One, but for a source that waits in several greenlets.
-        for greenlet in tuple(self._waiters):
-            if greenlet in self._waiters:
-                greenlet.switch()
+        for waiter in tuple(self._waiters):
+            if waiter in self._waiters:
+                waiter.switch()
 
     def disconnected(self) -> None:
         """The client has disconnected."""
@@ -192,45 +264,6 @@ class GreenletClient(Client):
         if sent < len(beat):
             # The rest would have to come before the next block, which is the server's to send.
             _shut_down(connection.socket)
-
-
-class _Pump:
-    """Runs a source in a greenlet of its own, and hands its items over one by one."""
-
-    def __init__(self, client: GreenletClient, items: Iterator[Any]) -> None:
-        self._channel = Channel()
-        self._error: BaseException | None = None
-        self._wanted = True
-        context = contextvars.copy_context()
-        self._greenlet = gevent.spawn(context.run, self._run, client, items)
-
-    def _run(self, client: GreenletClient, items: Iterator[Any]) -> None:
-        try:
-            while True:
-                item = Client.pull(client, items)
-                self._channel.put((item, None))
-        except BaseException as error:
-            # Raised again by `take`, in the stream's greenlet, which knows what it means.
-            self._error = error
-        finally:
-            Client.close(client, items)
-        if self._wanted:  # Else nobody would ever take it, and the greenlet would stay for good.
-            self._channel.put((None, self._error))
-
-    def take(self, seconds: float) -> Any:
-        """Return the next item, or None if there is none after ``seconds``."""
-        try:
-            item, error = self._channel.get(timeout=seconds)
-        except Empty:
-            return None
-        if error is not None:
-            raise error
-        return item
-
-    def stop(self) -> None:
-        self._wanted = False
-        if not self._greenlet.dead:
-            self._greenlet.kill(Ended(DISCONNECTED), block=False)
 
 
 def _shut_down(connected: Any) -> None:

@@ -5,6 +5,7 @@ It looks at what has been patched already; only then is gevent imported.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -66,6 +67,16 @@ def begin(run: Callable[[], None], name: str) -> None:
         hub.loop.run_callback_threadsafe(gevent.spawn, run)
         return
     threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def begin_natively(run: Callable[[], None]) -> None:
+    """Run a function in a thread of the system's, which runs also while no greenlet waits."""
+    start: Callable[..., int] = _thread.start_new_thread
+    if under_gevent():
+        from gevent.monkey import get_original
+
+        start = get_original("_thread", "start_new_thread")
+    start(run, ())
 
 
 under_gevent()  # For the main hub: a native thread may be the first to need it.

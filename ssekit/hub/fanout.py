@@ -23,7 +23,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
 import gevent
 
@@ -94,8 +96,8 @@ class Fanout:
 
     def take(
         self, connection: Connection, stream: OpenStream, reader: Reader, owner: object
-    ) -> None:
-        """Take a client over from the server.
+    ) -> Callable[[str], None]:
+        """Take a client over from the server, and return what ends its stream with a reason.
 
         It is sent first what the reader has ready, and then what comes after its position.
         ``owner`` is kept as long as there are viewers.  Raises with nothing changed if any step
@@ -112,7 +114,7 @@ class Fanout:
             connection.abandon()
         except BaseException:
             self._loop.disconnects.forget(descriptor)
-            os.close(descriptor)
+            close(descriptor)
             raise
         # From here on nothing fails: what is to be written is written in the event loop.
         self._owner = owner
@@ -120,6 +122,14 @@ class Fanout:
         stream.admission.release()
         self._count_in(viewer)
         self._begin(viewer, reader)
+        return partial(self._end_open, viewer)
+
+    def _end_open(self, viewer: Viewer, why: str) -> None:
+        # From another thread than the event loop's it has to wait for its turn.
+        if gevent.get_hub().loop is self._events:
+            self.end(viewer, why)
+        else:
+            self._events.run_callback_threadsafe(self.end, viewer, why)
 
     def _begin(self, viewer: Viewer, reader: Reader) -> None:
         lag = self._lag(viewer, reader.epoch, reader.position, memoryview(b""))
@@ -321,12 +331,14 @@ class Fanout:
 
     def end(self, viewer: Viewer, why: str) -> None:
         """Close a viewer's connection, with its closing retry where that can still be said."""
+        if viewer.descriptor < 0:
+            return  # It has ended meanwhile, and its descriptor may be another's by now.
         group = viewer.group
         between_events = viewer.lag is None or not viewer.lag.rest
         group.discard(viewer)
         self._stop_lagging(viewer)
         self._loop.disconnects.forget(viewer.descriptor)
-        if between_events and why in (host.ENDING, SLOW, FINISHED):
+        if between_events and why not in (host.DISCONNECTED, FAILED):
             last = b"" if why == FINISHED else group.framed(closing_retry(viewer.retry))
             if group.kind.chunked and (why == FINISHED or not viewer.cuts):
                 last += LAST_CHUNK
@@ -334,7 +346,8 @@ class Fanout:
                 os.write(viewer.descriptor, last)
             except OSError:
                 why = host.DISCONNECTED
-        os.close(viewer.descriptor)
+        close(viewer.descriptor)
+        viewer.descriptor = -1
         viewer.admission.end()
         self._count_out(viewer)
         log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)

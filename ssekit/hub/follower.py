@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -68,6 +68,19 @@ class Listener(Protocol):
         """The hub is closed."""
 
 
+class Internal(Protocol):
+    """What the entries of one of the hub's own channels are for, in this process."""
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """These entries have come.  Nobody has what came after them in the log yet."""
+
+    def restart(self) -> None:
+        """Entries may have been missed.  Raises what reading the log raises; it is tried again."""
+
+    def away(self) -> None:
+        """The log cannot be read just now."""
+
+
 class Follower:
     """Follows a broker for one process, once it was started."""
 
@@ -82,7 +95,9 @@ class Follower:
         self.away = False
         """Whether the broker could not be reached just now."""
         self.listener: Listener | None = None
-        self.internal: dict[str, Callable[[Sequence[Entry]], None]] = {}
+        self.published = (-1, -1)
+        """Epoch and position of the last entry that this process has published."""
+        self.internal: dict[str, Internal] = {}
         """By internal channel, what its entries are handed to, in the follower's thread."""
         self._retention = Retention()
         self._lock = NativeLock()  # held for moments, by any thread
@@ -114,10 +129,16 @@ class Follower:
         )
 
     def can_resume(self, view: View, epoch: int, position: int) -> bool:
-        """Return whether all that follows a position is here and in the log."""
+        """Return whether all that follows a position is here and in the log.
+
+        That is, as far as this process can know: it knows what it has published itself.
+        """
         with self._lock:
-            return self.recent.holds(epoch, position) and not self.recent.may_be_trimmed(
-                view, position, self._retention
+            recent = self.recent
+            return (
+                recent.holds(epoch, position)
+                and not recent.is_ahead(*self.published)
+                and not recent.may_be_trimmed(view, position, self._retention)
             )
 
     def piece(self, reader: Parked) -> Piece | None:
@@ -281,9 +302,13 @@ class Follower:
                 error,
                 exc_info=error if traceback else None,
             )
+            for internal in list(self.internal.values()):
+                internal.away()
         self._stop.wait(self._backoff.next())
 
     def _restart(self, entries: Sequence[Entry], cursor: str) -> None:
+        for internal in list(self.internal.values()):
+            internal.restart()
         with self._lock:
             readers = self._all_readers()
             self._woken.clear()
@@ -298,11 +323,12 @@ class Follower:
         for reader in readers:
             reader.live = 0
             reader.wake()
-        for channel in list(self.internal):
-            self._hand_over(channel, [entry for entry in entries if entry.channel == channel])
 
     def _take(self, entries: Sequence[Entry]) -> None:
         channels = {entry.channel for entry in entries}
+        for channel in channels & self.internal.keys():
+            # First: a revocation ends streams before they get what was published after it.
+            self.internal[channel].take([entry for entry in entries if entry.channel == channel])
         ended = [entry.channel for entry in entries if is_end(entry)]
         with self._lock:
             epoch, before = self.recent.epoch, self.recent.end
@@ -320,8 +346,6 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
-        for channel in channels & self.internal.keys():
-            self._hand_over(channel, [entry for entry in entries if entry.channel == channel])
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:
@@ -331,9 +355,3 @@ class Follower:
                 # Some have them and some have not: all come back, and read after their last id.
                 self.listener.end_all()
                 raise
-
-    def _hand_over(self, channel: str, entries: Sequence[Entry]) -> None:
-        try:
-            self.internal[channel](entries)
-        except Exception:
-            log.exception("the hub could not use entries of its own")

@@ -13,20 +13,24 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
 from ssekit import brokers
-from ssekit.brokers import Retention, Status
+from ssekit.brokers import Entry, Retention, Status
 from ssekit.errors import InvalidEvent
 from ssekit.host.state import state_folder
 from ssekit.hub import producer
+from ssekit.hub.access import Access
+from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
 from ssekit.hub.opened import Opened
 from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
+from ssekit.hub.revocations import revocation
 from ssekit.hub.stream import Channels
 from ssekit.hub.subscription import Subscription
 from ssekit.stream.admission import Limit
@@ -77,6 +81,10 @@ class Hub:
     client address (see `ssekit.stream.admission.Limit`).  Clients over the limit are told to come
     back later.
 
+    ``on_outage``: what becomes of the streams of `endpoint` while the log, and with it revocations,
+    cannot be read: "keep" lets open ones go on, "end" ends them and rejects new ones until it is
+    back.
+
     Nothing is opened before the first use, and anything may be used from any process and thread.
     ``with Hub(...) as hub:`` closes it at the end; a hub that is dropped is closed as well.  Raises
     ValueError for another URL or value.
@@ -93,6 +101,7 @@ class Hub:
         max_streams: int | None = None,
         max_per_address: int | None = None,
         max_event: int = MAX_EVENT,
+        on_outage: Literal["keep", "end"] = "keep",
     ) -> None:
         if not isinstance(max_event, int) or max_event < 1:
             raise ValueError(f"max_event must be bytes from 1 up, not {max_event!r}")
@@ -101,7 +110,9 @@ class Hub:
             history=history, capacity=capacity, max_keys=max_keys, max_age=max_age
         )
         self._broker = brokers.connect(url, retention)
-        self._opened = Opened(self._broker)
+        if on_outage not in ("keep", "end"):
+            raise ValueError(f'on_outage is "keep" or "end", not {on_outage!r}')
+        self._opened = Opened(self._broker, ends_in_outage=on_outage == "end")
         self._max_event = max_event
         self._memory = url.startswith("memory:")
         self._warned = False
@@ -162,8 +173,7 @@ class Hub:
         self._opened.check()
         _check_channel(channel)
         _check_key(key)
-        entry = self._broker.remove(channel, key, removal_body(channel, key))
-        return None if entry is None else event_of(entry)
+        return self._published(self._broker.remove(channel, key, removal_body(channel, key)))
 
     # -- streams and subscriptions
 
@@ -190,6 +200,81 @@ class Hub:
             check=self._warn_if_alone,
         )
         return Stream(opener, **stream_options)
+
+    def endpoint(
+        self,
+        authorize: Authorize,
+        *,
+        replay: int | Literal["all"] = 0,
+        hub_events: bool = True,
+        authorizing: int = 32,
+        max_age: float = 86_400,
+        **stream_options: Any,
+    ) -> Stream:
+        """Return a WSGI application that streams to each client what it may read.
+
+        ``authorize`` gets the `werkzeug.Request` and returns a `Grant`, or None, which is answered
+        401; it may raise an HTTP exception.  If it fails, the client is told to come back.
+        ``?channel=``, which may be repeated, names fewer channels than the grant has.  The stream
+        ends when the grant expires, and with `disconnect` and `revoke`.
+
+        ``authorizing``: clients that are authorized at once; others wait for their turn.
+        ``max_age``: seconds after which a grant that says when it was issued is refused; `revoke`
+        with a longer ``keep`` needs a longer one.
+        The other options are those of `stream`.  Raises ValueError for an invalid value.
+        """
+        view = partial(
+            Channels,
+            self._follower,
+            self.limit,
+            replay=_replay(replay),
+            hub_events=hub_events,
+            check=self._warn_if_alone,
+        )
+        opener = Endpoint(
+            self._access,
+            view,
+            authorize,
+            Gate(authorizing),
+            limit=self.limit,
+            max_age=max_age,
+            origins=stream_options.get("origins", ()),
+            cuts=not hub_events,
+        )
+        return Stream(opener, **stream_options)
+
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        session: str | None = None,
+        channel: str | None = None,
+    ) -> None:
+        """End the streams of `endpoint` that match all that is given, in every process.
+
+        Their clients may come back, and are authorized anew.  While the log cannot be reached that
+        is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
+        1,000 wait for the log already, and `HubClosed` after `close`.
+        """
+        self._opened.access().write(revocation(subject, session, channel, None))
+
+    def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        session: str | None = None,
+        channel: str | None = None,
+        keep: float = 86_400,
+        before: float | None = None,
+    ) -> None:
+        """End streams as `disconnect` does, and refuse every grant that was issued before now.
+
+        ``before`` names another time, in seconds since 1970, such as one in the near future for a
+        session that is about to be deleted.  That holds for ``keep`` seconds; older credentials are
+        refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
+        refused.
+        """
+        self._opened.access().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
         self, *channels: str, last_event_id: str | None = None, timeout: float | None = None
@@ -290,8 +375,13 @@ class Hub:
 
     def _end(self, channel: str, reason: str, data: Any) -> Event | None:
         body = end_body(channel, reason, data, self._max_event)
-        entry = self._broker.finish(channel, body, reason)
-        return None if entry is None else event_of(entry)
+        return self._published(self._broker.finish(channel, body, reason))
+
+    def _published(self, entry: Entry | None) -> Event | None:
+        if entry is None:
+            return None
+        self._opened.published(entry.id)
+        return event_of(entry)
 
     def _encode(self, data: Any, event: str | None, retry: int | None) -> bytes:
         if isinstance(event, str) and str.__str__(event).startswith(OWN):
@@ -308,6 +398,9 @@ class Hub:
     # Bound methods of ours are what streams have of us: they keep the hub alive.
     def _follower(self) -> Any:
         return self._opened.follower()
+
+    def _access(self) -> Access:
+        return self._opened.access()
 
     def _warn_if_alone(self, environ: Mapping[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""

@@ -11,7 +11,6 @@ does a look count that comes long after the one before: this process, or the log
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import logging
 import math
@@ -64,21 +63,24 @@ class Leases:
         with self._lock:
             started, self._started = self._started, True
         if not started:
-            begin_natively(self._run)
+            host.begin_natively(self._run)
 
     def hold(self) -> str:
         """Return this process's lease for one thing more that it holds.
 
         Raises what `Broker.beat` raises.
         """
-        holder = self._holder
-        if holder is None or not self._broker.beat(holder):
-            holder = os.urandom(12).hex()
-            self._broker.beat(holder, first=True)
         with self._lock:
-            self._holder = holder
             self._holds += 1
-            first = self._holds == 1
+            holder, first = self._holder, self._holds == 1
+        try:
+            if holder is None or not self._broker.beat(holder):
+                holder = os.urandom(12).hex()
+                self._broker.beat(holder, first=True)
+        except BaseException:
+            self.release()
+            raise
+        self._holder = holder
         if first:
             atexit.register(self._end_channels)
             self._wake.put(False)
@@ -183,13 +185,3 @@ def end_held(broker: Broker, holder: str, *, members: bool = True) -> None:
             broker.finish(channel, end_body(channel, "lost"), "lost", holder=holder)
         elif members:
             broker.leave(channel, {member: removal_body(channel, member)}, holder)
-
-
-def begin_natively(run: Callable[[], None]) -> None:
-    """Run a function in a thread of the system's, which runs also while no greenlet waits."""
-    start: Callable[..., int] = _thread.start_new_thread
-    if host.under_gevent():
-        from gevent.monkey import get_original
-
-        start = get_original("_thread", "start_new_thread")
-    start(run, ())

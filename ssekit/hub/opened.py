@@ -13,6 +13,7 @@ from ssekit.brokers import Broker, parse_id
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import HubClosed
 from ssekit.host.wakeup import NativeLock
+from ssekit.hub.access import Access
 from ssekit.hub.follower import Follower
 from ssekit.hub.lease import Leases
 
@@ -25,12 +26,14 @@ SETTLED = 5.0
 class Opened:
     """The parts of one hub in this process; made when they are first needed."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, ends_in_outage: bool = False) -> None:
         self.broker = broker
+        self._ends_in_outage = ends_in_outage
         self._made_at = time.monotonic()
         self._closed = False
         self._follower: Follower | None = None
         self._leases: Leases | None = None
+        self._access: Access | None = None
         self._lock = NativeLock()  # held for moments, by any thread
 
     def follower(self) -> Follower:
@@ -44,6 +47,14 @@ class Opened:
             follower = self._follower
         follower.start()
         return follower
+
+    def access(self) -> Access:
+        """Return the register of this process's streams that have a grant.  Raises `HubClosed`."""
+        follower = self.follower()
+        with self._lock:
+            if self._access is None or self._access.follower is not follower:
+                self._access = Access(self.broker, follower, ends_in_outage=self._ends_in_outage)
+            return self._access
 
     def leases(self) -> Leases:
         """Return what renews this process's lease and looks at the others'.  Raises `HubClosed`."""
@@ -64,9 +75,11 @@ class Opened:
         if self._leases is None and time.monotonic() - self._made_at > SETTLED:
             self.leases()
         follower = self._follower
-        if follower is None or follower.away:
+        if follower is None:
             return
-        epoch, seq = parse_id(cursor)
+        epoch, seq = follower.published = parse_id(cursor)
+        if follower.away:
+            return
         deadline = time.monotonic() + OUTRUN
         while follower.is_behind(epoch, seq - RECENT // 2) and time.monotonic() < deadline:
             time.sleep(0.001)

@@ -69,7 +69,7 @@ class Channels(Opener):
         self._replay = replay
         self._check = check
 
-    def open(self, environ: dict[str, Any]) -> Blocks:
+    def open(self, environ: dict[str, Any]) -> ChannelBlocks:
         self._check(environ)
         reader = Reader(self._follow(), self._view, last_event_id(environ), self._replay)
         if reader.missed_nothing:
@@ -88,6 +88,8 @@ class ChannelBlocks(Blocks):
         self._reader = reader
         self._follow = follow
         self._may_leave = True  # until it is seen that the server cannot hand the client over
+        self._end: Callable[[str], None] | None = None  # what ends it, once it is served elsewhere
+        self._unsettled = False  # whether that was too early
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         reader = self._reader
@@ -97,6 +99,9 @@ class ChannelBlocks(Blocks):
             client.enter()  # Others may want to run first.
             client.leave()
             piece = reader.next_piece()
+        if piece is None and self._unsettled and reader.settled:
+            self._unsettled = False
+            return 0, b""  # It may be taken over now.
         if piece is None:
             if not reader.over:
                 reader.wait(client.idle)
@@ -119,15 +124,23 @@ class ChannelBlocks(Blocks):
             self._may_leave = False
             return False
         if not reader.settled:
+            self._unsettled = True
             return False
         try:
-            fanout.take(connection, stream, reader, self._follow)
+            self._end = fanout.take(connection, stream, reader, self._follow)
         except Exception as error:
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
             self._may_leave = False
             return False
         reader.close()
         return True
+
+    def stop(self, why: str) -> None:
+        """End the stream: at once where the fan-out serves it, else have it look again."""
+        if self._end is not None:
+            self._end(why)
+        else:
+            self._reader.wake()
 
     def close(self, client: host.Client) -> None:
         self._reader.close()

@@ -135,6 +135,11 @@ def open_streams() -> int:
     return _process.open
 
 
+def taken_over_streams() -> int:
+    """Return how many of them have no greenlet or thread of their own."""
+    return _process.open - _process.held
+
+
 def observe(observer: Callable[[int], None]) -> None:
     """Have ``observer`` called with the number of open streams now, and whenever it changes.
 

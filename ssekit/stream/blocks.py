@@ -30,6 +30,12 @@ from ssekit.stream.open import OpenStream
 class Blocks(ABC):
     """The events of one client, as blocks of bytes."""
 
+    waits = False
+    """Whether there may be waits between the events, so that a greenlet of its own is worth it.
+
+    The stream then leaves the server's greenlet where it can (`host.Client.continue_alone`).
+    """
+
     @abstractmethod
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         """Wait for the next events; return how many they are, and their bytes as one block.

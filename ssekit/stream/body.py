@@ -12,7 +12,7 @@ class Body:
     """The opening, and then the blocks of the stream for as long as the server sends them."""
 
     def __init__(self, delivery: Delivery, opening: bytes) -> None:
-        self._delivery = delivery
+        self._delivery: Delivery | None = delivery
         self._opening = opening
         self._next: Callable[[], bytes] = self._open
 
@@ -25,20 +25,31 @@ class Body:
     def _open(self) -> bytes:
         # The headers leave with the first block, so it must not wait for the source.
         self._next = self._attach
-        self._delivery.stream.client.wrote(self._opening)
+        if self._delivery is not None:
+            self._delivery.stream.client.wrote(self._opening)
         return self._opening
 
     def _attach(self) -> bytes:
         # By now the server has sent the opening, so it can be seen whether all of it has left.
-        self._next = self._delivery.next_block
-        self._delivery.attach(wsgi_servers.find(self))
+        delivery = self._delivery
+        if delivery is None or delivery.attach(wsgi_servers.find(self)):
+            self._delivery = None
+            self._next = _over
+            return _over()
+        self._next = delivery.next_block
         return self._next()
 
     def close(self) -> None:
         """End the stream; the server calls this at the end, also when the client has left."""
-        self._next = self._delivery.next_block  # No reference to ourselves: freed at once.
-        self._delivery.close()
+        self._next = _over  # No reference to ourselves: freed at once.
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.close()
 
     def __del__(self) -> None:
         # Middleware that forgets to call close() must not keep a source alive.
         self.close()
+
+
+def _over() -> bytes:
+    raise StopIteration

@@ -29,11 +29,26 @@ class Delivery:
         self._next: Callable[[], bytes] = self._pull
         self._why = host.DISCONNECTED
 
-    def attach(self, connection: Connection | None) -> None:
-        """Go on with a connection, now that the opening has left; None if the server is unknown."""
+    def attach(self, connection: Connection | None) -> bool:
+        """Go on with a connection, now that the opening has left; None if the server is unknown.
+
+        Returns true if the server is done with its answer: the stream goes on beside it, or has
+        been taken over.
+        """
         self.stream.connection = connection
-        if not self._taken_over():
-            self.stream.client.attach(connection)
+        if self._taken_over():
+            return True
+        client = self.stream.client
+        if (
+            connection is not None
+            and self._blocks.waits
+            and client.continue_alone(connection, self.next_block, self.close)
+        ):
+            self.stream.connection = client.connection
+            self.stream.admission.release()
+            return True
+        client.attach(connection)
+        return False
 
     def next_block(self) -> bytes:
         """Return what to send next.  Raises StopIteration at the end."""

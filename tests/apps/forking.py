@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 
 from ssekit import HubClosed
 from ssekit.brokers import connect
 from tests.logs import body, data
 
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside a thread, the point here
 url = sys.argv[1]
 broker = connect(url)
 start = broker.tip()
@@ -26,7 +28,7 @@ def follow() -> None:
 
 
 follower = threading.Thread(target=follow)
-if len(sys.argv) > 2:  # a thread beside the fork, which Python 3.12 warns of
+if len(sys.argv) > 2:
     follower.start()
 pid = os.fork()
 if not pid:

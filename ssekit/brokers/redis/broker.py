@@ -134,17 +134,17 @@ class RedisBroker(Broker):
         known = after == self._known
         self._known = None  # until this has gone well: after a failure it may be another log
         with self._wakeups.waiting() as wakeup, self._connections.follower() as follower:
+            if not known:
+                self._reading.check(after)
             while True:
                 self._check_open()
-                if not known:
-                    self._reading.check(after)
                 remaining = min(_LOOK, deadline - time.monotonic())
                 found = follower.ask(self._newer(after, remaining), max(remaining, 0), wakeup)
                 if found:
                     break
+                self._reading.check(after)  # It may be another log by now.
                 if time.monotonic() >= deadline:
                     return [], after
-                known = False  # nothing came: see whether it is still the same log
         return self._followed(after, found[0][1])
 
     def _newer(self, after: str, seconds: float) -> tuple[object, ...]:
@@ -194,6 +194,10 @@ class RedisBroker(Broker):
     def tip(self) -> str:
         self._begin()
         return self._reading.tip()
+
+    def retention(self) -> Retention:
+        self._check_open()
+        return self._scripts.retention()
 
     # -- leases
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ from ssekit.host.wakeup import Wakeup
 try:
     from redis.backoff import NoBackoff
     from redis.connection import Connection, parse_url
-    from redis.exceptions import NoScriptError, RedisError, ResponseError
+    from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError(
@@ -33,6 +33,7 @@ except ImportError as error:
     ) from error
 
 MOST = 4  # connections for what writes, and as many for what reads
+_MOVES = 5  # servers of a cluster that are asked for the log
 _TIMEOUT = 5.0  # seconds to connect, and for an answer
 
 Command = tuple[object, ...]
@@ -84,11 +85,13 @@ class Connections:
                 "called in gevent's event loop, as by a signal handler, where nothing can wait for"
                 " Redis, so nothing was done; let the handler start a greenlet that calls this"
             )
-        with self._lend(self._writers if writes else self._readers) as line:
-            try:
-                return line.ask(command, self._timeout, writes=writes)
-            except NoScriptError:
-                return line.ask(instead, self._timeout, writes=writes)
+        for _ in range(_MOVES):
+            with suppress(_Moved), self._lend(self._writers if writes else self._readers) as line:
+                try:
+                    return line.ask(command, self._timeout, writes=writes)
+                except NoScriptError:
+                    return line.ask(instead, self._timeout, writes=writes)
+        raise BrokerUnavailable("the servers of the Redis cluster name each other for the log")
 
     @contextmanager
     def _lend(self, pool: _Pool) -> Iterator[_Line]:
@@ -144,7 +147,13 @@ class Connections:
                 line.close()
 
     def _line(self, pool: _Pool) -> _Line:
-        return _Line(self._class(**self._options, client_name=pool.name))
+        return _Line(self._class(**self._options, client_name=pool.name), self._move)
+
+    def _move(self, host: str, port: int) -> None:
+        """Go to another server of a cluster from now on: the log is there."""
+        self._options |= {"host": host or self._options["host"], "port": port}
+        for pool in (self._writers, self._readers, self._followers):
+            pool.close()
 
     def close(self) -> None:
         self._closed = True
@@ -156,6 +165,10 @@ class Connections:
         for pool in (self._writers, self._readers, self._followers):
             _forgotten.append(pool)
         self._begin()
+
+
+class _Moved(BrokerUnavailable):
+    """Raised if the log is on another server, to which the next connection goes."""
 
 
 class _Pool:
@@ -186,8 +199,9 @@ class _Pool:
 class _Line:
     """One connection, unusable after the first failure: its next answer might be an old one's."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, moved: Callable[[str, int], None]) -> None:
         self._connection = connection
+        self._moved = moved
         self._process = os.getpid()
         self._run: str | None = None
         self.usable = True
@@ -222,6 +236,9 @@ class _Line:
         except NoScriptError:
             self.usable = True
             raise
+        except MovedError as error:  # Nothing was carried out.
+            self._moved(error.host, error.port)
+            raise _Moved(f"the log is on another server of the cluster: {error}") from error
         except ResponseError as error:
             self.usable = True  # an answer, too
             raise BrokerUnavailable(f"Redis refused: {error}") from error

@@ -93,27 +93,35 @@ class Reading:
     def _opening(self, channels: Collection[str], replay: int | None) -> Opening:
         wanted = 1 << 53 if replay is None else replay
         answer = self._existing("opening", wanted, *set(channels))
-        _, tip, expiry, complete, ends, keyed, seqs, on, rest = answer
+        _, tip, expiry, complete, ends, count, more, seqs, on, rest = answer
         found = dict(zip(rest[::2], rest[1::2], strict=True))
         self._fetch(seqs[len(found) :], found)
-        state = [unpack(seq, found[seq]) for seq in seqs[:keyed] if found[seq] is not None]
-        history = _unexpired(_records(_flat(seqs[keyed:], found)), int(expiry))[::-1]
+        keyed = list(_records(_flat(seqs[:count], found)))
+        history = _unexpired(_records(_flat(seqs[count:], found)), int(expiry))[::-1]
         opening = Opening(
-            sorted((record.entry for record in state), key=_seq),
+            [record.entry for record in keyed],
             history,
-            bool(complete) and None not in found.values(),
+            bool(complete) and None not in [found[seq] for seq in seqs[count:]],
             _ends(ends),
             tip.decode(),
         )
         if on != b"0" and wanted > len(history):
-            more = self._before(channels, wanted - len(history), "", int(on))
+            earlier = self._before(channels, wanted - len(history), "", int(on))
             word = self._existing("complete", *set(channels))[0]
             opening = opening._replace(
-                history=[*more, *history], complete=opening.complete and word == b"complete"
+                history=[*earlier, *history], complete=opening.complete and word == b"complete"
             )
-        if len(state) < keyed:
-            return self._caught_up(opening, channels, replay)
-        return opening
+        if more == b"0" and len(keyed) == count:
+            return opening
+        opening = opening._replace(state=[*opening.state, *self._more_keys(channels, more)])
+        return self._caught_up(opening, channels, replay)
+
+    def _more_keys(self, channels: Collection[str], after: bytes) -> Iterator[Entry]:
+        while after != b"0":
+            _, after, seqs = self._existing("keyed", int(after), *set(channels))
+            found: dict[bytes, bytes | None] = {}
+            self._fetch(seqs, found)
+            yield from (record.entry for record in _records(_flat(seqs, found)))
 
     def _caught_up(
         self, opening: Opening, channels: Collection[str], replay: int | None

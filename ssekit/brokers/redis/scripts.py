@@ -58,6 +58,7 @@ class Scripts:
         prefix = stream if tag else f"{{{stream}}}"
         self.keys = (stream, *(f"{prefix}:{name}" for name in _SIDE_KEYS))
         self._connections = connections
+        self._retention = retention
         self._settings = {
             name: getattr(retention, name)
             for name in ("history", "capacity", "max_keys", "max_age")
@@ -65,6 +66,16 @@ class Scripts:
         }
         self._given = {name: getattr(retention, name) or "" for name in retention.given}
         self._settled = False  # whether what was given has been written into the log
+
+    def retention(self) -> Retention:
+        """Return the settings of the log, or where there is none those that it would get."""
+        answer = self.read("retention")
+        if answer is None:
+            return self._retention
+        history, capacity, max_keys, max_age = answer[1:]
+        age = float(max_age) if max_age else None
+        found = Retention(int(history), int(capacity), int(max_keys), age)
+        return found.changed_by(self._retention)
 
     def begin(self) -> None:
         """Write what was given into the log, which is created in an empty place."""

@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 from ssekit.brokers.contract import Broker, Entry, Held, HistoryLost, Opening, Retention, Status
 from ssekit.brokers.interrupted import NotInterrupting
 from ssekit.brokers.sqlite import leases, reading
-from ssekit.brokers.sqlite.file import Locked, NoLog, OpenFile, clear_damaged
+from ssekit.brokers.sqlite.file import Damaged, Locked, NoLog, OpenFile, clear_damaged
 from ssekit.brokers.sqlite.other_processes import OtherProcesses, SocketWakeup
 from ssekit.brokers.sqlite.writing import Writer, change_retention
 from ssekit.errors import BrokerUnavailable, HubClosed
@@ -198,7 +198,8 @@ class SQLiteBroker(Broker):
         self._closed = True
         self._wakeups.close()
         with self._lock:
-            self._release()
+            if not self._once.inside:  # else it has interrupted a call, which will release the file
+                self._release()
         self._others.close()
 
     # -- transactions
@@ -250,13 +251,16 @@ class SQLiteBroker(Broker):
             try:
                 with self._lock, self._once:
                     return self._try(kind, work, create)
+            except Damaged as damage:
+                self._clear(damage, anew and time.monotonic() < deadline)
             except (sqlite3.Error, OSError, Locked) as error:
                 if isinstance(error, BrokerUnavailable):
                     raise
                 if not _is_locked(error):
-                    self._fail(error, anew)
-                    anew = False
-                elif time.monotonic() > deadline:
+                    with self._lock:
+                        self._release()
+                    raise BrokerUnavailable(f"{self._path}: {error}") from error
+                if time.monotonic() > deadline:
                     text = f"{self._path} was locked by another process for {_PATIENCE:.0f} s"
                     raise BrokerUnavailable(text) from error
             time.sleep(backoff.next())
@@ -286,28 +290,27 @@ class SQLiteBroker(Broker):
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and not file.is_current():
-                raise Locked from error  # nobody will read that file again
+            file.explain(error)
             raise
+        finally:
+            if self._closed:
+                self._release()
         return result
 
-    def _fail(self, error: Exception, anew: bool) -> None:
-        """Raise what the caller is told; returns if a damaged log was cleared away instead."""
+    def _clear(self, damage: Damaged, anew: bool) -> None:
+        """Clear a damaged log away if a new one is to begin, else raise."""
         with self._lock:
-            damaged = self._file.identity if self._file is not None else None
             self._release()
-        if not _is_damage(error):
-            raise BrokerUnavailable(f"{self._path}: {error}") from error
         if not anew:
-            text = f"{self._path} is damaged ({error}): the next publish begins it anew"
-            raise BrokerUnavailable(text) from error
-        _log.error("%s is damaged (%s) and begins anew", self._path, error)
+            text = f"{self._path} is damaged ({damage}): the next publish begins it anew"
+            raise BrokerUnavailable(text) from damage
+        _log.error("%s is damaged (%s) and begins anew", self._path, damage)
         try:
-            clear_damaged(self._path, damaged)
+            clear_damaged(self._path, damage)
         except Locked:
             pass  # another process is at it
-        except OSError as why:
-            raise BrokerUnavailable(f"{self._path} is damaged ({error}): {why}") from error
+        except OSError as error:
+            raise BrokerUnavailable(f"{self._path} is damaged ({damage}): {error}") from error
 
     def _release(self) -> None:
         """Close the file; the next transaction opens it again."""
@@ -332,11 +335,3 @@ def _is_locked(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and (
         "is locked" in str(error) or "locking protocol" in str(error)
     )
-
-
-_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "lost the row")
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether it says that the file is not as we leave it.  Python 3.10 has no error codes."""
-    return isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _DAMAGE)

@@ -20,6 +20,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+# gevent's os.close() may close only at the event loop's next turn.  Our lock on the folder would
+# stay until then, and closing the file once SQLite has it open releases SQLite's locks (POSIX).
+from posix import close
+
 from ssekit.brokers.contract import Retention
 from ssekit.brokers.sqlite.place import APPLICATION, VERSION, holds_log, identity, resolved, uri
 
@@ -50,6 +54,9 @@ _TABLES = (
     "CREATE INDEX holders ON held (channel, member, holder)",
 )
 
+# What SQLite says of a file that is not as we leave it; Python 3.10 does not tell its error codes.
+_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "lost the row")
+
 _kept_for_ever: list[sqlite3.Connection] = []
 
 
@@ -61,6 +68,14 @@ class NoLog(Exception):
     """Raised if there is nothing in the place, and nothing is to be created."""
 
 
+class Damaged(Exception):
+    """Raised if a log is not as we leave it.  ``identity`` tells which file it is."""
+
+    def __init__(self, error: Exception, identity: tuple[int, int] | None) -> None:
+        super().__init__(str(error))
+        self.identity = identity
+
+
 class OpenFile:
     """A connection, and which file on the disk it has open."""
 
@@ -69,21 +84,24 @@ class OpenFile:
         # Where the name is a symbolic link, SQLite has its files beside what the link leads to.
         self._path = path = resolved(name)
         with _locked_folder(path):
-            self.created = not holds_log(path)
+            before = identity(path)
+            try:
+                self.created = not holds_log(path)
+            except (sqlite3.Error, FileNotFoundError) as error:
+                if identity(path) != before:
+                    raise Locked from error
+                raise
             if self.created:
                 if not create:
                     raise NoLog
                 if not os.path.exists(path):
                     _make(path)
             self.identity = identity(path)
-            # timeout=0: SQLite's own waiting would block every greenlet of the thread.
-            self.connection = sqlite3.connect(
-                uri(path, "mode=rw"),
-                uri=True,
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            try:
+                self.connection = _connected(path)
+            except sqlite3.Error as error:
+                self.explain(error)
+                raise
             try:
                 if self.created:
                     _fill(self.connection, retention)
@@ -93,9 +111,16 @@ class OpenFile:
                     raise Locked
             except BaseException as error:
                 self.connection.close()
-                if isinstance(error, sqlite3.Error) and not self.is_current():
-                    raise Locked from error
+                self.explain(error)
                 raise
+
+    def explain(self, error: BaseException) -> None:
+        """Raise `Locked` or `Damaged` if that is what an error of SQLite's means."""
+        if isinstance(error, sqlite3.Error):
+            if not self.is_current():
+                raise Locked from error  # nobody will read that file again
+            if any(sign in str(error) for sign in _DAMAGE):
+                raise Damaged(error, self.identity) from error
 
     def is_current(self) -> bool:
         """Whether the name still leads to this file."""
@@ -130,11 +155,11 @@ class OpenFile:
         _kept_for_ever.append(self.connection)
 
 
-def clear_damaged(name: str, damaged: tuple[int, int] | None) -> None:
+def clear_damaged(name: str, damage: Damaged) -> None:
     """Put an empty file in the place of a damaged log, unless somebody has done so already."""
     path = resolved(name)
     with _locked_folder(path):
-        if damaged is None or identity(path) != damaged or not holds_log(path):
+        if identity(path) != damage.identity or not holds_log(path):
             return
         before = os.stat(path)
         os.unlink(path)
@@ -156,13 +181,24 @@ def _locked_folder(path: str) -> Iterator[None]:
             pass  # a file system without such locks: two first users at once are left to SQLite
         yield
     finally:
-        os.close(folder)
+        close(folder)
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    # timeout=0: SQLite's own waiting would block every greenlet of the thread.
+    return sqlite3.connect(
+        uri(path, "mode=rw"),
+        uri=True,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 def _make(path: str) -> None:
     _unlink_beside(path)
     # Readable for this user alone.  A file that is to be shared can be made beforehand.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _unlink_beside(path: str) -> None:

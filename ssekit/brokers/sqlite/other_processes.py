@@ -3,10 +3,10 @@
 `ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
 one datagram socket for each waiter; to wake them is to send each one byte.  The kernel wakes
 them within microseconds, and nobody has to be running in between.  A socket whose process has died
-refuses, and is removed by whoever finds out.
+refuses, and the first sender to find out removes it.
 
-This is only the quick way: where there can be no such folder, and for whoever may not write to a
-socket in it, followers look at the file now and then as well.  A datagram carries nothing, and a
+This is only the fast path: where there can be no such folder, or a sender may not write to a socket
+in it, followers still look at the file now and then.  A datagram carries nothing, and a
 false one costs a look at the file.  Still the folder is used only if it was made by somebody who
 may write to the file, and if others may write to it no more than to the file.
 """
@@ -21,6 +21,7 @@ import stat
 from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
 from contextlib import suppress
+from posix import close  # gevent's os.close() waits for the event loop's next turn
 
 from ssekit.host.wakeup import NativeLock, Wakeup
 
@@ -35,6 +36,7 @@ class OtherProcesses:
         self._lock = NativeLock()
         self._warned = False
         self._closed = False
+        self._notifying = self._again = False
         self._begin()
 
     def _begin(self) -> None:
@@ -58,9 +60,18 @@ class OtherProcesses:
         """Wake the waiters of all other processes."""
         try:
             with self._lock:
-                self._notify()
+                self._again = True
+                if self._notifying:
+                    return  # a signal handler, which has interrupted the loop below
+                self._notifying = True
+                try:
+                    while self._again:
+                        self._again = False
+                        self._notify()
+                finally:
+                    self._notifying = False
         except FileNotFoundError:
-            pass  # the file was just deleted: whoever follows it will find out
+            pass  # the file was just deleted: its followers will find out
         except OSError as error:
             self._warn(f"{error}: followers notice new events with a delay")
 
@@ -119,25 +130,30 @@ class OtherProcesses:
                 if self._open() and identity == self._identity:
                     os.unlink(name, dir_fd=self._folder)
             if self._closed:
-                self._let_go()
+                self._release()
 
     def close(self) -> None:
-        """Let go of the folder; the last wake-up does so again."""
+        """Release the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
-            self._let_go()
+            self._release()
 
     def abandon(self) -> None:
         """Close this process's copies after a fork."""
         self._lock = NativeLock()
-        self._let_go()
+        self._notifying = self._again = False
+        self._release()
 
-    def _let_go(self) -> None:
-        if self._folder >= 0:
-            os.close(self._folder)
+    def _release(self) -> None:
+        self._close_folder()
         if self._sender is not None:
             self._sender.close()
         self._begin()
+
+    def _close_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            close(folder)
 
     def _make(self) -> None:
         """Make the folder, for those who may write to the file."""
@@ -160,9 +176,7 @@ class OtherProcesses:
             return False
         if self._folder >= 0 and self._identity == (now.st_dev, now.st_ino):
             return True
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        self._close_folder()
         folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         made, file = os.fstat(folder), os.stat(self._file)
         writers = {os.geteuid(), file.st_uid, 0}
@@ -170,7 +184,7 @@ class OtherProcesses:
         if (made.st_uid not in writers and not shared) or (
             made.st_mode & ~file.st_mode & stat.S_IWOTH
         ):
-            os.close(folder)
+            close(folder)
             raise PermissionError(errno.EPERM, "somebody else's folder", self._path)
         self._folder, self._identity = folder, (made.st_dev, made.st_ino)
         return True

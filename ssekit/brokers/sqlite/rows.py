@@ -1,6 +1,6 @@
 """The rows that say how a ``sqlite:`` log stands: one of the log, and one of each channel.
 
-Both are read at the beginning of a transaction and written back by whoever changes them; the
+Both are read at the beginning of a transaction, and a writer writes back what it has changed; the
 tables are those of `ssekit.brokers.sqlite.file`.
 """
 

@@ -259,7 +259,8 @@ class Writer:
                     "SELECT name FROM channel WHERE length > 0 ORDER BY length DESC, last LIMIT 1"
                 ).fetchone()
                 channel = self._channel(name)
-                self._cut(channel, min(self._log.history, channel.events - 1))
+                # It may have expired just now.
+                self._cut(channel, max(0, min(self._log.history, channel.events - 1)))
             self._save(channel)
 
     def _cut(self, channel: Channel, keep: int) -> None:
@@ -287,7 +288,7 @@ class Writer:
         channel.trimmed = upto
 
     def _expire(self, channel: Channel) -> bool:
-        """Let go the events of a channel that are too old; false if there are none."""
+        """Forget the events of a channel that are too old; false if there are none."""
         if self._log.max_age is None or not channel.events:
             return False
         last = None

@@ -44,8 +44,7 @@ function commands.produce(channel, holder)
         return {'dead'}
     end
     if string.sub(channel, 1, 1) ~= bounds.internal then
-        local from, to = range(channel, 'e')
-        state.events = state.events - call('ZLEXCOUNT', index, from, to)
+        state.events = state.events - length_of(channel)
     end
     call('ZREM', lengths, channel)
     call('ZREM', done, channel)

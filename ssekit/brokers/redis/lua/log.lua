@@ -119,13 +119,6 @@ local function seq_of(member)
     return tonumber(string.match(member, '(%d+)r?$'))
 end
 
--- Returns the seq of a channel's oldest event, or nil.
-local function first_of(channel)
-    local from, to = range(channel, 'e')
-    local found = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, 1)[1]
-    return found and seq_of(found)
-end
-
 -- Returns the seq of a channel's end, its reason and its record, or nil if it is not finished.
 local function ending(channel)
     local text = call('HGET', ends, channel)

@@ -1,27 +1,31 @@
 -- Looking at the log.  Nothing here writes, and what one call looks at and returns is bounded.
 
-local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together
-local RECORDS = 100  -- records that are fetched at once
+local AT_ONCE = 20  -- entries of the stream that one command fetches, as their size is unknown
+local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together;
+local LOOK_AT_KEYS = 5000  -- and those of keys, as long as only their seqs are returned
+local RECORDS = 1000  -- records that one command fetches
 
--- Append the records of some seqs to an answer, as far as `bounds.bytes` allows, one at least.
-local function fetch(answer, seqs, from)
-    local bytes, n = 0, from
-    while n <= #seqs and bytes < bounds.bytes do
-        -- As many as are likely to fit, going by the size of those before.
-        local fit = bytes > 0 and (bounds.bytes - bytes) / (bytes / (n - from)) or 1
-        local many = math.max(1, math.min(RECORDS, math.floor(fit), #seqs - n + 1))
-        local fields = {}
-        for i = 1, many do
-            fields[i] = int(seqs[n + i - 1])
+-- Append seqs with their records to an answer, as far as `bounds.bytes` allows, one at least.
+-- Returns how many.
+local function fetch(answer, seqs)
+    local bytes, fields = 0, {}
+    for n, seq in ipairs(seqs) do
+        fields[n] = int(seq)
+        bytes = bytes + call('HSTRLEN', entries, fields[n])
+        if n > 1 and bytes > bounds.bytes then
+            fields[n] = nil
+            break
         end
-        for i, record in ipairs(call('HMGET', entries, unpack(fields))) do
-            answer[#answer + 1] = fields[i]
-            answer[#answer + 1] = record
-            bytes = bytes + #(record or '')
-        end
-        n = n + many
     end
-    return n - from
+    for first = 1, #fields, RECORDS do
+        local last = math.min(first + RECORDS - 1, #fields)
+        local records = call('HMGET', entries, unpack(fields, first, last))
+        for n, record in ipairs(records) do
+            answer[#answer + 1] = fields[first + n - 1]
+            answer[#answer + 1] = record
+        end
+    end
+    return #fields
 end
 
 -- Returns nil for a cursor of this log, and else in a word why it is not one.
@@ -104,7 +108,7 @@ function commands.read(epoch, after, limit, ...)
         wanted[n] = seqs[n]
     end
     local answer = {'found', '', ''}
-    local got = fetch(answer, wanted, 1)
+    local got = fetch(answer, wanted)
     for n = 4, #answer, 2 do
         answer[n + 1] = answer[n + 1] or ended[tonumber(answer[n])]
     end
@@ -152,7 +156,7 @@ function commands.history(epoch, before, limit, ...)
     local upto = before == '' and state.seq or tonumber(before) - 1
     local seqs, on = newest({...}, upto, tonumber(limit))
     local answer = {'found', '', int(expiry())}
-    local got = fetch(answer, seqs, 1)
+    local got = fetch(answer, seqs)
     answer[2] = int(got < #seqs and seqs[got] or on)
     return answer
 end
@@ -188,35 +192,62 @@ function commands.ends(...)
     return {'found', ends_of({...})}
 end
 
--- All of one moment, but for the records: only some of them are in the answer.
-function commands.opening(replay, ...)
-    local channels, seqs = {...}, {}
+-- Returns seqs of the newest entries of keys after a seq, oldest first, and where to go on, or 0.
+local function keyed(channels, after)
+    local each = math.max(2, math.floor(LOOK_AT_KEYS / math.max(1, #channels)))
+    local seqs, horizon = {}, nil
     for _, channel in ipairs(channels) do
-        local from, to = range(channel, 'k')
-        for _, member in ipairs(call('ZRANGEBYLEX', index, from, to)) do
+        local from, to = range(channel, 'k', after)
+        local members = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, each)
+        for _, member in ipairs(members) do
             seqs[#seqs + 1] = seq_of(member)
         end
+        if #members == each then
+            horizon = math.min(horizon or state.seq, seq_of(members[each]))
+        end
     end
-    local keyed = #seqs
+    table.sort(seqs)
+    while horizon and seqs[#seqs] > horizon do
+        table.remove(seqs)
+    end
+    return seqs, horizon or 0
+end
+
+local function texts_of(seqs)
+    local texts = {}
+    for n, seq in ipairs(seqs) do
+        texts[n] = int(seq)
+    end
+    return texts
+end
+
+-- All of one moment, but for the records: only some of them are in the answer.
+function commands.opening(replay, ...)
+    local channels = {...}
+    local seqs, more = keyed(channels)
+    local count = #seqs
     local events, on = newest(channels, state.seq, tonumber(replay))
     for _, seq in ipairs(events) do
         seqs[#seqs + 1] = seq
     end
-    local texts, records = {}, {}
-    for n, seq in ipairs(seqs) do
-        texts[n] = int(seq)
-    end
-    fetch(records, seqs, 1)
+    local records = {}
+    fetch(records, seqs)
     return {
         'found', tip(), int(expiry()), is_complete(channels) and 1 or 0, ends_of(channels),
-        keyed, texts, int(on), records,
+        count, int(more), texts_of(seqs), int(on), records,
     }
+end
+
+-- The seqs of more keys, of a later moment.
+function commands.keyed(after, ...)
+    local seqs, more = keyed({...}, tonumber(after))
+    return {'found', int(more), texts_of(seqs)}
 end
 
 -- Answers with those of the entries that are still there.
 function commands.records(...)
     local answer = {'found'}
-    fetch(answer, {...}, 1)
+    fetch(answer, {...})
     return answer
 end
 
@@ -225,7 +256,7 @@ function commands.recent(limit)
     local answer, bytes, last = {'found', tip()}, 0, '+'
     limit = tonumber(limit)
     while limit > 0 and bytes < bounds.bytes do
-        local some = call('XREVRANGE', stream, last, '-', 'COUNT', math.min(limit, RECORDS))
+        local some = call('XREVRANGE', stream, last, '-', 'COUNT', math.min(limit, AT_ONCE))
         if #some == 0 then
             break
         end
@@ -247,6 +278,10 @@ function commands.status(channel)
     end
     local producer = call('HGET', produced, channel)
     return {producer and producer ~= '' and 'producing' or 'open'}
+end
+
+function commands.retention()
+    return {'found', unpack(call('HMGET', log, 'history', 'capacity', 'max_keys', 'max_age'))}
 end
 
 function commands.leases()

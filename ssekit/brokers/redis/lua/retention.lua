@@ -3,35 +3,39 @@
 local AT_ONCE = 1000  -- events that one call drops of a channel
 local EXPIRED_AT_ONCE = 20  -- channels and ends that one call looks at
 
--- Note that a channel has more or fewer events than before.
-local function note(channel, change)
+local function length_of(channel)
+    local from, to = range(channel, 'e')
+    return call('ZLEXCOUNT', index, from, to)
+end
+
+-- Note that a channel has `change` more events than before, `length` now.
+local function note(channel, change, length)
     local holder = call('HGET', produced, channel)
     local internal = string.sub(channel, 1, 1) == bounds.internal
     if not internal and (not holder or holder == '') then
         state.events = state.events + change
     end
-    local first = first_of(channel)
-    if not first then
+    if length == 0 then
         call('ZREM', oldest, channel)
         call('ZREM', lengths, channel)
         call('ZREM', done, channel)
         return
     end
+    local from, to = range(channel, 'e')
+    local first = seq_of(call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, 1)[1])
     call('ZADD', oldest, int(first), channel)
     if not internal and not holder then
-        local from, to = range(channel, 'e')
-        local length = call('ZLEXCOUNT', index, from, to)
         -- Of channels that are as long, the one with the oldest event comes first.
         call('ZADD', lengths, string.format('%.17g', length + 1 - first % 2 ^ 32 / 2 ^ 32), channel)
     end
 end
 
--- Forget the oldest events of a channel.
-local function drop(channel, many)
+-- Forget the oldest events of a channel, and return how many; they are not noted yet.
+local function forget(channel, many)
     local from, to = range(channel, 'e')
     local members = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, math.min(many, AT_ONCE))
     if #members == 0 then
-        return
+        return 0
     end
     local seqs = {}
     for n, member in ipairs(members) do
@@ -46,17 +50,31 @@ local function drop(channel, many)
         local popped = call('ZPOPMIN', trimmed, over)
         state.floor = math.max(state.floor, tonumber(popped[#popped]))
     end
-    note(channel, -#members)
+    return #members
 end
 
--- Bound a channel by its number of events.
-local function trim(channel)
-    local from, to = range(channel, 'e')
+local function drop(channel, many)
+    local dropped = forget(channel, many)
+    note(channel, -dropped, length_of(channel))
+end
+
+-- Bound a channel by its number of events, of which `change` are new.
+local function trim(channel, change)
+    local length, dropped = length_of(channel), 0
     local most = call('HEXISTS', produced, channel) == 1 and bounds.most_produced or state.history
-    local over = call('ZLEXCOUNT', index, from, to) - most
-    if over > 0 then
-        drop(channel, over)
+    if length > most then
+        dropped = forget(channel, length - most)
     end
+    note(channel, change - dropped, length - dropped)
+end
+
+-- Make a channel that is finished one like others, which `history` and `capacity` bound.
+local function forget_end(channel)
+    call('HDEL', ends, channel)
+    call('ZREM', endings, channel)
+    call('HDEL', produced, channel)
+    call('ZREM', done, channel)
+    trim(channel, 0)
 end
 
 -- Bound the log as a whole: `capacity` and `max_age`.
@@ -88,11 +106,7 @@ local function bound()
         if ending(channel) then
             call('ZADD', endings, int(now), channel)
         else
-            call('ZREM', endings, channel)
-            call('HDEL', ends, channel)
-            call('HDEL', produced, channel)
-            call('ZREM', done, channel)
-            note(channel, 0)
+            forget_end(channel)
         end
     end
 end

@@ -58,8 +58,7 @@ end
 
 local function keep_event(channel, record, suffix)
     keep(channel .. '\1e' .. padded(state.seq) .. suffix, record)
-    note(channel, 1)
-    trim(channel)
+    trim(channel, 1)
 end
 
 local function supersede(channel, seq)
@@ -95,10 +94,15 @@ local function take_out(channel, key, packed)
     return true
 end
 
--- Forget an end that is too old by now, so that the channel is one like others.
+-- Returns the answer for a channel that is finished, or nil.
 local function finished(channel)
     local _, reason = ending(channel)
-    return reason and {'finished', reason}
+    if reason then
+        return {'finished', reason}
+    elseif call('HEXISTS', ends, channel) == 1 then
+        forget_end(channel)  -- it is too old, but would count again beside a new event
+    end
+    return nil
 end
 
 -- Forget a lease that was ended and holds nothing any more.
@@ -147,8 +151,8 @@ function commands.remove(channel, key, packed)
 end
 
 function commands.finish(channel, packed, reason, holder)
-    local producer = call('HGET', produced, channel)
-    if ending(channel) or (holder ~= '' and producer ~= holder) then
+    local refused, producer = finished(channel), call('HGET', produced, channel)
+    if refused or (holder ~= '' and producer ~= holder) then
         return {'nothing'}
     end
     local record = store(packed)
@@ -157,9 +161,8 @@ function commands.finish(channel, packed, reason, holder)
     if producer and producer ~= '' then
         call('HSET', produced, channel, '')
         call('ZREM', held, producer .. '\1p' .. channel)
-        local from, to = range(channel, 'e')
-        local length = call('ZLEXCOUNT', index, from, to)
-        note(channel, length)
+        local length = length_of(channel)
+        note(channel, length, length)
         if length > 0 then
             call('ZADD', done, int(state.seq), channel)
         end
@@ -169,14 +172,9 @@ function commands.finish(channel, packed, reason, holder)
 end
 
 function commands.reopen(channel)
-    if not ending(channel) then
+    if not finished(channel) then
         return {'nothing'}
     end
-    call('HDEL', ends, channel)
-    call('ZREM', endings, channel)
-    call('HDEL', produced, channel)
-    call('ZREM', done, channel)
-    note(channel, 0)
-    trim(channel)
+    forget_end(channel)
     return {'reopened'}
 end
