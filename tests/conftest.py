@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from ssekit import Hub
 from ssekit.brokers import Broker, Retention, connect
 from tests.logs import Open
 from tests.postgres_server import PostgresServer
@@ -93,3 +94,22 @@ def opened(url: str) -> Iterator[Open]:
 @pytest.fixture
 def broker(opened: Open) -> Broker:
     return opened()
+
+
+@pytest.fixture
+def open_hub(url: str) -> Iterator[Callable[..., Hub]]:
+    """Opens hubs on the test's URL, each as another process would, and closes them all."""
+    hubs: list[Hub] = []
+
+    def open_one(**options: Any) -> Hub:
+        hubs.append(Hub(url, **options))
+        return hubs[-1]
+
+    yield open_one
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(open_hub: Callable[..., Hub]) -> Hub:
+    return open_hub()

@@ -33,6 +33,8 @@ from tests.tabs import (
 )
 from tests.waiting import at_best, until
 
+pytestmark = pytest.mark.browser
+
 RATE = 200
 """Events a second: what is tested has to happen under load."""
 

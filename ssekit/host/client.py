@@ -68,7 +68,9 @@ class Client:
         self.ended: str | None = None
         """Why the source has to end, once it has to."""
         self.given = 0
-        """Bytes of the body that the stream gave to the server."""
+        """Bytes of the body that were sent, or given to the server."""
+        self.events = 0
+        """Events that were."""
         self.wrote_at = time.monotonic()
         self.connection: Connection | None = None
         self.run: Any = None
@@ -123,6 +125,14 @@ class Client:
                 self.leave()
         finally:
             _current.reset(token)
+
+    def next_of(self, items: Iterator[T], encode: Callable[[T], bytes]) -> tuple[int, bytes]:
+        """Return how many events the source's next item is, and its block.
+
+        A client that was taken over sends them itself, for as long as the source goes on.
+        """
+        block = encode(self.pull(items))
+        return (1, block) if block else (0, b"")
 
     def close(self, items: object) -> None:
         """Close the source's iterator, so that its ``finally`` blocks run."""

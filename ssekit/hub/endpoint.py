@@ -122,6 +122,16 @@ class Endpoint(Opener):
         self._origins = origins
 
     def open(self, environ: dict[str, Any]) -> Blocks:
+        try:
+            blocks = self._admit(environ)
+        except Exception as error:
+            if is_http_exception(error):  # Refused among them
+                self.limit.counts.add("unauthorized")
+            raise
+        self.limit.counts.add("authorized")
+        return blocks
+
+    def _admit(self, environ: dict[str, Any]) -> Blocks:
         self._check_site(environ)
         request = request_of(environ)
         begun = time.time()
@@ -186,6 +196,7 @@ class GrantedBlocks(Blocks):
         self._access = access
         self._blocks = blocks
         self._stream = stream
+        self.subject = stream.grant.subject
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         self._check()

@@ -22,6 +22,7 @@ from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import Backoff
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.older import OlderEntries
@@ -51,8 +52,11 @@ class Parked(Protocol):
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
 
-    def passing(self, end: int) -> int:
-        """Return up to which position it gets passing entries, with the recent ones' end."""
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one.
+
+        ``end`` is the position of the newest.
+        """
 
 
 class Listener(Protocol):
@@ -84,8 +88,9 @@ class Internal(Protocol):
 class Follower:
     """Follows a broker for one process, once it was started."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, counts: Counts | None = None) -> None:
         self.process = os.getpid()
+        self.counts = counts or Counts()
         self.broker = broker
         self.recent = RecentEntries(RECENT)
         self.older = OlderEntries(broker)
@@ -153,7 +158,7 @@ class Follower:
                 return None
             if position == recent.end:
                 return Piece(reader.view, (), reader.epoch, position)
-            return recent.piece(reader.view, position, reader.live, reader.passing(recent.end))
+            return recent.piece(reader.view, position, *reader.keeps(recent.end))
 
     def ends(self, channels: Collection[str]) -> dict[str, Entry]:
         """Return the ends of those channels that are finished, as far as can be known now."""
@@ -270,6 +275,7 @@ class Follower:
         if self.away:
             log.info("the hub's broker is back")
             self.away = False
+            self.counts.set("away", 0)
         if not entries:
             self._backoff.reset()
             return
@@ -296,6 +302,8 @@ class Follower:
         """Wait for the broker to come back; it is logged once."""
         if not self.away:
             self.away = True
+            self.counts.add("outages")
+            self.counts.set("away", 1)
             log.log(
                 logging.ERROR if traceback else logging.WARNING,
                 text,
@@ -320,6 +328,7 @@ class Follower:
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
+        self._note_position()
         for reader in readers:
             reader.live = 0
             reader.wake()
@@ -346,6 +355,17 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
+            self._note_position()
+            self.counts.sent([entry.time for entry in entries])
+
+    def _note_position(self) -> None:
+        """Let other processes see how far this one has read."""
+        recent, counts = self.recent, self.counts
+        counts.set("epoch", recent.epoch)
+        counts.set("position", recent.end)
+        counts.set("entries", recent.end - recent.start)
+        counts.set("entry bytes", recent.size)
+        counts.set("following", 1)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:

@@ -299,6 +299,34 @@ test("reconnect() makes the connection anew, in whichever tab it is called", asy
   }
 });
 
+test("a live stream without ids is shared at once", async () => {
+  const world = new World(5);
+  const server = new Server(world);
+  server.anonymous = true;
+  const open = () => world.open({ server, live: true });
+  const tabs = [open()];
+  let number = 0;
+  const publish = async (count) => {
+    for (let turn = 0; turn < count; turn++) {
+      server.publish(`e${++number}`);
+      await world.run(20);
+    }
+    await world.run(100);
+  };
+  await world.run(500);
+  await publish(5);
+  tabs.push(open(), open());
+  await world.run(500);
+  assert.equal(server.count, 1);
+  await publish(5);
+  assert.deepEqual(tabs.map((tab) => data(tab).length), [10, 5, 5]);
+  tabs[0].close();
+  await world.run(500);
+  await publish(5);
+  assert.deepEqual(tabs.map((tab) => data(tab).length), [10, 10, 10]);
+  assert.equal(server.connections.size, 1);
+});
+
 test("history that is lost is said once in each tab, and all go on together", async () => {
   const { world, server, tabs } = await settled();
   server.set("a", 1);
