@@ -257,11 +257,13 @@ def test_an_end_is_remembered_for_a_while_after_its_events(
     sleep(0.4)
     assert kept(broker, "work") == []
     assert broker.status("work") == ("finished", "finished")
-    until(lambda: broker.status("bare").state == "open", 10)  # It was finished last.
-    assert broker.status("work").state == "open"
+    until(lambda: broker.status("work").state == "open", 10)
+    until(lambda: broker.status("bare").state == "open", 10)
     assert broker.ends(["work", "bare"]) == {}
     assert broker.opening(["work"], None).state == [value]
-    assert broker.append("work", body("anew")).channel == "work"
+    anew = [broker.append("work", body("anew")) for _ in range(2)]
+    assert broker.status("work").state == "open"
+    assert broker.history(["work"], 10, None)[-1] == anew[-1]
 
 
 def test_an_end_is_not_forgotten_while_events_are_kept(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -54,6 +56,14 @@ FOREIGN = {
     "a set": ["SADD", "KEY", "theirs"],
     "a sorted set": ["ZADD", "KEY", "1", "theirs"],
 }
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One of the test's own, without the disk."""
+    server = RedisServer(tmp_path, "--appendonly", "no")
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -200,6 +210,28 @@ def test_a_log_has_the_same_few_keys_however_many_channels(
     ours = {word.decode() for word in found.split(b"\r\n") if name.encode() in word}
     assert ours <= allowed
     assert redis_server.command("XLEN", name) == b":402\r\n"
+
+
+def test_a_publish_costs_the_same_commands_however_many_channels(server: RedisServer) -> None:
+    broker = connect(server.url, Retention(history=3, capacity=1_000_000))
+
+    def commands_for_each_publish() -> float:
+        broker.append("channel 1", body("x"))
+        server.command("CONFIG", "RESETSTAT")
+        for n in range(50):
+            broker.append(f"channel {n % 10}", body(n))
+        stats = server.command("INFO", "commandstats").decode()
+        calls = re.findall(r"cmdstat_(?!info|config)\S+:calls=(\d+)", stats)
+        return sum(map(int, calls)) / 50
+
+    for n in range(50):
+        broker.append(f"channel {n % 10}", body(n))
+    few = commands_for_each_publish()
+    for n in range(3000):
+        broker.append(f"channel {n}", body(n))
+    assert commands_for_each_publish() == few
+    assert few < 50
+    broker.close()
 
 
 def test_an_opening_that_takes_several_calls_is_of_one_moment(

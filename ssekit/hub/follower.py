@@ -22,6 +22,7 @@ from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import Backoff
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.older import OlderEntries
@@ -87,8 +88,9 @@ class Internal(Protocol):
 class Follower:
     """Follows a broker for one process, once it was started."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, counts: Counts | None = None) -> None:
         self.process = os.getpid()
+        self.counts = counts or Counts()
         self.broker = broker
         self.recent = RecentEntries(RECENT)
         self.older = OlderEntries(broker)
@@ -285,6 +287,7 @@ class Follower:
         if self.away:
             log.info("the hub's broker is back")
             self.away = False
+            self.counts.set("away", 0)
         if not entries:
             self._backoff.reset()
             return
@@ -311,6 +314,8 @@ class Follower:
         """Wait for the broker to come back; it is logged once."""
         if not self.away:
             self.away = True
+            self.counts.add("outages")
+            self.counts.set("away", 1)
             log.log(
                 logging.ERROR if traceback else logging.WARNING,
                 text,
@@ -340,6 +345,7 @@ class Follower:
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
+        self._note_position()
         for reader in readers:
             reader.live = 0
             reader.wake()
@@ -366,6 +372,17 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
+            self._note_position()
+            self.counts.sent([entry.time for entry in entries])
+
+    def _note_position(self) -> None:
+        """Let other processes see how far this one has read."""
+        recent, counts = self.recent, self.counts
+        counts.set("epoch", recent.epoch)
+        counts.set("position", recent.end)
+        counts.set("entries", recent.end - recent.start)
+        counts.set("entry bytes", recent.size)
+        counts.set("following", 1)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:

@@ -21,16 +21,21 @@ from urllib.parse import quote
 from ssekit import brokers
 from ssekit.brokers import Entry, Retention, Status
 from ssekit.errors import InvalidEvent
+from ssekit.host.counting import Counts
 from ssekit.host.state import state_folder
 from ssekit.hub import producer
 from ssekit.hub.access import Access
+from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
+from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
+from ssekit.hub.presence import Presence, members_channel, members_in
 from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
 from ssekit.hub.revocations import revocation
+from ssekit.hub.stats import Stats, stats_of
 from ssekit.hub.stream import Channels
 from ssekit.hub.subscription import Subscription
 from ssekit.stream.admission import Limit
@@ -105,14 +110,15 @@ class Hub:
     ) -> None:
         if not isinstance(max_event, int) or max_event < 1:
             raise ValueError(f"max_event must be bytes from 1 up, not {max_event!r}")
-        self.limit = Limit(max_streams, max_per_address)
+        self.counts = Counts(counters_file(url))
+        self.limit = Limit(max_streams, max_per_address, self.counts)
         retention = _retention(
             history=history, capacity=capacity, max_keys=max_keys, max_age=max_age
         )
         self._broker = brokers.connect(url, retention)
         if on_outage not in ("keep", "end"):
             raise ValueError(f'on_outage is "keep" or "end", not {on_outage!r}')
-        self._opened = Opened(self._broker, ends_in_outage=on_outage == "end")
+        self._opened = Opened(self._broker, self.counts, ends_in_outage=on_outage == "end")
         self._max_event = max_event
         self._memory = url.startswith("memory:")
         self._warned = False
@@ -160,8 +166,9 @@ class Hub:
             _check_key(key)
             if not store:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
-        body = self._encode(data, event, retry)
-        entry = self._broker.append(channel, body, key=key, passing=not store)
+        with self.counts.publishing(channel):
+            body = self._encode(data, event, retry)
+            entry = self._broker.append(channel, body, key=key, passing=not store)
         self._opened.published(entry.id)
         return event_of(entry)
 
@@ -182,6 +189,8 @@ class Hub:
         *channels: str,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        member: str | tuple[str, object] | None = None,
+        presence: bool = False,
         **stream_options: Any,
     ) -> Stream:
         """Return a WSGI application that streams some channels to each client.
@@ -189,6 +198,11 @@ class Hub:
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
         that cannot ignore events whose names they do not know: they get none of the hub's own.
+
+        ``member``: who is present in the channels while the stream is open: an id, or a pair of an
+        id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
+        client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
+        are there.
         The other options are those of `Stream`.
         """
         opener = Channels(
@@ -197,6 +211,9 @@ class Hub:
             _checked(channels),
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
+            member=member_of(member),
             check=self._warn_if_alone,
         )
         return Stream(opener, **stream_options)
@@ -207,6 +224,7 @@ class Hub:
         *,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        presence: bool = False,
         authorizing: int = 32,
         max_age: float = 86_400,
         **stream_options: Any,
@@ -221,7 +239,8 @@ class Hub:
         ``authorizing``: clients that are authorized at once; others wait for their turn.
         ``max_age``: seconds after which a grant that says when it was issued is refused; `revoke`
         with a longer ``keep`` needs a longer one.
-        The other options are those of `stream`.  Raises ValueError for an invalid value.
+        Members are those of the grants.  The other options are those of `stream`.  Raises
+        ValueError for an invalid value.
         """
         view = partial(
             Channels,
@@ -229,6 +248,8 @@ class Hub:
             self.limit,
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
             check=self._warn_if_alone,
         )
         opener = Endpoint(
@@ -323,6 +344,12 @@ class Hub:
         entries = self._broker.opening(_checked((channel,)), 0).state
         return {str(entry.key): event_of(entry) for entry in entries}
 
+    def members(self, channel: str) -> dict[str, Any]:
+        """Return who is present in a channel: the value of each member, by id."""
+        _check_channel(channel)
+        self._opened.leases()  # which end those of processes that have died
+        return members_in(self._broker.opening([members_channel(channel)], 0).state)
+
     def status(self, channel: str) -> Status:
         """Return whether a channel is "open", "producing" or "finished", and why it is finished.
 
@@ -356,7 +383,9 @@ class Hub:
         the channel has a producer, and `ChannelFinished` if it is finished.
         """
         _check_channel(channel)
-        return Producer(self._broker, self._opened.leases(), channel, self._encode_item)
+        return Producer(
+            self._broker, self._opened.leases(), channel, self._encode_item, self.counts
+        )
 
     def start(self, channel: str, function: Callable[..., Any], *arguments: Any) -> bool:
         """Produce a channel in the background of this process, and return whether that has begun.
@@ -377,6 +406,16 @@ class Hub:
         _check_channel(channel)
         return self._end(channel, "cancelled", None) is not None
 
+    def stats(self) -> Stats:
+        """Return what is going on: in this process, and in all of this server that use the log.
+
+        Those are the processes of this machine whose hub has the same URL.  Where the log cannot be
+        reached, its end and how far processes are behind it are None.  Raises `HubClosed` after
+        `close`.
+        """
+        self._opened.check()
+        return stats_of(self._broker, self.counts)
+
     def close(self) -> None:
         """End every stream and subscription of this process, and close the log."""
         self._opened.close()
@@ -388,6 +427,7 @@ class Hub:
     def _published(self, entry: Entry | None) -> Event | None:
         if entry is None:
             return None
+        self.counts.add("published")
         self._opened.published(entry.id)
         return event_of(entry)
 
@@ -409,6 +449,9 @@ class Hub:
 
     def _access(self) -> Access:
         return self._opened.access()
+
+    def _presence(self) -> Presence:
+        return self._opened.presence()
 
     def _warn_if_alone(self, environ: Mapping[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""
@@ -435,6 +478,12 @@ def _replay(replay: int | str) -> int | None:
     if not isinstance(replay, int) or isinstance(replay, bool) or replay < 0:
         raise ValueError(f'replay must be a whole number from 0 up, or "all", not {replay!r}')
     return replay
+
+
+def _presence(presence: bool, hub_events: bool) -> bool:
+    if presence and not hub_events:
+        raise ValueError("joins and leaves are the hub's own events: hub_events has to be True")
+    return presence
 
 
 def _checked(channels: Collection[str]) -> frozenset[str]:

@@ -12,10 +12,12 @@ import time
 from ssekit.brokers import Broker, parse_id
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import HubClosed
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.access import Access
 from ssekit.hub.follower import Follower
 from ssekit.hub.lease import Leases
+from ssekit.hub.presence import Presence
 
 OUTRUN = 1.0
 """Seconds at most for which a publish waits for the readers of its own process."""
@@ -26,14 +28,16 @@ SETTLED = 5.0
 class Opened:
     """The parts of one hub in this process; made when they are first needed."""
 
-    def __init__(self, broker: Broker, *, ends_in_outage: bool = False) -> None:
+    def __init__(self, broker: Broker, counts: Counts, *, ends_in_outage: bool = False) -> None:
         self.broker = broker
+        self.counts = counts
         self._ends_in_outage = ends_in_outage
         self._made_at = time.monotonic()
         self._closed = False
         self._follower: Follower | None = None
         self._leases: Leases | None = None
         self._access: Access | None = None
+        self._presence: Presence | None = None
         self._lock = NativeLock()  # held for moments, by any thread
 
     def follower(self) -> Follower:
@@ -43,8 +47,9 @@ class Opened:
             self.check()
             # A thread does not survive a fork.
             if self._follower is None or self._follower.process != os.getpid():
-                self._follower = Follower(self.broker)
+                self._follower = Follower(self.broker, self.counts)
             follower = self._follower
+        self.counts.begin()
         follower.start()
         return follower
 
@@ -55,6 +60,15 @@ class Opened:
             if self._access is None or self._access.follower is not follower:
                 self._access = Access(self.broker, follower, ends_in_outage=self._ends_in_outage)
             return self._access
+
+    def presence(self) -> Presence:
+        """Return what has members present for this process.  Raises `HubClosed`."""
+        follower = self.follower()
+        leases = self.leases()
+        with self._lock:
+            if self._presence is None or self._presence.follower is not follower:
+                self._presence = Presence(self.broker, leases, follower)
+            return self._presence
 
     def leases(self) -> Leases:
         """Return what renews this process's lease and looks at the others'.  Raises `HubClosed`."""
@@ -74,6 +88,7 @@ class Opened:
         """
         if self._leases is None and time.monotonic() - self._made_at > SETTLED:
             self.leases()
+            self.counts.begin()
         follower = self._follower
         if follower is None:
             return
@@ -98,8 +113,12 @@ class Opened:
             self._closed = True
             follower, self._follower = self._follower, None
             leases, self._leases = self._leases, None
+            presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.close()
         if leases is not None:
-            leases.close()
+            leases.close(run_out=presence is not None and presence.holds)
         if follower is not None:
             follower.close()
         self.broker.close()
+        self.counts.end()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ssekit import host
-from ssekit.brokers import Entry, HistoryLost, parse_id
+from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
 from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
@@ -184,7 +184,7 @@ class Reader:
             if self.lost:
                 return
         self.ended |= _ended_by(ends, begin)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
 
     def _lose(self) -> None:
         self.lost = self._opening = True
@@ -236,12 +236,23 @@ class Reader:
             self.ended.difference_update(entry.channel for entry in piece.entries)
         if is_end(piece.entries[-1]):
             self.ended.add(piece.entries[-1].channel)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
+
+    def _read_opening(self) -> Opening:
+        view, broker = self.view, self._follower.broker
+        if self._replay is not None or not view.internal:
+            return broker.opening(view.channels, self._replay)
+        # Trimmed leaves are no lost history.  The members are read second: what changes between
+        # the two comes once more after the opening, and says the same.
+        own = {channel for channel in view.channels if channel.startswith(INTERNAL)}
+        opening = broker.opening(view.channels - own, None)
+        members = broker.opening(own, 0).state
+        return opening._replace(state=[*opening.state, *members])
 
     def _open(self) -> bool:
         """Begin at the log's end; false if it cannot be reached just now."""
         try:
-            opening = self._follower.broker.opening(self.view.channels, self._replay)
+            opening = self._read_opening()
         except (BrokerUnavailable, HubClosed):
             self._away = True
             return False
@@ -250,6 +261,7 @@ class Reader:
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
+            self._follower.counts.add("resets")
             reason = {"reason": "history-lost"}
             entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
         entries += map(without_id, opening.state)
@@ -260,7 +272,7 @@ class Reader:
         self._caught_up_at = self.position
         self._ready = Piece(self.view, entries, self.epoch, self.position)
         self.ended = set(opening.ends)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
         return True
 
 

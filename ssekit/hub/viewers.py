@@ -132,8 +132,8 @@ class ViewerGroup:
     def finished_by(self, position: int) -> bool:
         """Return whether all channels were finished at a position."""
         ended = self._ended
-        return len(ended) >= len(self.view.channels) and all(
-            ended.get(channel, position + 1) <= position for channel in self.view.channels
+        return self.view.is_finished(ended) and self.view.is_finished(
+            [channel for channel, end in ended.items() if end <= position]
         )
 
 
@@ -178,6 +178,7 @@ class Viewer:
 
     __slots__ = (
         "_end",
+        "about",
         "admission",
         "began",
         "bytes",
@@ -203,6 +204,7 @@ class Viewer:
         self.lag: Lag | None = None
         self.admission = stream.admission
         self.path = sys.intern(stream.path)
+        self.about = stream.about
         self.retry = stream.retry
         self.cuts = stream.cuts
         self.began = stream.began

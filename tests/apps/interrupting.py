@@ -44,8 +44,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 signal.signal(signal.SIGALRM, interrupt)
 signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
 published = 0
-end = time.monotonic() + 2
-while time.monotonic() < end:
+start_time = time.monotonic()
+# A busy machine, whose disk is asked to keep each event, needs longer for as many.
+while (took := time.monotonic() - start_time) < 2 or (published <= 100 and took < 40):
     publish(f"published {published}")
     published += 1
 signal.setitimer(signal.ITIMER_REAL, 0)

@@ -68,6 +68,15 @@ local function trim(channel, change)
     note(channel, change - dropped, length - dropped)
 end
 
+-- Make a channel that is finished one like others, which `history` and `capacity` bound.
+local function forget_end(channel)
+    call('HDEL', ends, channel)
+    call('ZREM', endings, channel)
+    call('HDEL', produced, channel)
+    call('ZREM', done, channel)
+    trim(channel, 0)
+end
+
 -- Bound the log as a whole: `capacity` and `max_age`.
 local function bound()
     local room = math.max(state.capacity, state.history)
@@ -97,11 +106,7 @@ local function bound()
         if ending(channel) then
             call('ZADD', endings, int(now), channel)
         else
-            call('ZREM', endings, channel)
-            call('HDEL', ends, channel)
-            call('HDEL', produced, channel)
-            call('ZREM', done, channel)
-            trim(channel, 0)
+            forget_end(channel)
         end
     end
 end

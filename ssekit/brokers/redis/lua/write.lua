@@ -94,10 +94,15 @@ local function take_out(channel, key, packed)
     return true
 end
 
--- Forget an end that is too old by now, so that the channel is one like others.
+-- Returns the answer for a channel that is finished, or nil.
 local function finished(channel)
     local _, reason = ending(channel)
-    return reason and {'finished', reason}
+    if reason then
+        return {'finished', reason}
+    elseif call('HEXISTS', ends, channel) == 1 then
+        forget_end(channel)  -- it is too old, but would count again beside a new event
+    end
+    return nil
 end
 
 -- Forget a lease that was ended and holds nothing any more.
@@ -146,8 +151,8 @@ function commands.remove(channel, key, packed)
 end
 
 function commands.finish(channel, packed, reason, holder)
-    local producer = call('HGET', produced, channel)
-    if ending(channel) or (holder ~= '' and producer ~= holder) then
+    local refused, producer = finished(channel), call('HGET', produced, channel)
+    if refused or (holder ~= '' and producer ~= holder) then
         return {'nothing'}
     end
     local record = store(packed)
@@ -167,13 +172,9 @@ function commands.finish(channel, packed, reason, holder)
 end
 
 function commands.reopen(channel)
-    if not ending(channel) then
+    if not finished(channel) then
         return {'nothing'}
     end
-    call('HDEL', ends, channel)
-    call('ZREM', endings, channel)
-    call('HDEL', produced, channel)
-    call('ZREM', done, channel)
-    trim(channel, 0)
+    forget_end(channel)
     return {'reopened'}
 end
