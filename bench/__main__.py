@@ -32,6 +32,7 @@ BENCHES = {
     "churn": "100,000 connects and closes: descriptors and memory",
     "ending": "SIGTERM with 10,000 streams",
     "cgi-start": "a CGI script's first event, beside a bare Python script's",
+    "tabs": "no loss and no duplicate in eight tabs that close, crash, freeze and block",
     "chaos": "no loss and no duplicate while servers and brokers are killed",
 }
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssekit.errors import BrokerUnavailable, HubClosed, InvalidEvent, SSEError
+from ssekit.errors import (
+    BrokerUnavailable,
+    Cancelled,
+    ChannelBusy,
+    ChannelFinished,
+    HubClosed,
+    InvalidEvent,
+    SSEError,
+)
 from ssekit.lazy import exports
 from ssekit.wire import Decoder, Event
 
@@ -22,6 +30,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BrokerUnavailable",
+    "Cancelled",
+    "ChannelBusy",
+    "ChannelFinished",
     "Decoder",
     "Ended",
     "Event",

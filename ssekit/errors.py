@@ -32,3 +32,29 @@ class BrokerUnavailable(SSEError, ConnectionError):
     def __init__(self, message: str, *, maybe_stored: bool = False) -> None:
         super().__init__(message)
         self.maybe_stored = maybe_stored
+
+
+class ChannelFinished(SSEError):
+    """Raised if something is sent into a channel that is finished, or that somebody else produces.
+
+    ``channel`` is its name and ``reason`` why it is finished: "finished", "failed", "lost" or
+    "cancelled"; None if it was reopened for another producer.
+    """
+
+    def __init__(self, channel: str, reason: str | None) -> None:
+        why = f"is finished ({reason})" if reason else "has another producer now"
+        super().__init__(f"the channel {channel!r} {why}; Hub.reopen opens it again")
+        self.channel = channel
+        self.reason = reason
+
+
+class ChannelBusy(SSEError):
+    """Raised if a channel is to get a second producer.  ``channel`` is its name."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"the channel {channel!r} has a producer already")
+        self.channel = channel
+
+
+class Cancelled(SSEError):
+    """Raised in a producer that sends after ``Hub.cancel`` has ended its channel."""

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from ssekit.stream import Stream, admission
-from ssekit.stream.response import last_event_id
+from ssekit.stream.response import last_event_id, plain_answer
 from ssekit.stream.timer import every
 from ssekit.wire import Event
 
@@ -62,7 +62,10 @@ class Probe:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
-        query = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=16))
+        try:
+            query = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=16))
+        except ValueError as error:
+            return plain_answer("400 Bad Request", f"{error}.", []).give(environ, start_response)
         if "state" in query and environ.get("REQUEST_METHOD") == "GET":
             return self._state(query["state"], start_response)
         asked = Asked(
@@ -92,7 +95,8 @@ class Probe:
         if asked.name:
             self._open[asked.name] += 1
         try:
-            first = int(after) + 1 if after and after.isascii() and after.isdigit() else 1
+            seen = after if after and after.isascii() and after.isdigit() else "0"
+            first = int(seen) + 1 if len(seen) < 16 else asked.events + 1
             numbers = range(first, asked.events + 1)
             for number, _ in zip(numbers, every(asked.interval), strict=False):
                 data = {"sent": time.time(), "process": self._id()}

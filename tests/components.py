@@ -20,11 +20,10 @@ def need(program: str) -> str:
     return path
 
 
-def need_clients_js() -> None:
-    """Without the packages of tests/clients_js skip the test, or fail it where CI=true."""
-    installed = Path(__file__).parent / "clients_js" / "node_modules" / ".package-lock.json"
-    if not installed.exists():
-        _missing("needs the packages of tests/clients_js: run npm ci there")
+def need_packages(folder: Path) -> None:
+    """Without the folder's packages from npm skip the test, or fail it where CI=true."""
+    if not (folder / "node_modules" / ".package-lock.json").exists():
+        _missing(f"needs the packages of tests/{folder.name}: run npm ci there")
 
 
 def need_io_uring() -> Uring:

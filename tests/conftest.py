@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from ssekit import Hub
+from ssekit.brokers import Broker, Retention, connect
+from tests.logs import Open
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
@@ -25,6 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+
+
+URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
+    "memory": lambda request, folder: "memory:",
+    "sqlite": lambda request, folder: f"sqlite:///{folder}/log.db",
+    "postgresql": lambda request, folder: (
+        f"{request.getfixturevalue('postgres_server').url}?stream=test_{uuid4().hex}"
+    ),
+    "redis": lambda request, folder: (
+        f"{request.getfixturevalue('redis_server').url}?stream={uuid4()}"
+    ),
+}
+"""By kind of log: the address of a new one."""
+
+SHARED = [kind for kind in URLS if kind != "memory"]
+"""The kinds that several processes can use."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,16 +71,45 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=URLS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a new log of each kind."""
-    return url_of(request, tmp_path)
+    return URLS[request.param](request, tmp_path)
 
 
-def url_of(request: pytest.FixtureRequest, folder: Path) -> str:
-    if request.param == "memory":
-        return "memory:"
-    if request.param == "sqlite":
-        return f"sqlite:///{folder}/log.db"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return f"{server.url}?stream={uuid4()}"
+@pytest.fixture
+def opened(url: str) -> Iterator[Open]:
+    """Opens brokers on the test's URL, each as another process would, and closes them all."""
+    brokers: list[Broker] = []
+
+    def open_one(**retention: Any) -> Broker:
+        brokers.append(connect(url, Retention(**retention)))
+        return brokers[-1]
+
+    yield open_one
+    for broker in brokers:
+        broker.close()
+
+
+@pytest.fixture
+def broker(opened: Open) -> Broker:
+    return opened()
+
+
+@pytest.fixture
+def open_hub(url: str) -> Iterator[Callable[..., Hub]]:
+    """Opens hubs on the test's URL, each as another process would, and closes them all."""
+    hubs: list[Hub] = []
+
+    def open_one(**options: Any) -> Hub:
+        hubs.append(Hub(url, **options))
+        return hubs[-1]
+
+    yield open_one
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(open_hub: Callable[..., Hub]) -> Hub:
+    return open_hub()

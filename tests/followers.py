@@ -24,7 +24,7 @@ from playwright.sync_api import Page
 from ssekit import Decoder
 from ssekit.client import listen
 from tests.browser import chromium
-from tests.components import need, need_clients_js
+from tests.components import need, need_packages
 from tests.servers import ROOT
 
 SECONDS = 60
@@ -35,7 +35,7 @@ Follower = Callable[[list[str]], list[Seen]]
 
 
 def javascript(name: str, urls: list[str]) -> list[Seen]:
-    need_clients_js()
+    need_packages(CLIENTS_JS)
     command = [need("node"), "driver.js", name, str(SECONDS)]
     ran = subprocess.run(
         command,

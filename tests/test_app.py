@@ -122,7 +122,7 @@ def test_a_mount_that_is_not_a_path_is_refused_and_redirects_nowhere(
         assert "Location" not in answer.headers
 
 
-def test_gunicorn_passes_on_no_mount_that_redirects_to_another_site(tmp_path: Path) -> None:
+def test_a_mount_from_a_header_redirects_to_no_other_site(tmp_path: Path) -> None:
     env = {"SSEKIT_URL": f"sqlite:///{tmp_path}/hub.db", "SSEKIT_ROOM": "off"}
     with gunicorn("wsgi:app", env=env) as server:
         headers = {"SCRIPT_NAME": "//evil.example"}
@@ -133,16 +133,14 @@ def test_gunicorn_passes_on_no_mount_that_redirects_to_another_site(tmp_path: Pa
 
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "\xff", "null"])
 @pytest.mark.parametrize("path", ["/status", "/room", "/publish", "/clock", "/probe"])
-def test_an_origin_that_is_not_one_is_no_error_of_ours(
-    visitor: Visitor, path: str, origin: str
-) -> None:
+def test_an_invalid_origin_is_not_a_server_error(visitor: Visitor, path: str, origin: str) -> None:
     method = "POST" if path in ("/room", "/publish") else "HEAD"
     answer = visitor.open(path, method=method, headers={"Origin": origin})
     assert answer.status_code == (403 if path == "/room" else 401 if path == "/publish" else 200)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/page/index.html", "/../setup.cfg", "/scripts/"])
-def test_what_is_not_there_is_a_404_in_json(visitor: Visitor, path: str) -> None:
+def test_an_unknown_path_is_a_404_in_json(visitor: Visitor, path: str) -> None:
     answer = visitor.get(path)
     assert answer.status_code == 404
     assert error(answer)
@@ -163,6 +161,21 @@ def test_what_takes_posts_says_so_to_a_browser_that_opens_it(visitor: Visitor, p
     answer = visitor.get(path)
     assert answer.status_code == 405
     assert "POST" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/status", "/clock", "/hello", "/events?channel=a", "/probe"]
+)
+def test_a_query_of_many_fields_is_not_a_server_error(visitor: Visitor, path: str) -> None:
+    fields = "&".join(f"field{number}=1" for number in range(150))
+    answer = visitor.open(f"{path}{'&' if '?' in path else '?'}{fields}", method="HEAD")
+    assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "-1", "x", "\xb2"])
+def test_the_probe_takes_any_last_event_id(app: Application, last: str) -> None:
+    with connect(app, "/probe?count=0", headers=[("Last-Event-ID", last)]) as stream:
+        assert list(stream) == []
 
 
 # The streams.
@@ -190,7 +203,7 @@ def test_hello_says_ok_unless_a_stream_is_asked_for(visitor: Visitor, accept: st
     assert visitor.post("/hello").data == b"ok"
 
 
-def test_hello_streams_to_whoever_asks_for_a_stream(app: Application, visitor: Visitor) -> None:
+def test_hello_streams_to_clients_that_ask_for_a_stream(app: Application, visitor: Visitor) -> None:
     for accept in ("text/event-stream", "text/event-stream, */*;q=0.1"):
         answer = visitor.head("/hello", headers={"Accept": accept})
         assert answer.content_type == "text/event-stream; charset=utf-8"
@@ -339,7 +352,7 @@ GOOD = {"channel": "a", "data": "x"}
         ({"data": PARTS % b"\xff", "content_type": MULTIPART}, 422, "UTF-8"),
     ],
 )
-def test_what_cannot_be_published_is_refused_and_said(
+def test_what_cannot_be_published_is_refused_with_the_reason(
     app: Application, visitor: Visitor, request_: dict[str, Any], status: int, why: str
 ) -> None:
     answer = visitor.post("/publish", **{"headers": BEARER, **request_})
@@ -414,7 +427,7 @@ def test_the_token_may_have_any_characters() -> None:
         (HubClosed("closed"), "shutting down"),
     ],
 )
-def test_a_broker_that_is_away_is_a_503(
+def test_an_unavailable_broker_is_a_503(
     app: Application, visitor: Visitor, raised: Exception, why: str, monkeypatch: Any
 ) -> None:
     def publish(*_: Any, **__: Any) -> Event:

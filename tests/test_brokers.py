@@ -1,76 +1,36 @@
-"""The broker contract, the same tests for all three; what is special to one has its own file."""
+"""The broker contract, the same tests for all: ids, reading and following, threads and forks.
+
+What a log keeps is in test_broker_retention.py; keys, ends and leases are in test_broker_state.py.
+What is special to one broker has its own file.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ssekit import Decoder, Event, HubClosed, InvalidEvent
+from bench.channels import publish_costs
+from ssekit import BrokerUnavailable, HubClosed
 from ssekit import brokers as contract
-from ssekit.brokers import Broker, Entry, HistoryLost, connect, parse_id
-from tests.commands import printed, program
-from tests.conftest import url_of
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention, connect, parse_id
+from ssekit.brokers.interrupted import NotInterrupting
+from tests.commands import printed
+from tests.conftest import SHARED, URLS
+from tests.logs import END, REMOVED, Open, body, data, everything, followed, run
 from tests.servers import ROOT
-from tests.test_wire import EVENTS, NAN
+from tests.test_wire import EVENTS
 from tests.waiting import until_asleep
-
-Open = Callable[..., Broker]
-
-
-@pytest.fixture
-def opened(url: str) -> Iterator[Open]:
-    """Opens brokers on the test's URL, each as another process would, and closes them all."""
-    brokers: list[Broker] = []
-
-    def open_one(history: int = 1000) -> Broker:
-        brokers.append(connect(url, history))
-        return brokers[-1]
-
-    yield open_one
-    for broker in brokers:
-        broker.close()
-
-
-@pytest.fixture
-def broker(opened: Open) -> Broker:
-    return opened()
-
-
-def module_of(broker: Broker) -> str:
-    """The module whose bounds hold for a broker."""
-    return type(broker).__module__.replace("sqlite.broker", "sqlite.log")
-
-
-def events(entries: list[Entry]) -> list[Event]:
-    return [entry.event for entry in entries]
-
-
-def everything(broker: Broker, after: str, *channels: str, limit: int = 100) -> list[Event]:
-    found: list[Event] = []
-    while True:
-        entries, cursor = broker.read(channels, after, limit)
-        found += events(entries)
-        if cursor == after:
-            return found
-        after = cursor
-
-
-def followed(broker: Broker, after: str, count: int, seconds: float = 10) -> list[Entry]:
-    found: list[Entry] = []
-    deadline = time.monotonic() + seconds
-    while len(found) < count and time.monotonic() < deadline:
-        entries, after = broker.follow(after, 0.5)
-        found += entries
-    return found
 
 
 class TestABroker:
@@ -78,93 +38,75 @@ class TestABroker:
         epoch, seq = parse_id(broker.tip())
         assert seq == 0
         assert abs(epoch / 1000 - time.time()) < 60
-        ids = [broker.append("news", Event(n)).id for n in range(3)]
+        ids = [broker.append("news", body(n)).id for n in range(3)]
         assert ids == [f"{epoch}-1", f"{epoch}-2", f"{epoch}-3"]
         assert broker.tip() == f"{epoch}-3"
 
     def test_what_append_returns_is_what_others_read(self, broker: Broker) -> None:
         start = broker.tip()
-        stored = [
-            broker.append("news", Event("a\r\nb\rc\u2028\0", "name", None, 5)),
-            broker.append("news", Event({"n": [1.5, "\u6b22"]}, comment="note")),
-            broker.append("news", Event(b"bytes", "")),
-            broker.append("news", Event(event="only a name", retry=10**30)),
-        ]
-        assert [event.data for event in stored] == [
-            "a\nb\nc\u2028\0",
-            '{"n":[1.5,"\u6b22"]}',
-            "bytes",
-            None,
-        ]
-        read, _ = broker.read(["news"], start, 10)
-        tail, _ = broker.follow(start, 5)
-        assert events(read) == events(tail) == stored
+        before = time.time()
+        stored = [broker.append("news", body(n)) for n in range(3)]
+        stored.append(broker.append("news", body(3), key="a key"))
+        for entry in stored:
+            assert before - 60 < entry.time < time.time() + 60
+        assert stored == sorted(stored, key=lambda entry: entry.time)
+        assert broker.read(["news"], start, 10) == (stored, stored[-1].id)
+        assert broker.follow(start, 5) == (stored, stored[-1].id)
+        assert broker.recent(10) == (stored, stored[-1].id)
+        assert broker.history(["news"], 10, None) == stored[:3]
 
-    def test_every_entry_has_its_bytes(self, broker: Broker) -> None:
+    def test_every_entry_has_its_frame(self, broker: Broker) -> None:
         start = broker.tip()
-        event = broker.append("news", Event("hello", "greeting"))
-        (entry,), _ = broker.follow(start, 5)
-        assert (
-            entry.frame
-            == event.encode()
-            == f"event: greeting\ndata: hello\nid: {event.id}\n\n".encode()
-        )
-        assert (entry.id, entry.channel) == (event.id, "news")
+        entry = broker.append("news", b"event: greeting\ndata: hello\n")
+        broker.append("news", body("typing"), passing=True)
+        (read, passing), _ = broker.follow(start, 5)
+        assert read == entry
+        assert read.frame == f"event: greeting\ndata: hello\nid: {entry.id}\n\n".encode()
+        assert read.without_id == b"event: greeting\ndata: hello\n\n"
+        assert passing.frame == b"data: typing\n\n"
 
     @settings(
         max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
-    @given(event=EVENTS)
-    def test_an_event_arrives_as_the_same_bytes(self, broker: Broker, event: Event) -> None:
+    @given(event=EVENTS, channel=st.sampled_from(["\u6b22 channel", "it's", '{"a":1}', "\0hub"]))
+    def test_a_body_is_kept_byte_by_byte(self, broker: Broker, event: Any, channel: str) -> None:
         start = broker.tip()
-        stored = broker.append("\u6b22 channel", event)
-        ((entry,), _) = broker.read(["\u6b22 channel"], start, 10)
-        assert entry.event == stored
-        sent = Event(event.data, event.event, stored.id, event.retry, event.comment)
-        assert Decoder().feed(entry.frame) == Decoder().feed(sent.encode())
-
-    def test_an_id_of_the_caller_is_not_used(self, broker: Broker) -> None:
-        start = broker.tip()
-        assert broker.append("news", Event("x", id="mine")).id == start.replace("-0", "-1")
-
-    @pytest.mark.parametrize("event", [Event("x", event="a\nid: 7"), Event(NAN), Event("\ud800")])
-    def test_an_invalid_event_is_refused_and_not_stored(self, broker: Broker, event: Event) -> None:
-        start = broker.tip()
-        with pytest.raises(InvalidEvent):
-            broker.append("news", event)
-        assert broker.tip() == start
+        key = "\u6b22 {key}" if channel == "\0hub" else None
+        stored = broker.append(channel, event.encode(), key=key)
+        assert (stored.channel, stored.key) == (channel, key)
+        assert stored.body == event.encode()
+        assert broker.read([channel], start, 10) == ([stored], stored.id)
+        assert broker.follow(start, 10) == ([stored], stored.id)
 
     def test_reads_the_named_channels_in_order_and_moves_past_the_others(
         self, broker: Broker
     ) -> None:
         start = broker.tip()
-        a = [broker.append(channel, Event(channel)) for channel in "aabaccba"]
+        a = [broker.append(channel, body(channel)) for channel in "aabaccba"]
         assert everything(broker, start, "a") == [a[0], a[1], a[3], a[7]]
         assert everything(broker, start, "b", "c") == [a[2], a[4], a[5], a[6]]
-        assert everything(broker, str(a[3].id), "b", "c") == a[4:7]
+        assert everything(broker, a[3].id, "b", "c") == a[4:7]
         assert broker.read(["nobody"], start, 10) == ([], a[7].id)
-        assert broker.read(["a"], str(a[7].id), 10) == ([], a[7].id)
+        assert broker.read(["a"], a[7].id, 10) == ([], a[7].id)
 
     def test_reads_nothing_of_no_channel(self, broker: Broker) -> None:
         start = broker.tip()
-        sent = broker.append("a", Event("x"))
+        sent = broker.append("a", body("x"))
         assert broker.read([], start, 10) == ([], sent.id)
 
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_reads_in_pieces_without_loss_or_repeat(self, broker: Broker, limit: int) -> None:
         start = broker.tip()
-        sent = [broker.append("ab"[n % 2], Event(n)) for n in range(9)]
+        sent = [broker.append("ab"[n % 2], body(n)) for n in range(9)]
         assert everything(broker, start, "a", limit=limit) == sent[::2]
         assert everything(broker, start, "a", "b", limit=limit) == sent
 
-    def test_reads_a_long_log_of_other_channels_in_pieces(
-        self, opened: Open, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        broker = opened()
-        monkeypatch.setattr(f"{module_of(broker)}._SCAN", 4)
+    def test_reads_a_rare_channel_of_a_long_log(self, broker: Broker) -> None:
         start = broker.tip()
-        sent = [broker.append("rare" if n in (5, 8, 17) else "busy", Event(n)) for n in range(20)]
-        assert everything(broker, start, "rare", limit=1) == [sent[5], sent[8], sent[17]]
+        sent = [
+            broker.append("rare" if n in (5, 8, 1700) else "busy", body(n)) for n in range(2000)
+        ]
+        assert everything(broker, start, "rare", limit=1) == [sent[5], sent[8], sent[1700]]
 
     @pytest.mark.parametrize(
         "cursor",
@@ -174,87 +116,55 @@ class TestABroker:
         ],
     )
     def test_what_never_was_an_id_is_lost_history(self, broker: Broker, cursor: str) -> None:
-        broker.append("news", Event("x"))
-        with pytest.raises(HistoryLost):
-            broker.read(["news"], cursor, 10)
-        with pytest.raises(HistoryLost):
-            broker.follow(cursor, 5)
+        broker.append("news", body("x"))
+        assert_lost(broker, cursor)
 
     def test_an_id_of_another_log_or_of_the_future_is_lost_history(self, broker: Broker) -> None:
-        broker.append("news", Event("x"))
+        broker.append("news", body("x"))
         epoch, seq = parse_id(broker.tip())
         for cursor in (f"{epoch - 1}-1", f"{epoch + 1}-0", f"{epoch}-{seq + 1}"):
-            with pytest.raises(HistoryLost):
-                broker.read(["news"], cursor, 10)
-            with pytest.raises(HistoryLost):
-                broker.follow(cursor, 5)
+            assert_lost(broker, cursor)
 
-    def test_a_log_keeps_the_last_events_of_its_history(self, opened: Open) -> None:
-        broker = opened(3)
+    def test_follows_all_channels_and_kinds_several_at_once(self, broker: Broker) -> None:
         start = broker.tip()
-        sent = [broker.append("news", Event(n)) for n in range(7)]
-        for n, event in enumerate(sent):
-            if n < 3:
-                with pytest.raises(HistoryLost):
-                    broker.read(["news"], str(event.id), 10)
-                with pytest.raises(HistoryLost):
-                    broker.follow(str(event.id), 5)
-            else:
-                assert everything(broker, str(event.id), "news") == sent[n + 1 :]
-        with pytest.raises(HistoryLost):
-            broker.read(["news"], start, 10)
-
-    def test_a_busy_channel_takes_nothing_from_a_quiet_one(self, opened: Open) -> None:
-        broker = opened(3)
-        start = broker.tip()
-        sent = [broker.append("quiet", Event(n)) for n in range(2)]
-        for n in range(10):
-            broker.append("busy", Event(n))
-        assert everything(broker, str(sent[1].id), "quiet") == []
-        assert everything(broker, start, "silent") == []
-        for lost in (start, str(sent[0].id)):
-            with pytest.raises(HistoryLost):
-                broker.read(["quiet"], lost, 10)
-        last = broker.append("quiet", Event("last"))
-        assert everything(broker, str(sent[1].id), "quiet", "silent") == [last]
-        with pytest.raises(HistoryLost):
-            broker.read(["quiet", "busy"], str(sent[1].id), 10)
-
-    def test_channels_not_remembered_share_a_floor(
-        self, opened: Open, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        broker = opened(2)
-        monkeypatch.setattr(f"{module_of(broker)}.CHANNELS_REMEMBERED", 4)
-        if module_of(broker).endswith("sqlite.log"):
-            monkeypatch.setattr("ssekit.brokers.sqlite.log._TIDY", 1)
-        sent = [broker.append(f"channel {n}", Event(n)) for n in range(20)]
-        # Whatever was trimmed is lost history, remembered or not ...
-        for n in range(18):
-            with pytest.raises(HistoryLost):
-                broker.read([f"channel {n}"], str(sent[0].id).replace("-1", "-0"), 10)
-        # ... and behind the floor nothing else is.
-        assert everything(broker, str(sent[15].id), "silent", "channel 3") == []
-        assert everything(broker, str(sent[16].id), "channel 18") == [sent[18]]
-
-    def test_follows_all_channels_several_at_once(self, broker: Broker) -> None:
-        start = broker.tip()
-        sent = [broker.append(channel, Event(channel)) for channel in "abc"]
+        sent: list[Entry | None] = [broker.append(channel, body(channel)) for channel in "abc"]
+        sent.append(broker.append("a", body("old"), key="k"))
+        sent.append(broker.append("a", body("new"), key="k"))
+        sent.append(broker.append("b", body("typing"), passing=True))
+        sent.append(broker.remove("a", "k", REMOVED))
+        sent.append(broker.finish("c", END, "finished"))
         entries, cursor = broker.follow(start, 5)
-        assert events(entries) == sent
-        assert [entry.channel for entry in entries] == ["a", "b", "c"]
-        assert cursor == sent[-1].id
+        assert list(entries) == sent
+        assert [entry.passing for entry in entries] == [False] * 5 + [True] + [False] * 2
+        assert [entry.key for entry in entries] == [None] * 3 + ["k", "k", None, "k", None]
+        assert cursor == entries[-1].id
         assert broker.follow(cursor, 0.01) == ([], cursor)
+        assert broker.recent(100) == (entries, cursor)
+        assert broker.recent(2) == (entries[-2:], cursor)
 
     def test_follows_a_long_log_in_pieces(
-        self, opened: Open, monkeypatch: pytest.MonkeyPatch
+        self, broker: Broker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        broker = opened()
-        monkeypatch.setattr(f"{module_of(broker)}.BATCH", 2)
+        monkeypatch.setattr("ssekit.brokers.contract.BATCH", 2)
         start = broker.tip()
-        sent = [broker.append("news", Event(n)) for n in range(5)]
-        entries, _ = broker.follow(start, 5)
-        assert events(entries) == sent[:2]
-        assert events(followed(broker, start, 5)) == sent
+        sent = [broker.append("news", body(n)) for n in range(5)]
+        entries, cursor = broker.follow(start, 5)
+        assert entries == sent[:2]
+        assert cursor == sent[1].id
+        assert followed(broker, start, 5) == sent
+
+    def test_an_empty_log_has_nothing_to_tell(self, broker: Broker) -> None:
+        assert broker.history(["news"], 10, None) == []
+        assert broker.ends(["news"]) == {}
+        assert broker.status("news") == ("open", None)
+        assert broker.leases() == {}
+        assert broker.held("nobody") == []
+        assert broker.reopen("news") is False
+        assert broker.remove("news", "k", REMOVED) is None
+        assert_lost(broker, "1-0")
+        tip = broker.tip()
+        assert broker.opening(["news"], None) == ([], [], True, {}, tip)
+        assert broker.recent(10) == ([], tip)
 
     def test_wakes_a_follower_at_once(self, broker: Broker) -> None:
         cursor = broker.tip()
@@ -262,12 +172,30 @@ class TestABroker:
         with ThreadPoolExecutor() as pool:
             for n in range(20):
                 waiting = pool.submit(broker.follow, cursor, 5)
-                time.sleep(0.01)
+                time.sleep(0.01)  # the follower has to wait, and may be asleep or just about to
                 published = time.perf_counter()
-                broker.append("news", Event(n))
+                broker.append("news", body(n))
                 _, cursor = waiting.result()
                 waits.append(time.perf_counter() - published)
         assert median(waits) < 0.05, waits
+
+    def test_whatever_is_stored_wakes_a_follower(self, broker: Broker) -> None:
+        broker.append("news", body("x"), key="k")
+        assert broker.beat("holder", first=True)
+        with ThreadPoolExecutor() as pool:
+            for call in (
+                lambda: broker.remove("news", "k", REMOVED),
+                lambda: broker.join("\0members", {"ann": body("ann")}, "holder"),
+                lambda: broker.leave("\0members", {"ann": REMOVED}, "holder"),
+                lambda: broker.append("news", body("typing"), passing=True),
+                lambda: broker.finish("news", END, "finished"),
+            ):
+                waiting = pool.submit(broker.follow, broker.tip(), 5)
+                time.sleep(0.01)
+                started = time.monotonic()
+                call()
+                assert len(waiting.result()[0]) == 1
+                assert time.monotonic() - started < 2
 
     def test_close_wakes_every_follower(self, broker: Broker) -> None:
         tip = broker.tip()
@@ -287,19 +215,33 @@ class TestABroker:
         broker.close()
         for call in (
             broker.tip,
-            lambda: broker.append("news", Event("x")),
+            lambda: broker.append("news", body("x")),
+            lambda: broker.remove("news", "k", REMOVED),
+            lambda: broker.finish("news", END, "finished"),
+            lambda: broker.reopen("news"),
             lambda: broker.read(["news"], tip, 1),
             lambda: broker.follow(tip, 1),
+            lambda: broker.recent(1),
+            lambda: broker.opening(["news"], 1),
+            lambda: broker.history(["news"], 1, None),
+            lambda: broker.ends(["news"]),
+            lambda: broker.status("news"),
+            lambda: broker.beat("holder", first=True),
+            broker.leases,
+            lambda: broker.end_lease("holder", 1),
+            lambda: broker.held("holder"),
+            lambda: broker.produce("news", "holder"),
+            lambda: broker.join("\0members", {}, "holder"),
+            lambda: broker.leave("\0members", {}, "holder"),
         ):
             with pytest.raises(HubClosed):
                 call()
 
-    def test_threads_that_append_at_once_lose_nothing(self, opened: Open) -> None:
-        broker = opened()
+    def test_threads_that_append_at_once_lose_nothing(self, broker: Broker) -> None:
         start = broker.tip()
 
-        def publish(channel: str) -> list[str | None]:
-            return [broker.append(channel, Event(n)).id for n in range(100)]
+        def publish(channel: str) -> list[str]:
+            return [broker.append(channel, body(n)).id for n in range(100)]
 
         with ThreadPoolExecutor() as pool:
             found = pool.submit(followed, broker, start, 400)
@@ -310,68 +252,91 @@ class TestABroker:
         for channel, sent in zip("abcd", ids, strict=True):
             mine = [entry for entry in entries if entry.channel == channel]
             assert [entry.id for entry in mine] == sent
-            assert [entry.event.data for entry in mine] == [str(n) for n in range(100)]
+            assert data(mine) == [str(n) for n in range(100)]
 
     def test_a_forked_child_goes_on_by_itself(self, url: str) -> None:
-        output = printed("broker_fork", url)
-        assert output.splitlines()[-1] == "both are well", output
+        assert run("tests.apps.forking", url).splitlines()[-1] == "both are well"
+
+    def test_a_child_that_closes_its_log_disturbs_no_thread_of_the_parent(self, url: str) -> None:
+        output = run("tests.apps.forking", url, "a thread follows")
+        assert output.splitlines()[-1] == "both are well"
 
     def test_greenlets_are_woken_by_greenlets_and_by_native_threads(self, url: str) -> None:
-        output = printed("broker_in_gevent", url)
-        assert output.splitlines()[-1] == "all arrived", output
+        assert run("tests.apps.woken_greenlets", url).splitlines()[-1] == "all arrived"
+
+    @pytest.mark.parametrize("patched", [(), ("gevent",)], ids=["plain", "gevent"])
+    def test_a_publish_that_interrupts_another_is_stored_properly_or_refused(
+        self, url: str, patched: tuple[str, ...]
+    ) -> None:
+        acknowledged = int(run("tests.apps.interrupting", url, *patched).split()[0])
+        assert acknowledged > 100
 
 
 class TestASharedBroker:
-    @pytest.fixture(params=["sqlite", "redis"])
+    @pytest.fixture(params=SHARED)
     def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        return url_of(request, tmp_path)
+        return URLS[request.param](request, tmp_path)
 
     def test_another_process_reads_what_was_appended(self, opened: Open) -> None:
         one, two = opened(), opened()
         start = one.tip()
-        sent = [one.append("news", Event({"n": 1})), two.append("news", Event("two", "named"))]
+        sent = [one.append("news", body("one")), two.append("news", body("two"), key="k")]
         for broker in (one, two):
             assert everything(broker, start, "news") == sent
-            assert events(broker.follow(start, 5)[0]) == sent
+            assert broker.follow(start, 5)[0] == sent
 
     def test_a_log_survives_the_process_that_wrote_it(self, opened: Open) -> None:
         one = opened()
         start = one.tip()
-        sent = one.append("news", Event("x"))
+        sent = [one.append("news", body("x")), one.append("news", body("y"), key="k")]
+        assert one.beat("holder", first=True)
+        one.produce("work", "holder")
+        one.finish("over", END, "failed")
         one.close()
-        assert everything(opened(), start, "news") == [sent]
+        two = opened()
+        assert everything(two, start, "news") == sent
+        assert two.status("work") == ("producing", None)
+        assert two.status("over") == ("finished", "failed")
+        assert two.leases() == {"holder": 1}
 
     def test_another_process_wakes_a_follower_within_ten_milliseconds(
         self, broker: Broker, url: str
     ) -> None:
-        start = broker.tip()
-        publisher = subprocess.Popen(
-            program("timed_publisher", url, "30", "0.01", "news"), cwd=ROOT
-        )
-        waits = []
-        cursor = start
+        cursor = broker.tip()
+        publisher = start_publisher(url, "30")
+        waits: list[float] = []
         while len(waits) < 30:
             entries, cursor = broker.follow(cursor, 20)
             now = time.time()
             assert entries, waits
-            waits += [now - float(entry.event.data) for entry in entries]
+            waits += [now - float(sent) for sent in data(entries)]
         assert publisher.wait(20) == 0
         assert median(waits) < 0.010, waits
 
     def test_ten_processes_publish_at_once_and_lose_nothing(self, broker: Broker, url: str) -> None:
         start = broker.tip()
-        publishers = [
-            subprocess.Popen(program("timed_publisher", url, "50", "0", f"channel {n}"), cwd=ROOT)
-            for n in range(10)
-        ]
+        publishers = [start_publisher(url, "50", "0", f"channel {n}") for n in range(10)]
         entries = followed(broker, start, 500, 60)
         assert [publisher.wait(60) for publisher in publishers] == [0] * 10
         epoch, _ = parse_id(start)
         assert [entry.id for entry in entries] == [f"{epoch}-{n}" for n in range(1, 501)]
         for n in range(10):
-            mine = [float(e.event.data) for e in entries if e.channel == f"channel {n}"]
+            mine = [float(d) for d in data(e for e in entries if e.channel == f"channel {n}")]
             assert len(mine) == 50
             assert mine == sorted(mine)
+
+
+def assert_lost(broker: Broker, cursor: str) -> None:
+    with pytest.raises(HistoryLost):
+        broker.read(["news"], cursor, 10)
+    with pytest.raises(HistoryLost):
+        broker.follow(cursor, 5)
+    with pytest.raises(HistoryLost):
+        broker.history(["news"], 10, cursor)
+
+
+def start_publisher(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.apps.publisher", *arguments], cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -386,20 +351,33 @@ def test_a_url_that_names_no_broker_is_refused(url: Any) -> None:
         connect(url)
 
 
-@pytest.mark.parametrize("history", [0, -1, 1.5, True, "10"])
-def test_a_history_that_holds_nothing_is_refused(history: object) -> None:
-    with pytest.raises(ValueError, match="history"):
-        connect("memory:", history)  # type: ignore[arg-type]
-
-
 def test_the_contract_module_imports_no_broker() -> None:
-    kinds = [f"ssekit.brokers.{kind}" for kind in ("memory", "sqlite", "redis")]
+    kinds = [f"ssekit.brokers.{kind}" for kind in ("memory", "sqlite", "redis", "postgresql")]
     assert printed("imported", "ssekit.brokers", *kinds) == "\n"
     assert contract.connect is connect
 
 
 def test_memory_and_sqlite_need_the_standard_library_alone(tmp_path: Path) -> None:
-    assert printed("opened_brokers", f"sqlite:///{tmp_path}/log.db").strip() == "set()"
+    code = (
+        "import sys; from ssekit.brokers import connect; "
+        "[connect(url).tip() for url in ('memory:', sys.argv[1])]; "
+        "print({'gevent', 'redis', 'werkzeug', 'greenlet'} & set(sys.modules))"
+    )
+    assert python(code, f"sqlite:///{tmp_path}/log.db").strip() == "set()"
+
+
+def python(code: str, *arguments: str) -> str:
+    """Run one statement in another process; its output."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_workers_with_a_memory_log_each_have_their_own_epoch() -> None:
@@ -416,3 +394,44 @@ def test_workers_with_a_memory_log_each_have_their_own_epoch() -> None:
         os.close(write)
     epochs |= {connect("memory:").tip().encode() for _ in range(3)}
     assert len(epochs) == 6
+
+
+def test_a_call_inside_another_is_refused_and_the_next_is_not() -> None:
+    once = NotInterrupting()
+    with once, pytest.raises(BrokerUnavailable, match="signal handler") as raised, once:
+        pass
+    assert not raised.value.maybe_stored
+    with once:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("history", value) for value in (0, -1, 1.5, True, "10", None)),
+        *(("capacity", value) for value in (0, "many")),
+        *(("max_keys", value) for value in (0, 2.0)),
+        *(("max_age", value) for value in (0, -1, True, "1", float("nan"), float("inf"))),
+    ],
+)
+def test_a_retention_that_keeps_nothing_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Retention(**{name: value})
+
+
+def test_a_retention_changes_a_log_only_in_what_was_given() -> None:
+    stored = Retention(history=5, max_age=60)
+    found = Retention(history=7, max_keys=3, given=frozenset({"max_keys"}))
+    assert stored.changed_by(found) == Retention(history=5, max_age=60, max_keys=3)
+    assert stored.changed_by(Retention()) == stored
+
+
+def test_a_publish_costs_the_same_in_few_channels_and_in_many(url: str) -> None:
+    """The bench measures 100,000 channels; a cost that grew with their number shows here too."""
+    few, many = publish_costs(url_of_another(url), (20, 2000), events=1, measured=400)
+    assert many.seconds < 5 * few.seconds  # of 100 times as many channels
+
+
+def url_of_another(url: str) -> str:
+    """The address of another new log beside this one."""
+    return url.replace("log.db", f"{uuid4()}.db").replace("stream=", f"stream={uuid4()}")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ssekit
+from ssekit.cli import serve
 from ssekit.cli.main import COMMANDS, main
 from tests import commands
 from tests.clients import Client
@@ -83,7 +85,7 @@ def test_each_command_has_examples(command: str) -> None:
         (("config", "nginx", "--listen", "80; evil"), "80; evil"),
     ],
 )
-def test_wrong_usage_is_told_and_is_exit_code_2(
+def test_wrong_usage_is_explained_with_exit_code_2(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -131,7 +133,7 @@ def test_listen_prints_the_stream_itself() -> None:
     assert done.stdout.encode() == EVENTS
 
 
-def test_listen_writes_utf_8_whatever_the_locale() -> None:
+def test_listen_writes_utf_8_in_any_locale() -> None:
     with Scripted([hold(STREAM + "data: \u6b22\u8fce\n\n".encode())]) as server:
         done = ran("listen", server.url, "--count", "1", env={"PYTHONIOENCODING": "ascii"})
     assert done.stdout == "\u6b22\u8fce\n"
@@ -159,7 +161,7 @@ def test_listen_sends_the_id_and_the_headers_asked_for() -> None:
     assert server.requests[0].headers["X-One"] == "a b"
 
 
-def test_listen_leaves_out_what_the_hub_says_for_itself() -> None:
+def test_listen_leaves_out_the_hubs_own_events() -> None:
     own = b"event: stream-open\ndata: {}\nid: 1-0\n\n"
     lost = b'event: stream-reset\ndata: {"reason": "history-lost"}\nid: 1-0\n\n'
     with Scripted([hold(STREAM + own + lost + b"data: x\n\n")]) as server:
@@ -194,7 +196,7 @@ def test_ctrl_c_ends_listen_quietly_with_130() -> None:
         assert command.errors() == ""
 
 
-def test_listen_ends_when_its_output_is_closed_though_no_event_comes() -> None:
+def test_listen_ends_when_its_output_is_closed_even_without_events() -> None:
     with (
         Scripted([hold(STREAM + b"data: x\n\n")]) as server,
         commands.ssekit("listen", server.url) as command,
@@ -205,7 +207,7 @@ def test_listen_ends_when_its_output_is_closed_though_no_event_comes() -> None:
         assert command.errors() == ""
 
 
-def test_listen_ends_when_its_output_is_closed_while_events_pour() -> None:
+def test_listen_ends_when_its_output_is_closed_during_a_flood_of_events() -> None:
     def pour(_request: object, connection: socket.socket) -> None:
         connection.sendall(STREAM)
         while True:
@@ -218,7 +220,7 @@ def test_listen_ends_when_its_output_is_closed_while_events_pour() -> None:
         assert command.errors() == ""
 
 
-def test_listen_shows_control_characters_only_where_no_terminal_obeys_them() -> None:
+def test_listen_writes_no_control_characters_to_a_terminal() -> None:
     stream = hold(STREAM + b"data: a\x1b[31mred\x1b[0m \x1b]0;title\x07\xc2\x9b\n\n")
     with Scripted([stream]) as server:
         command = f"{sys.executable} -m ssekit listen {server.url} --count 1"
@@ -303,6 +305,14 @@ def test_serve_serves_an_application_of_the_current_folder(tmp_path: Path) -> No
         assert command.errors().count("Booting worker") == 2
 
 
+def test_serve_has_room_for_all_clients_that_come_back_at_once() -> None:
+    with serve._listener("127.0.0.1:0") as listener:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    # tcp(7): of a listening socket tcpi_sacked is the longest queue.
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert struct.unpack_from("I", info, 28) == (min(16_384, most),)
+
+
 def test_serve_serves_on_a_unix_socket(tmp_path: Path) -> None:
     (tmp_path / "clock.py").write_text(TIMER)
     path = tmp_path / "socket"
@@ -344,7 +354,7 @@ def test_serve_says_that_there_is_no_such_module(tmp_path: Path) -> None:
     )
 
 
-def test_serve_binds_to_this_machine_alone_unless_told(tmp_path: Path) -> None:
+def test_serve_binds_to_loopback_by_default(tmp_path: Path) -> None:
     (tmp_path / "clock.py").write_text(TIMER)
     with commands.ssekit("serve", str(tmp_path), "--bind", "0.0.0.0:0") as command:
         command.line()

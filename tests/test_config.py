@@ -43,7 +43,9 @@ def test_the_nginx_file_of_the_repository_is_what_the_command_prints(
     assert printed("nginx", capsys=capsys) == (ROOT / "nginx" / "ssekit.conf").read_text()
 
 
-def test_nginx_is_told_what_a_429_does_to_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_nginx_file_says_what_a_429_does_to_a_stream(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     lines = printed("nginx", capsys=capsys).partition("limit_conn_status")[0].splitlines()
     before = " ".join(line.strip(" #") for line in lines[-9:])
     assert "429" in before
@@ -146,7 +148,7 @@ def test_an_option_that_a_server_would_misread_is_refused(
 @pytest.mark.parametrize(
     "value", ["/a b", '/a"', "/a'", "/a;", "/a{", "/a\n", "/a$b", "/a\\", "/#"]
 )
-def test_no_value_can_say_anything_else_to_a_server(value: str) -> None:
+def test_no_value_can_inject_anything_into_a_configuration(value: str) -> None:
     for option in ("cgi", "prefix", "certificate", "upstream", "name", "fcgiwrap", "listen"):
         with pytest.raises(Refused):
             Site(**{"upstream": UPSTREAM, "key": "/k", option: value})
@@ -175,7 +177,7 @@ def sites(folder: Path) -> list[Site]:
 
 
 @pytest.mark.parametrize("kind", ["nginx", "apache", "lighttpd"])
-def test_the_server_takes_the_text_whatever_the_options(kind: str) -> None:
+def test_the_server_accepts_the_text_with_any_options(kind: str) -> None:
     program = need({"apache": "apache2"}.get(kind, kind))
     with proxies.open_folder() as folder:
         for site in sites(folder):
@@ -200,7 +202,7 @@ def test_the_server_takes_the_text_whatever_the_options(kind: str) -> None:
             )
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
     for bind in (UPSTREAM, "unix:/run/ssekit/gunicorn.sock"):
@@ -245,7 +247,7 @@ def unit_here(bind: str) -> str:
     )
 
 
-def test_four_that_left_do_not_keep_a_fifth_waiting_for_over_a_second_behind_fcgiwrap() -> None:
+def test_four_disconnected_clients_delay_a_fifth_by_less_than_a_second_under_fcgiwrap() -> None:
     with proxies.open_folder() as folder, proxies.fcgiwrap(folder, children=4) as where:
         port = free_port()
         site = Site(listen=f"127.0.0.1:{port}", cgi=str(proxies.scripts(folder)), fcgiwrap=where)

@@ -96,11 +96,11 @@ def test_a_heartbeat_in_time_is_enough_and_one_too_late_is_not() -> None:
     assert "no-heartbeat" in found(replace(HEALTHY, long=answer(Piece(31, b":\n"), left_at=40)))
 
 
-def test_too_much_is_told() -> None:
+def test_too_many_events_are_a_finding() -> None:
     assert "flood" in found(replace(HEALTHY, long=replace(FINE, left=FULL)))
 
 
-def test_a_measured_delay_is_believed_and_lumps_are_not_guessed_beside_it() -> None:
+def test_a_measured_delay_outweighs_a_guess_from_batches() -> None:
     lumps = answer(*(event(n, 1.0 * (n // 4)) for n in range(4, 160)))
     seen = replace(HEALTHY, look=lumps, long=lumps)
     assert found(seen) == ["buffered"]
@@ -109,7 +109,7 @@ def test_a_measured_delay_is_believed_and_lumps_are_not_guessed_beside_it() -> N
     assert found(replace(seen, probe=Measured(URL, 0.001, (2.0,) * 10))) == ["buffered"]
 
 
-def test_what_upstream_does_as_well_is_not_blamed_on_the_hop_in_front() -> None:
+def test_a_fault_of_the_upstream_is_not_blamed_on_the_hop_in_front() -> None:
     silent = Exchange(URL, left_at=6.0)
     head = Exchange(URL, "HEAD", status=200, headers=HEADERS, head_at=0.01)
     seen = replace(HEALTHY, look=silent, long=silent, head=head)
@@ -118,7 +118,7 @@ def test_what_upstream_does_as_well_is_not_blamed_on_the_hop_in_front() -> None:
     assert judge(direct)[0].hop == ""
 
 
-def test_what_a_short_look_at_the_upstream_cannot_show_is_blamed_on_nobody() -> None:
+def test_a_fault_that_a_short_look_at_the_upstream_cannot_show_is_not_blamed() -> None:
     silent = answer(event(1, 0.5), left_at=35.0)
     short = replace(silent, left_at=4.0)
     seen = Seen(URL, look=silent, long=silent, upstream=Seen(URL, look=short))
@@ -130,7 +130,7 @@ def test_what_a_short_look_at_the_upstream_cannot_show_is_blamed_on_nobody() -> 
     assert blame(both) == {"cacheable": "upstream"}
 
 
-def test_headers_alone_are_buffered_where_the_upstream_has_more_to_say() -> None:
+def test_headers_without_events_are_buffered_if_the_upstream_sends_events() -> None:
     nothing = replace(answer(left_at=30.0), pieces=())
     events = answer(*(event(n, n * 1.0) for n in range(1, 4)), left_at=4.0)
     seen = Seen(URL, look=nothing, long=nothing, upstream=Seen(URL, look=events))
@@ -151,7 +151,7 @@ def compressing(headers: Headers, pieces: list[Piece], plain: Exchange) -> Seen:
     return Seen(URL, look=look, plain=plain, long=FINE)
 
 
-def test_a_compression_that_holds_back_is_seen_also_where_it_cannot_be_read() -> None:
+def test_a_compression_that_holds_back_is_found_even_if_it_cannot_be_decoded() -> None:
     plain = answer(*(event(n, n * 1.2) for n in range(1, 4)), left_at=3.6)
     head = Piece(0.02, b"\x1b\x0a")
     assert found(compressing(GZIP, [], plain)) == ["compressed"]
@@ -162,7 +162,7 @@ def test_a_compression_that_holds_back_is_seen_also_where_it_cannot_be_read() ->
     assert found(compressing(BROTLI, flushed, plain)) == []
 
 
-def test_a_compressed_stream_that_has_just_nothing_to_say_is_not_held_back() -> None:
+def test_a_silent_compressed_stream_is_not_held_back() -> None:
     rare = answer(event(1, 2.3), left_at=4.0)
     assert found(compressing(GZIP, [Piece(0.01, b"retry: 3000\n")], rare)) == []
     assert found(compressing(GZIP, [], replace(rare, pieces=rare.pieces[1:]))) == []
@@ -178,7 +178,7 @@ def test_a_server_that_is_slow_with_everything_does_not_hold_headers_back() -> N
     assert "headers-late" in found(replace(seen, head=replace(slow, head_at=0.01)))
 
 
-def test_a_head_that_was_not_waited_for_does_not_hang() -> None:
+def test_a_head_that_had_too_little_time_does_not_hang() -> None:
     impatient = Exchange(URL, "HEAD", left_at=0.25)
     seen = replace(HEALTHY, head=impatient)
     assert found(seen) == []
@@ -186,7 +186,7 @@ def test_a_head_that_was_not_waited_for_does_not_hang() -> None:
     assert found(replace(HEALTHY, head=replace(impatient, left_at=3.0))) == ["head"]
 
 
-def test_a_connection_that_is_kept_cannot_have_its_end_for_the_answers_end() -> None:
+def test_an_answer_that_ends_with_its_connection_cannot_keep_it_alive() -> None:
     keeps = (*HEADERS, ("Connection", "keep-alive"))
     assert found(replace(HEALTHY, look=replace(FINE, headers=keeps))) == ["connection"]
     chunked = (*keeps, ("Transfer-Encoding", "chunked"))
@@ -212,7 +212,7 @@ def test_a_connection_that_is_kept_cannot_have_its_end_for_the_answers_end() -> 
         ("Via", "1.1 google", "Google's load balancer"),
     ],
 )
-def test_a_hop_is_known_by_what_it_writes_into_an_answer(
+def test_a_hop_is_recognized_by_the_headers_that_it_adds(
     header: str, value: str, name: str
 ) -> None:
     behind = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"))
@@ -222,7 +222,7 @@ def test_a_hop_is_known_by_what_it_writes_into_an_answer(
     assert (first.name, first.hop) == ("buffered", name)
 
 
-def test_an_nginx_without_a_name_is_known_by_the_header_that_it_takes_out() -> None:
+def test_an_nginx_without_a_name_is_recognized_by_the_header_that_it_removes() -> None:
     sends = (*HEADERS[1:], ("X-Accel-Buffering", "no"))
     bare = replace(FINE, headers=HEADERS[1:])
     direct = Seen(URL, look=replace(FINE, headers=sends))
@@ -233,7 +233,7 @@ def test_an_nginx_without_a_name_is_known_by_the_header_that_it_takes_out() -> N
     assert path(Seen(URL, look=passed_on, long=passed_on, upstream=direct)) == []
 
 
-def test_the_ids_after_coming_back_are_compared_one_by_one() -> None:
+def test_the_ids_after_a_reconnect_are_compared_one_by_one() -> None:
     def resumed(*ids: int) -> Seen:
         pieces = [event(number, 0.1) for number in ids]
         return replace(
@@ -260,7 +260,7 @@ def test_what_the_server_says_about_an_error_is_passed_on() -> None:
     assert judge(Seen(URL, look=page))[0].seen == "the status is 400"
 
 
-def test_an_upstream_that_could_not_be_compared_is_told() -> None:
+def test_an_upstream_that_could_not_be_compared_is_reported() -> None:
     def notes(look: Exchange) -> str:
         return "\n".join(untested(replace(HEALTHY, upstream=Seen("http://b/", look=look))))
 
@@ -287,7 +287,7 @@ def test_the_documentation_has_every_finding_and_no_other() -> None:
 
 
 @contextmanager
-def stranger(answers: Callable[[socket.socket], None]) -> Iterator[str]:
+def broken_server(answers: Callable[[socket.socket], None]) -> Iterator[str]:
     """A server of sockets that answers each request as a test says."""
 
     class Answering(socketserver.BaseRequestHandler):
@@ -328,7 +328,7 @@ def bomb(connection: socket.socket) -> None:
     connection.sendall(BOMB)
 
 
-STRANGERS: dict[str, Callable[[socket.socket], None]] = {
+BROKEN_SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "nothing": lambda connection: None,
     "garbage": lambda connection: connection.sendall(b"\x00\xff" * 5000),
     "another protocol": lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
@@ -357,17 +357,17 @@ STRANGERS: dict[str, Callable[[socket.socket], None]] = {
         b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"
     ),
     "a bomb": bomb,
-    "a terminal's commands": lambda connection: connection.sendall(
+    "terminal escape sequences": lambda connection: connection.sendall(
         b"HTTP/1.1 200 \x1b]0;title\x07\r\nContent-Type: \x1b[2J\xff\r\n\r\n"
     ),
 }
 
 
-@pytest.mark.parametrize("what", STRANGERS)
-def test_a_stranger_is_a_finding_in_bounded_time_and_no_exception(
+@pytest.mark.parametrize("what", BROKEN_SERVERS)
+def test_a_broken_server_is_a_finding_in_bounded_time_and_not_an_exception(
     what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with stranger(STRANGERS[what]) as url:
+    with broken_server(BROKEN_SERVERS[what]) as url:
         began = time.monotonic()
         assert main(["doctor", url, "--seconds", "2"]) == 1
         assert time.monotonic() - began < 8
@@ -382,14 +382,14 @@ def test_a_drip_of_bytes_does_not_make_it_wait_longer() -> None:
             connection.sendall(bytes([byte]))
             time.sleep(0.05)
 
-    with stranger(drip) as url:
+    with broken_server(drip) as url:
         began = time.monotonic()
         exchange = ask(url, 0.5, Manner())
         assert time.monotonic() - began < 10  # The headers take a minute to come.
         assert not exchange.answered
 
 
-def test_what_was_meant_for_one_host_is_not_told_to_another() -> None:
+def test_headers_for_one_host_are_not_sent_to_another() -> None:
     asked = []
 
     def tells(connection: socket.socket) -> None:
@@ -409,7 +409,7 @@ def test_what_was_meant_for_one_host_is_not_told_to_another() -> None:
         thread.start()
         other = f"http://127.0.0.1:{server.server_address[1]}/"
         manner = Manner(headers=(("Authorization", "Bearer secret"),))
-        with stranger(sends_away(other)) as url:
+        with broken_server(sends_away(other)) as url:
             examine(Plan(url, seconds=1.0), manner, lambda _: None)
         server.shutdown()
         thread.join()
@@ -428,7 +428,7 @@ def streaming(connection: socket.socket, retry: bytes = b"retry: 1000\n") -> Non
 
 
 def test_the_report_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    with stranger(streaming) as url:
+    with broken_server(streaming) as url:
         assert main(["doctor", url, "--seconds", "2", "--json", "--origin", "https://a.org"]) == 1
     output = capsys.readouterr()
     report = json.loads(output.out)
@@ -451,7 +451,7 @@ def test_the_report_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_advice_alone_is_shown_and_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--seconds", "2", "--ignore", "resuming,post"]
-    with stranger(lambda connection: streaming(connection, b"")) as url:
+    with broken_server(lambda connection: streaming(connection, b"")) as url:
         assert main(["doctor", url, *command]) == 0
         text = capsys.readouterr().out
         assert main(["doctor", url, *command, "--json"]) == 0
@@ -463,19 +463,19 @@ def test_advice_alone_is_shown_and_exits_with_0(capsys: pytest.CaptureFixture[st
 
 
 def test_findings_can_be_left_out_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    with stranger(streaming) as url:
+    with broken_server(streaming) as url:
         ignored = "resuming,post,cacheable"
         assert main(["doctor", url, "--seconds", "2", "--ignore", ignored]) == 0
     assert "nothing wrong" in capsys.readouterr().out
 
 
-def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_never_takes_longer_than_its_limit(capsys: pytest.CaptureFixture[str]) -> None:
     def hangs(connection: socket.socket) -> None:
         connection.recv(1)
 
     def seconds_taken() -> float:
         began = time.monotonic()
-        with stranger(hangs) as url:
+        with broken_server(hangs) as url:
             also = ["--upstream", url, "--origin", "https://a.org", "--seconds", "2"]
             assert main(["doctor", url, *also]) == 1
             took = time.monotonic() - began
@@ -485,7 +485,7 @@ def test_it_never_takes_longer_than_it_was_given(capsys: pytest.CaptureFixture[s
     assert seconds_taken() < 3.5
 
 
-def test_a_name_that_nobody_resolves_does_not_take_longer_either(
+def test_a_name_that_is_not_resolved_does_not_take_longer_either(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     over = threading.Event()
@@ -512,13 +512,13 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         return resolve("127.0.0.2", *more, **options) + resolve("127.0.0.1", *more, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", two)
-    with stranger(streaming) as url:
+    with broken_server(streaming) as url:
         answer = ask(url.replace("127.0.0.1", "two.example"), 5, Manner(), enough=bool)
         assert answer.status == 200
 
 
 def test_ctrl_c_ends_it_without_a_report_or_a_traceback() -> None:
-    with stranger(streaming) as url, ssekit("doctor", url, "--seconds", "30") as command:
+    with broken_server(streaming) as url, ssekit("doctor", url, "--seconds", "30") as command:
         assert command.process.stderr is not None
         said = iter(command.process.stderr.readline, b"")
         assert any(b"listening" in line for line in said)
@@ -550,7 +550,7 @@ def test_progress_is_one_line_on_a_terminal_and_gone_at_the_end() -> None:
     assert "\x1b" not in connecting
 
 
-def test_an_address_without_a_scheme_is_told_what_it_lacks(
+def test_an_address_without_a_scheme_is_refused_with_a_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):

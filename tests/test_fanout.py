@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -140,25 +141,27 @@ def test_a_client_that_comes_back_gets_what_it_missed(server: Server) -> None:
 
 def test_only_lost_history_is_told_as_lost(server: Server) -> None:
     with Client(server.url) as client:
-        client.wait(1)
+        before = client.wait(1)[0].id or ""
         publish(server, "seen")
         last = client.wait(2)[1].id or ""
     epoch, _, _ = last.partition("-")
     for wrong in ("junk", "0-1", f"{epoch}-99999999", "1-1\n", f"{epoch}-01"):
         with Client(f"{server.url}/?last_event_id={wrong.strip()}") as client:
-            (event,) = client.wait(1)
+            event, opening = client.wait(2)
             assert (event.event, event.data) == ("stream-reset", '{"reason":"history-lost"}')
+            assert not event.id
+            assert opening.event == "stream-open"
     for _ in range(25):
         publish(server, *("x" for _ in range(100)), channel="busy")
     with Client(server.url, headers={"Last-Event-ID": last}) as client:
         publish(server, "found")
         assert client.wait(1)[0].data == "found"
-    for _ in range(25):
+    for _ in range(45):
         publish(server, *("x" for _ in range(100)))
-    with Client(server.url, headers={"Last-Event-ID": last}) as client:
-        assert client.wait(1)[0].event == "stream-reset"
+    with Client(server.url, headers={"Last-Event-ID": before}) as client:
+        assert [event.event for event in client.wait(2)] == ["stream-reset", "stream-open"]
         publish(server, "afterwards")
-        assert client.wait(2)[1].data == "afterwards"
+        assert client.wait(3)[2].data == "afterwards"
 
 
 def test_heartbeats_come_when_nothing_else_does_and_only_then(server: Server) -> None:
@@ -204,19 +207,35 @@ def test_a_reader_that_stops_gets_everything_once_when_it_reads_again(server: Se
     assert numbers == list(range(1500))
 
 
-def test_a_reader_that_falls_off_the_ring_is_closed_and_resumes() -> None:
+def test_a_reader_that_lags_further_than_memory_goes_reads_on_from_the_broker() -> None:
+    with gunicorn(APP, env={"HISTORY": "3000", "BEAT": "60"}) as server:
+        (last,) = publish(server, "before")
+        with slow(server.url, last) as reader:
+            until(lambda: inside(server)[0] == 1)
+            for first in range(0, 2500, 50):
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
+            publish(server, "end")
+            received = b""
+            reader.settimeout(10)
+            while b"data: end\n" not in received:
+                received += reader.recv(1 << 20)
+        numbers = re.findall(rb"data: (\d+)\.y", received)
+        assert numbers == [b"%d" % n for n in range(2500)]
+
+
+def test_a_reader_that_lags_further_than_the_log_goes_is_closed() -> None:
     with gunicorn(APP, env={"HISTORY": "50", "BEAT": "60"}) as server:
         (last,) = publish(server, "before")
         with slow(server.url, last) as reader:
             until(lambda: inside(server)[0] == 1)
-            for number in range(100):
-                publish(server, f"{number}.", padding=100_000)
+            for first in range(0, 2500, 50):
+                publish(server, *(f"{n}." for n in range(first, first + 50)), padding=300)
             received = b""
             reader.settimeout(10)
             while more := reader.recv(1 << 20):
                 received += more
         assert b"data: 0." in received
-        assert b"data: 99." not in received
+        assert b"data: 2499." not in received
         until(lambda: "ended='too slow'" in server.log)
         assert inside(server)[0] == 0
 

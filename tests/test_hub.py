@@ -22,6 +22,7 @@ from ssekit.hub import default_url
 from ssekit.testing import connect
 from tests.apps.between import assert_all_came_in_order, publish_in_between
 from tests.commands import printed
+from tests.logs import body
 from tests.redis_server import RedisServer
 from tests.waiting import until, until_asleep
 
@@ -50,8 +51,8 @@ def seen(events: Any, count: int) -> list[tuple[str | None, Any]]:
     return [(event.event, event.data) for event in islice(events, count)]
 
 
-def tails() -> int:
-    return sum(thread.name == "ssekit-tail" for thread in threading.enumerate())
+def followers() -> int:
+    return sum(thread.name == "ssekit-follower" for thread in threading.enumerate())
 
 
 def news(*data: object) -> list[tuple[str, str]]:
@@ -79,7 +80,7 @@ class TestAHub:
         events = hub.subscribe("news")
         sent = hub.publish("news", {"n": 1}, event="named", retry=7)
         opening = next(events)
-        assert (opening.event, opening.data) == ("stream-open", {})
+        assert (opening.event, opening.data) == OPEN
         assert next(events) == sent == Event('{"n":1}', "named", sent.id, 7)
         events.close()
         assert list(events) == []
@@ -117,15 +118,15 @@ class TestAHub:
 
     def test_lost_history_is_told_once_and_the_stream_goes_on(self, opened: Open) -> None:
         hub = opened(3)
-        ids = [hub.publish("news", n).id for n in range(6)]
+        ids = [hub.publish("news", n).id for n in range(9)]
         with connect(hub.stream("news"), last_event_id=ids[1]) as viewer:
-            reset = next(viewer)
-            assert (reset.event, reset.data) == RESET
-            assert reset.id == ids[-1]
+            reset, opening = islice(viewer, 2)
+            assert (reset.event, reset.data, reset.id) == (*RESET, "")
+            assert (opening.event, opening.data, opening.id) == (*OPEN, ids[-1])
             hub.publish("news", "live")
             assert seen(viewer, 1) == news("live")
-        with connect(hub.stream("news"), last_event_id=ids[3]) as viewer:
-            assert seen(viewer, 3) == news(4, 5, "live")
+        with connect(hub.stream("news"), last_event_id=ids[6]) as viewer:
+            assert seen(viewer, 3) == news(7, 8, "live")
 
     @pytest.mark.parametrize("never", ["x", "1-1", "\u6b22", "0", "9999999999999-5", "1-2-3"])
     def test_what_was_never_an_id_is_lost_history_without_an_error(
@@ -152,15 +153,15 @@ class TestAHub:
             assert seen(viewer, 2) == news("first", "second")
 
     def test_a_slow_viewer_catches_up_from_the_log(self, opened: Open) -> None:
-        hub = opened(500)
+        hub = opened(1500)
         events = hub.subscribe("news")
         assert next(events).event == "stream-open"
-        for n in range(450):
+        for n in range(1400):
             hub.publish("news", n)
-        assert [event.data for event in islice(events, 450)] == [str(n) for n in range(450)]
-        for n in range(1200):
+        assert [event.data for event in islice(events, 1400)] == [str(n) for n in range(1400)]
+        for n in range(3100):
             hub.publish("news", n)
-        assert next(events).event == "stream-reset"
+        assert [event.event for event in islice(events, 2)] == ["stream-reset", "stream-open"]
         hub.publish("news", "live")
         assert next(events).data == "live"
         events.close()
@@ -230,7 +231,7 @@ class TestAHub:
             hub.publish("news", n)
             assert len(list(islice(events, 2))) == 2
             hub.close()
-        until(lambda: descriptors() <= before and not tails())
+        until(lambda: descriptors() <= before and not followers())
 
     def test_an_idle_stream_beats(self, hub: Hub) -> None:
         with connect(hub.stream("news", heartbeat=0.05)) as viewer:
@@ -341,7 +342,7 @@ def test_a_deleted_file_is_lost_history_to_those_who_watch(
         assert seen(viewer, 1) == [OPEN]
         for suffix in suffixes:
             Path(f"{tmp_path}/hub.db{suffix}").unlink(missing_ok=True)
-        assert seen(viewer, 1) == [RESET]
+        assert seen(viewer, 2) == [RESET, OPEN]
         sent = hub.publish("news", "after")
         assert next(viewer) == Event("after", "message", sent.id)
     hub.close()
@@ -410,7 +411,7 @@ def test_a_new_epoch_of_the_same_log_is_no_loss(
 ) -> None:
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     runs = iter(range(100))
-    monkeypatch.setattr("ssekit.brokers.sqlite.log.boot_of_machine", lambda: str(next(runs)))
+    monkeypatch.setattr("ssekit.brokers.sqlite.writing.boot_of_machine", lambda: str(next(runs)))
     streams = [hub.stream("news"), hub.stream("quiet"), hub.stream("news", "quiet")]
     with connect(streams[0]) as one, connect(streams[1]) as two, connect(streams[2]) as both:
         assert [seen(viewer, 1) for viewer in (one, two, both)] == [[OPEN]] * 3
@@ -438,7 +439,7 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
         server.command("FLUSHALL")
         time.sleep(0.002)  # a new epoch is a new millisecond
         hub.publish("news", "first of the new log")
-        assert seen(viewer, 1) == [RESET]
+        assert seen(viewer, 2) == [RESET, OPEN]
         hub.publish("news", "after")
         got = seen(viewer, 1)
         assert got in (news("first of the new log"), news("after"))
@@ -446,23 +447,23 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
     server.stop()
 
 
-def test_a_process_has_one_tail_however_many_viewers(tmp_path: Path) -> None:
-    until(lambda: not tails())
+def test_a_process_has_one_follower_however_many_viewers(tmp_path: Path) -> None:
+    until(lambda: not followers())
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     readers = [hub.subscribe("news") for _ in range(50)]
     for reader in readers:
         next(reader)
-    assert tails() == 1
+    assert followers() == 1
     hub.close()
-    until(lambda: not tails())
+    until(lambda: not followers())
 
 
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
-    until(lambda: not tails())
+    until(lambda: not followers())
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     hub.stream("news")
     assert list(tmp_path.iterdir()) == []
-    assert not tails()
+    assert not followers()
     hub.close()
 
 
@@ -478,7 +479,7 @@ def test_the_default_hub_is_one_file_of_this_user(
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/a state?%41")
     url = default_url()
     broker = connect_broker(url)
-    broker.append("news", Event("x"))
+    broker.append("news", body("x"))
     broker.close()
     folder = tmp_path / "a state?%41" / "ssekit"
     assert (folder / "hub.db").exists()

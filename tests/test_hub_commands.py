@@ -89,7 +89,7 @@ def test_publish_refuses_what_an_event_cannot_carry(
 
 
 @pytest.mark.parametrize("how", [("--lines",), ()], ids=["--lines", "no data"])
-def test_publish_lines_as_they_come(how: tuple[str, ...], hub: Hub, url: str) -> None:
+def test_publish_publishes_lines_as_they_arrive(how: tuple[str, ...], hub: Hub, url: str) -> None:
     with ssekit("publish", "build", *how, "--url", url) as command:
         ids = []
         for line in (b"one\n", b"\n", b"\xff two\r\n"):
@@ -105,7 +105,7 @@ def test_publish_lines_as_they_come(how: tuple[str, ...], hub: Hub, url: str) ->
     assert [event.id for event in events] == ids
 
 
-def test_lines_are_still_tried_while_the_hub_is_away(tmp_path: Path) -> None:
+def test_lines_are_still_tried_while_the_hub_is_unavailable(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     with ssekit("publish", "build", "--lines", "--url", f"sqlite:///{folder}/hub.db") as command:
         command.input.write(b"lost\nlost too\n")
@@ -207,7 +207,7 @@ def test_output_that_cannot_be_written_is_one_line(hub: Hub, url: str) -> None:
         (("listen", "news", ""), "a channel is"),
     ],
 )
-def test_wrong_usage_is_told_and_is_exit_code_2(
+def test_wrong_usage_is_explained_with_exit_code_2(
     arguments: tuple[str, ...],
     words: str,
     url: str,
@@ -262,7 +262,7 @@ def test_listen_to_a_channel_ends_when_its_output_is_closed(hub: Hub, url: str) 
         assert command.errors() == ""
 
 
-def test_listen_says_that_events_were_lost_and_does_not_count_it(hub: Hub, url: str) -> None:
+def test_listen_says_that_events_were_missed_and_does_not_count_that(hub: Hub, url: str) -> None:
     with ssekit(
         "listen", "news", "--last-event-id", "gone", "--count", "1", "--url", url
     ) as command:
@@ -273,7 +273,7 @@ def test_listen_says_that_events_were_lost_and_does_not_count_it(hub: Hub, url: 
         assert command.code() == 0
 
 
-def test_publish_and_listen_share_a_hub_that_nobody_names(tmp_path: Path) -> None:
+def test_publish_and_listen_share_the_default_hub(tmp_path: Path) -> None:
     env = {"XDG_STATE_HOME": str(tmp_path), "SSEKIT_URL": ""}
     done = ran("publish", "news", "x", env=env, cwd=tmp_path)
     assert done.returncode == 0
@@ -290,3 +290,60 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "--url" in done.stderr
+
+
+def test_publish_sets_a_key_and_history_prints_the_state(hub: Hub, url: str) -> None:
+    for value in ("1", "2"):
+        assert ran("publish", "rates", value, "--key", "a", "--url", url).returncode == 0
+    assert hub.state("rates")["a"].data == "2"
+    done = ran("history", "rates", "--state", "--json", "--url", url)
+    assert json.loads(done.stdout)["data"] == "2"
+    assert ran("history", "rates", "--url", url).stdout == ""
+
+
+def test_publish_for_those_who_are_there_now_stores_nothing(hub: Hub, url: str) -> None:
+    events = hub.subscribe("chat", timeout=10)
+    next(events)
+    done = ran("publish", "chat", "typing", "--no-store", "--url", url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert next(events).data == "typing"
+    assert hub.history("chat") == []
+    done = ran("publish", "chat", "typing", "--no-store", "--key", "a", "--url", url)
+    assert done.returncode == 2
+
+
+def test_publish_finishes_a_channel_after_its_lines_or_alone(hub: Hub, url: str) -> None:
+    done = ran("publish", "build", "--lines", "--finish", "--url", url, input=b"one\ntwo\n")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 3
+    assert hub.status("build") == ("finished", "finished")
+    again = ran("publish", "build", "--finish", "--url", url)
+    assert again.returncode == 1
+    assert "is finished" in again.stderr
+    assert ran("publish", "build", "more", "--url", url).returncode == 1
+    assert ran("publish", "other", "--finish", "--url", url).returncode == 0
+    assert hub.status("other").state == "finished"
+
+
+def test_listen_from_the_start_prints_what_a_channel_has_and_ends_with_it(
+    hub: Hub, url: str
+) -> None:
+    for n in range(3):
+        hub.publish("build", n)
+    hub.finish("build")
+    done = ran("listen", "build", "--from-start", "--url", url)
+    assert done.returncode == 0
+    assert done.stdout == "0\n1\n2\n"
+    assert "a channel has ended" in done.stderr
+    assert ran("listen", "http://127.0.0.1:1/", "--from-start").returncode == 2
+
+
+def test_history_prints_the_last_events_oldest_first(hub: Hub, url: str) -> None:
+    sent = [hub.publish("news", n) for n in range(5)]
+    assert ran("history", "news", "--limit", "2", "--url", url).stdout == "3\n4\n"
+    done = ran("history", "news", "--before", str(sent[2].id), "--url", url)
+    assert done.stdout == "0\n1\n"
+    assert ran("history", "news", "--limit", "0", "--url", url).returncode == 2
+    assert ran("history", "news", "--before", "1-1", "--url", url).returncode == 1
+    raw = ran("history", "news", "--limit", "1", "--raw", "--url", url)
+    assert raw.stdout == f"data: 4\nid: {sent[4].id}\n\n"

@@ -196,9 +196,7 @@ def test_seeds_000_002_and_003_hello_every_two_seconds_or_ok(
 
 
 @pytest.mark.parametrize("seed", ["000", "001", "002", "003"])
-def test_seeds_000_to_003_the_timer_is_gone_when_the_connection_is(
-    server: Server, seed: str
-) -> None:
+def test_seeds_000_to_003_the_timer_ends_with_its_connection(server: Server, seed: str) -> None:
     streams(server, 0)
     with Client(f"{server.url}/hello", headers={"Accept": "text/event-stream"}):
         streams(server, 1)
@@ -225,7 +223,7 @@ def test_seed_001_an_allowed_origin_reads_across_origins(
         expect(page.locator("#result")).to_have_text("")
 
 
-def test_seed_001_credentials_reach_whom_they_are_for(
+def test_seed_001_credentials_are_sent_to_allowed_origins_only(
     elsewhere: Server, context: BrowserContext
 ) -> None:
     env = {"ORIGINS": elsewhere.url}
@@ -298,25 +296,28 @@ def test_the_page_fits_its_window(server: Server, browser: Browser, width: int) 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_two_windows_stay_below_the_browsers_connections(
+def test_two_windows_share_their_connections_and_say_which_window_has_them(
     server: Server, context: BrowserContext
 ) -> None:
     one, two = context.new_page(), context.new_page()
     one.goto(server.url)
     expect(one.locator("#open-streams")).to_have_text("4")
     with watched(two, server.url):
-        expect(two.locator("#room [data-part=state]")).to_have_text("open")
-        expect(two.locator(".clock [data-part=hint]")).to_contain_text("Waiting for a connection")
-        streams(server, 5)
-        # A connection is left for requests.
+        until(lambda: states(two) == ["open"] * 4, what="all streams of the second window")
+        streams(server, 4)
+        expect(two.locator("#meter-label")).to_have_text("4 of 6 connections carry streams")
+        for place in (".clock", ".hello", ".script", "#room"):
+            sharing = f"{place} [data-part=sharing]"
+            expect(one.locator(sharing)).to_have_text("leader of 2 windows")
+            expect(two.locator(sharing)).to_have_text("follower of 2 windows")
         write(two, "from the second window")
         expect(one.locator(".message")).to_contain_text("from the second window")
-        # What one window gives back, the other takes.
-        one.locator(".hello [data-part=toggle]").click()
-        until(lambda: "open" in states(two)[:3], what="a panel of the second window")
-        streams(server, 5)
+        expect(two.locator(".message")).to_contain_text("from the second window")
+        # What one window gives back, the other has at once.
         one.close()
+        expect(two.locator("#room [data-part=sharing]")).to_have_text("leader")
         until(lambda: states(two) == ["open"] * 4, what="all streams of the second window")
+        streams(server, 4)
 
 
 HIDE = """
@@ -329,7 +330,7 @@ HIDE = """
 """
 
 
-def test_a_hidden_tab_gives_its_connections_back_and_catches_up(
+def test_a_hidden_tab_releases_its_connections_and_catches_up(
     server: Server, context: BrowserContext
 ) -> None:
     context.add_init_script(HIDE)
@@ -466,7 +467,7 @@ def test_a_message_that_is_refused_stays_in_its_field(
     expect(page.locator("#say [name=text]")).to_have_value("again")
 
 
-def test_the_page_comes_back_with_its_server(browser: Browser, tmp_path: Path) -> None:
+def test_the_page_reconnects_when_its_server_is_back(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     bind = ["--bind", f"127.0.0.1:{port}"]
     with browser.new_context() as context:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ssekit import host
+from ssekit.hub import fanout
 from tests.clients import Client
 from tests.ports import free_port
 from tests.servers import ROOT, gunicorn, running
@@ -52,8 +54,10 @@ def test_the_three_commands_are_all_that_the_clock_needs(folder: Path) -> None:
     assert block
     install, serve, curl = block[1].splitlines()
     package, _, extra = install.removeprefix("pip install '").removesuffix("]'").partition("[")
-    provided = metadata(package)
-    assert extra in (provided.get_all("Provides-Extra") or [])
+    needs = metadata(package).get_all("Requires-Dist") or []
+    # gunicorn's own extra: without it the gevent worker lacks the package `packaging`.
+    own = [need for need in needs if re.search(rf"extra == ['\"]{extra}['\"]", need)]
+    assert any(need.startswith("gunicorn[gevent]") for need in own)
     port = free_port()
     # Nothing of this repository: no wsgi.py, no gunicorn.conf.py, and not the package's folder.
     program = [str(Path(sys.executable).parent / "gunicorn"), *shlex.split(serve)[1:]]
@@ -105,6 +109,18 @@ def test_the_test_passes(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clock.py"]
     done = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout.decode()
+
+
+def test_every_logger_is_documented_and_no_other() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "ssekit").rglob("*.py"))
+    named = set(re.findall(r'Logger\("(ssekit[\w.]*)"\)', code)) | {"ssekit.client"}
+    table = (ROOT / "docs" / "operations.md").read_text().partition("## Logs")[2]
+    assert set(re.findall(r"^\| `(ssekit[\w.]*)` \|", table, re.MULTILINE)) == named
+
+
+@pytest.mark.parametrize("reason", [host.DISCONNECTED, host.ENDING, host.EXPIRED, fanout.SLOW])
+def test_the_reasons_for_which_streams_end_are_documented(reason: str) -> None:
+    assert f"`{reason}`" in (ROOT / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize(

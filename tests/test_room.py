@@ -256,7 +256,7 @@ def test_where_no_secret_can_be_kept_the_room_is_off(
 BARE = "server {{ listen {port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }}\n"
 
 
-def test_behind_a_proxy_that_says_nothing_the_room_is_not_everybodys(tmp_path: Path) -> None:
+def test_behind_a_bare_proxy_the_room_is_not_open_to_everybody(tmp_path: Path) -> None:
     """`proxy_pass` and nothing else: all requests come from 127.0.0.1, for the host 127.0.0.1."""
     env = {"SSEKIT_URL": f"sqlite:///{tmp_path}/hub.db", "XDG_STATE_HOME": str(tmp_path)}
     port = free_port()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ssekit.host import shared_counters
-from ssekit.host.shared_counters import SLOTS, SharedCounters, join
+from ssekit.host.shared_counters import SLOTS, SharedCounters, join, read
 from ssekit.hub.counters_file import counters_file
 from tests.servers import ROOT
 
@@ -68,6 +68,24 @@ def test_any_process_tells_the_sum_of_all(path: Path) -> None:
         one("set 4")
         two("set 50")
         assert [one(), two(), three()] == [(321, 54, 3)] * 3
+
+
+def test_another_process_reads_the_sums_without_being_counted(path: Path) -> None:
+    names = ["opened"], ["open"]
+    assert read(path, *names) is None
+    with counting(path) as one, counting(path) as two:
+        one("add 1")
+        two("add 20")
+        two("set 3")
+        for _ in range(2):
+            assert read(path, *names) == ({"opened": 21, "open": 3}, 2)
+        assert one() == (21, 3, 2)
+        assert read(path, ["other"], ["names"]) is None
+        two.end()
+        assert read(path, *names) == ({"opened": 21, "open": 0}, 1)
+        join(path, *names).add("opened")
+        assert read(path, *names) == ({"opened": 22, "open": 0}, 2)
+        assert one() == (22, 0, 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

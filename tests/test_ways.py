@@ -346,7 +346,7 @@ def test_events_arrive_one_by_one_each_within_100_ms(place: Place) -> None:
     assert sum(one < 0.1 for one in late) >= 4
 
 
-def test_the_client_leaving_ends_the_source(place: Place) -> None:
+def test_a_disconnect_ends_the_source(place: Place) -> None:
     assert place.heartbeats <= 2
     # A server that polls, and the timer of a script, may take a part of a heartbeat to see it.
     bound = place.heartbeats * HEARTBEAT + HEARTBEAT / 2 if place.heartbeats else 0.1
@@ -368,7 +368,7 @@ def test_the_client_leaving_ends_the_source(place: Place) -> None:
     assert sum(one < bound for one in took) >= 2
 
 
-def test_what_the_client_says_arrives(place: Place) -> None:
+def test_the_clients_headers_arrive(place: Place) -> None:
     last = str(int(time.monotonic() / 0.05) - 3)
     headers = {"Authorization": "Bearer token"}
     if place.guards:
@@ -389,7 +389,7 @@ def test_what_the_client_says_arrives(place: Place) -> None:
     assert about["scheme"] == place.url.partition(":")[0]
 
 
-def test_a_reload_of_the_server_loses_nothing_for_a_client_that_comes_back(place: Place) -> None:
+def test_a_reload_of_the_server_loses_nothing_for_a_client_that_reconnects(place: Place) -> None:
     if place.server is None or place.reload is None:
         pytest.skip("this server has no reload")
     with place.open("interval=0.05") as client:

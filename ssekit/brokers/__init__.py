@@ -4,7 +4,30 @@ A hub calls a broker; a broker knows no hub, no stream and no other broker.
 """
 
 from ssekit.brokers.codec import id_of, parse_id
-from ssekit.brokers.contract import Broker, Entry, HistoryLost
+from ssekit.brokers.contract import (
+    INTERNAL,
+    Broker,
+    Entry,
+    Held,
+    HistoryLost,
+    LeaseEnded,
+    Opening,
+    Retention,
+    Status,
+)
 from ssekit.brokers.urls import connect
 
-__all__ = ["Broker", "Entry", "HistoryLost", "connect", "id_of", "parse_id"]
+__all__ = [
+    "INTERNAL",
+    "Broker",
+    "Entry",
+    "Held",
+    "HistoryLost",
+    "LeaseEnded",
+    "Opening",
+    "Retention",
+    "Status",
+    "connect",
+    "id_of",
+    "parse_id",
+]

@@ -1,18 +1,14 @@
-"""Ids and stored events: how a log writes them, and how they are read back.
+"""Ids and cursors: how a log writes them, and how they are read back.
 
-Every broker shares this, so that the same event has the same bytes whatever keeps it.  It knows
-ids, events and text; it knows no log.
+Every broker shares this.  It knows ids and numbers; it knows no log.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from ssekit.brokers.contract import Entry, HistoryLost
-from ssekit.wire import Decoder, Event
+from ssekit.brokers.contract import HistoryLost
 
 # Sixteen digits stay within what a double holds exactly, which is what Lua and a Redis score are.
 _ID = re.compile("(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})", re.ASCII)
@@ -43,40 +39,3 @@ def seq_in(cursor: str, epoch: int, tip: int, past: Mapping[int, int] = {}) -> i
     if seq > last:
         raise HistoryLost(f"{cursor} is not in the log, which then ended at {last}")
     return seq
-
-
-def as_stored(event: Event) -> Event:
-    """Return the event in the form that a log keeps: its data as the text that a client gets.
-
-    Two processes then hold equal events, and nobody can change published data afterwards.
-    Raises `InvalidEvent`.
-    """
-    event = _with(event, event.data, None)
-    event.encode()
-    data = event.data
-    if data is None or (type(data) is str and "\r" not in data):
-        return event
-    (seen,) = Decoder().feed(Event(data).encode())
-    return _with(event, seen.data, None)
-
-
-def _with(event: Event, data: Any, event_id: str | None) -> Event:
-    return Event(data, event.event, event_id, event.retry, event.comment)
-
-
-def entry_of(channel: str, event: Event, entry_id: str) -> Entry:
-    event = _with(event, event.data, entry_id)
-    return Entry(entry_id, channel, event, event.encode())
-
-
-def pack(event: Event) -> str:
-    """Return a stored event without its id as one text."""
-    fields = [event.data, event.event, event.retry, event.comment]
-    while fields and fields[-1] is None:
-        fields.pop()
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-
-
-def unpack(channel: str, entry_id: str, packed: str) -> Entry:
-    data, event, retry, comment = [*json.loads(packed), None, None, None, None][:4]
-    return entry_of(channel, Event(data, event, None, retry, comment), entry_id)

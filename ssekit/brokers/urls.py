@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from ssekit.brokers.contract import Broker
+from ssekit.brokers.contract import Broker, Retention
 
 
-def connect(url: str, history: int = 1000) -> Broker:
-    """Return the broker that the URL names, which keeps the last ``history`` events.
+def connect(url: str, retention: Retention = Retention()) -> Broker:  # noqa: B008 - frozen
+    """Return the broker that the URL names, whose log keeps what ``retention`` says.
 
     ``memory:`` is this process, ``sqlite:///relative.db`` and ``sqlite:////absolute.db`` every
-    process of this machine, ``redis://host:port/db?stream=name``, ``rediss://`` and ``unix://``
-    many machines.  Nothing is opened before the first use.  Raises `ValueError` for another URL or
-    a history below 1, and `ImportError` where the redis package is missing.
+    process of this machine, ``redis://host:port/db?stream=name``, ``rediss://``, ``unix://`` and
+    ``postgresql://user@host:port/db?stream=name`` many machines.  Nothing is opened before the
+    first use.  Raises `ValueError` for another URL, and `ImportError` where the package for it,
+    redis or psycopg, is missing.
     """
-    if not isinstance(history, int) or isinstance(history, bool) or history < 1:
-        raise ValueError(f"history must be a whole number of events from 1 up, not {history!r}")
     scheme = url.partition(":")[0] if isinstance(url, str) else ""
     if scheme == "memory":
-        from ssekit.brokers.memory import MemoryBroker
+        from ssekit.brokers.memory.broker import MemoryBroker
 
-        return MemoryBroker.from_url(url, history)
+        return MemoryBroker.from_url(url, retention)
     if scheme == "sqlite":
         from ssekit.brokers.sqlite.broker import SQLiteBroker
 
-        return SQLiteBroker.from_url(url, history)
+        return SQLiteBroker.from_url(url, retention)
     if scheme in ("redis", "rediss", "unix"):
         from ssekit.brokers.redis.broker import RedisBroker
 
-        return RedisBroker.from_url(url, history)
+        return RedisBroker.from_url(url, retention)
+    if scheme in ("postgresql", "postgres"):
+        from ssekit.brokers.postgresql.broker import PostgreSQLBroker
+
+        return PostgreSQLBroker.from_url(url, retention)
     raise ValueError(
         f"{url!r} names no broker: memory:, sqlite:///file.db, redis://host:port/db,"
-        " rediss:// or unix:///path/of/socket"
+        " rediss://, unix:///path/of/socket or postgresql://user@host:port/db"
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 import ssekit
 from ssekit.cli.common import Usage
 from ssekit.errors import SSEError
+from ssekit.gunicorn import backlog
 from ssekit.stream.response import Offer
 from ssekit.trusted_hosts import TrustedHosts, hosts_of
 
@@ -144,7 +145,7 @@ def _listener(bind: str) -> socket.socket:
         raise Usage(f"--bind needs HOST:PORT or unix:PATH, for instance {DEFAULT}, not {bind!r}")
     try:
         family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        return socket.create_server(address[:2], family=family, backlog=backlog)
     except OSError as error:
         # create_server's text ends with the address once more, in parentheses.
         reason = str(error.strerror or error).partition(" (")[0]

@@ -21,6 +21,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import redirect
 
+from ssekit.browser import files
 from ssekit.demo.files import Files
 from ssekit.demo.open_streams import OpenStreams
 from ssekit.demo.publishing import Publishing
@@ -36,8 +37,6 @@ from ssekit.wire import Event
 
 MAX_CHANNELS = 16
 MAX_CHANNEL_LENGTH = 128
-RETRY = 2000
-"""Milliseconds after which a client reconnects."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -66,7 +65,7 @@ def create(
     return Application(
         hub,
         Room(hub, room, secret),
-        OpenStreams(counters_file(url)),
+        OpenStreams(counters_file(url, "-demo")),
         origins=origins,
         hosts=hosts,
         token=token,
@@ -92,7 +91,7 @@ class Application:
         self._room = room
         self._trusted = TrustedHosts(self._answer, hosts)
         allowed = origins if origins == "*" else tuple(origins)
-        self._stream = partial(Stream, retry=RETRY, origins=allowed)
+        self._stream = partial(Stream, origins=allowed)
         self._probe = Probe(origins=allowed)
         self._hello = self._stream(hello, headers=[("Vary", "Accept")])
         self._scripts = Path(scripts) if scripts is not None else None
@@ -108,6 +107,7 @@ class Application:
                     Rule(f"/{name}", endpoint=partial(self._files.part, name=name), methods=["GET"])
                     for name in self._files.names
                 ),
+                Rule("/ssekit.js", endpoint=lambda _: files),
                 Rule("/status", endpoint=self._status, methods=["GET"]),
                 Rule("/clock", endpoint=self._answer_clock),
                 Rule("/hello", endpoint=self._answer_hello),

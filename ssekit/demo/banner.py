@@ -28,7 +28,7 @@ publish   {publish}
 Press Ctrl+C to stop."""
 ROOMS = {
     "off": "closed (SSEKIT_ROOM)",
-    "link": "open to whoever has this page's link",
+    "link": "open to everybody who has the link above",
     "open": "open to everybody who can load the page",
 }
 

@@ -3,7 +3,7 @@
 A message is taken from the page only.  The page is given a token, a secret of the server with the
 time until which it holds, and sends it back with each message; other sites cannot read the page,
 and so have no token.  Who is given one is the room's mode.  Addresses say nothing here: behind a
-proxy every request comes from the proxy's address, whoever made it.
+proxy every request comes from the proxy's address, whichever client made it.
 
 `ssekit.demo.app` routes requests here and answers what is raised, werkzeug's HTTP exceptions, as
 JSON.  Programs publish with `ssekit.demo.publishing`.

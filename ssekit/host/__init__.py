@@ -14,7 +14,7 @@ from ssekit.host.client import (
     current,
     failed,
 )
-from ssekit.host.patched import begin, under_gevent
+from ssekit.host.patched import begin, begin_natively, in_event_loop, under_gevent
 from ssekit.host.which import client_of
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "Ended",
     "become",
     "begin",
+    "begin_natively",
     "client_of",
     "current",
     "failed",
+    "in_event_loop",
     "under_gevent",
 ]

@@ -5,6 +5,7 @@ It looks at what has been patched already; only then is gevent imported.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -41,6 +42,19 @@ def _remember_main_hub() -> None:
             _main_hub[:] = [hub]
 
 
+def in_event_loop() -> bool:
+    """Tell whether this is gevent's event loop itself, where nothing can wait.
+
+    Its callbacks run there, and so do signal handlers while the process has nothing else to do.
+    """
+    if not under_gevent():
+        return False
+    from gevent import getcurrent
+    from gevent.hub import Hub
+
+    return isinstance(getcurrent(), Hub)
+
+
 def begin(run: Callable[[], None], name: str) -> None:
     """Run a function beside everything else from now on, for as long as the process lives.
 
@@ -53,6 +67,19 @@ def begin(run: Callable[[], None], name: str) -> None:
         hub.loop.run_callback_threadsafe(gevent.spawn, run)
         return
     threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def begin_natively(run: Callable[[], None]) -> None:
+    """Run a function in a thread of the system's, also under gevent.
+
+    There it goes on while no greenlet of the main thread lets another one run.
+    """
+    start: Callable[..., int] = _thread.start_new_thread
+    if under_gevent():
+        from gevent.monkey import get_original
+
+        start = get_original("_thread", "start_new_thread")
+    start(run, ())
 
 
 under_gevent()  # For the main hub: a native thread may be the first to need it.

@@ -325,3 +325,17 @@ def worker_is_ending() -> bool:
     """Tell whether the process is a gunicorn worker that was told to end, without a connection."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(worker, "alive", True) is False
+
+
+def in_master() -> bool:
+    """Return whether this code runs in a server's master, which forks its workers later."""
+    frame: FrameType | None = sys._getframe(1)
+    master = False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("gunicorn.workers."):
+            return False  # A worker is forked from within the master's functions.
+        master = master or module == "gunicorn.arbiter"
+        frame = frame.f_back
+    uwsgi = sys.modules.get("uwsgi")
+    return master or (uwsgi is not None and uwsgi.worker_id() == 0)

@@ -1,168 +1,88 @@
-"""Carries a log's new frames to every viewer that stands at its head, with one send for each.
+"""Carries a log's new frames to every client that is caught up, with one send for each.
 
-Under gunicorn's gevent worker a hub's stream needs nobody to wait for it.  Once the server has sent
-the headers, the connection's descriptor is duplicated and the server is told that its answer is
-complete: its greenlet and all that hangs on it is gone, and what is left of a viewer is a
-descriptor and a few numbers.
+Under gunicorn's gevent worker a hub's stream needs nothing that waits for it.  Once the server has
+sent the headers, the connection's descriptor is duplicated and the server is told that its answer
+is complete: its greenlet and all that hangs on it is gone, and what remains of a client is a
+descriptor and a few numbers, a `Viewer`.
 
-Viewers of the same channels with the same framing are a *group*, and stand at the log's head
-together: a new frame is framed once and written to each, and who has it is not noted, because
-position belongs to the group.  A write that the kernel does not take makes that viewer a cursor
-that lags: it reads on from the ring, in large pieces, whenever its socket can take more, and joins
-its group again at the head.  One that falls off the ring is closed; its client comes back with
-``Last-Event-ID`` and reads from the broker.  Nobody has a queue.
+Viewers of the same channels with the same framing are a `ViewerGroup`.  Those that are caught up
+are at the end of the log together: a new frame is framed once and written to each, and who has it
+is not noted, because position belongs to the group.  A write that the kernel does not take all of
+makes that viewer a position that lags.  It reads on whenever its socket can take more, from the
+recent entries and from the broker what is older, in pieces that it shares with others at the same
+position, until it has caught up.  There are no queues.  Lagging viewers have their turns in slices
+of the event loop's time, so that requests and new events go on meanwhile.
 
-The hub hands viewers over and otherwise does not know this module; whoever cannot be taken (other
-middleware around the stream, TLS in the server, another server) is served by iterating.
+A stream hands its client over to this module, which otherwise no part of the hub knows.  A client
+that cannot be taken over (other middleware around the stream, TLS in the server, another server) is
+served by iterating.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import sys
 import time
-from array import array
-from collections.abc import Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
 import gevent
 
 from ssekit import host
-from ssekit.brokers import Entry
+from ssekit.brokers import Entry, HistoryLost
+from ssekit.errors import BrokerUnavailable, HubClosed
+from ssekit.host.backoff import jittered
 from ssekit.host.batch_send import GONE, prepare, write_to_each
-from ssekit.host.chunks import LAST_CHUNK, chunk
+from ssekit.host.chunks import LAST_CHUNK
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
+from ssekit.host.logs import Logger
 from ssekit.host.tcp import Tcp, patience
-from ssekit.hub.recent import Ring
-from ssekit.hub.subscription import Subscription
+from ssekit.hub.entries import is_end
+from ssekit.hub.follower import Follower
+from ssekit.hub.older import AT_ONCE, Position
+from ssekit.hub.reader import RETRY, Reader
+from ssekit.hub.recent import Piece
+from ssekit.hub.viewers import Batch, Kind, Lag, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
 from ssekit.wire import HEARTBEAT
 
+log = Logger("ssekit.hub")
+
 UNSENT = 16 * 1024
 """Bytes that the kernel holds for a viewer beyond what is on its way (TCP_NOTSENT_LOWAT).
 
-Without a bound a reader that stops absorbs 4 MB of kernel memory; the log's ring has it anyway.
+Without a bound a reader that stops absorbs 4 MB of kernel memory; the log has it anyway.
 """
 SLOW = "too slow"
-LOOK = 1.0
-"""Seconds between two looks at whether the hosts of lagging viewers still answer."""
-
-
-class Group:
-    """Viewers of the same channels, with the same framing and heartbeat, at the head of the log."""
-
-    __slots__ = (
-        "_descriptors",
-        "bytes",
-        "channels",
-        "chunked",
-        "events",
-        "fanout",
-        "head",
-        "heartbeat",
-        "members",
-        "wrote_at",
-    )
-
-    def __init__(
-        self, fanout: Fanout, channels: frozenset[str], chunked: bool, heartbeat: float
-    ) -> None:
-        self.fanout = fanout
-        self.channels = channels
-        self.chunked = chunked
-        self.heartbeat = heartbeat
-        self.head: dict[int, Viewer] = {}
-        self._descriptors: array[int] | None = None  # of the head, while nobody joins or parts
-        self.members = 0  # those who lag included
-        self.wrote_at = time.monotonic()
-        self.events = 0
-        self.bytes = 0
-
-    def join(self, viewer: Viewer) -> None:
-        """Put the viewer to the head."""
-        self.head[viewer.descriptor] = viewer
-        self._descriptors = None
-
-    def part(self, viewer: Viewer) -> bool:
-        """Take the viewer from the head; false if it is not there."""
-        self._descriptors = None
-        return self.head.pop(viewer.descriptor, None) is not None
-
-    def descriptors(self) -> array[int]:
-        """Return those of the viewers at the head."""
-        if self._descriptors is None:
-            self._descriptors = array("i", struct.pack(f"{len(self.head)}i", *self.head))
-        return self._descriptors
-
-    def beat(self) -> None:
-        """Send a heartbeat to all at the head, who had the last event together."""
-        self.fanout.send(self, HEARTBEAT)
-
-    def framed(self, block: bytes) -> bytes:
-        return chunk(block, self.chunked)
-
-
-class Lag:
-    """What a viewer behind the head has besides: where it is, and what it is being sent."""
-
-    __slots__ = ("position", "rest", "watcher")
-
-    def __init__(self, position: int, rest: memoryview) -> None:
-        self.position = position
-        self.rest = rest
-        self.watcher: Any = None  # made once the socket has not taken all
-
-
-class Viewer:
-    """One client whose connection was taken over.
-
-    ``events`` and ``bytes`` are kept as differences from the group's while it stands at the head,
-    so that a delivery has nothing to count.
-    """
-
-    __slots__ = (
-        "admission",
-        "began",
-        "bytes",
-        "descriptor",
-        "events",
-        "fanout",
-        "group",
-        "lag",
-        "path",
-        "retry",
-    )
-
-    def __init__(self, fanout: Fanout, group: Group, descriptor: int, stream: OpenStream) -> None:
-        self.fanout = fanout
-        self.group = group
-        self.descriptor = descriptor
-        self.lag: Lag | None = None
-        self.admission = stream.admission
-        self.path = sys.intern(stream.path)
-        self.retry = stream.retry
-        self.began = stream.began
-        self.events = stream.events
-        self.bytes = stream.client.given
-
-    def disconnected(self) -> None:
-        """The client has disconnected."""
-        self.fanout.end(self, host.DISCONNECTED)
+FAILED = "delivery failed"
+FINISHED = "source ended"
+SILENCE_CHECKED = 1.0
+"""Seconds between two checks whether the hosts of lagging viewers still answer."""
+SLICE = 0.005
+"""Seconds of the event loop's time that lagging viewers get at once."""
 
 
 class Fanout:
-    """All taken viewers of one hub in one process; lives in the process's event loop."""
+    """All viewers of one hub in one process; lives in the process's event loop."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
-        self._groups: dict[tuple[frozenset[str], bool, float], Group] = {}
-        self._listening: dict[str, list[Group]] = {}  # by channel
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._recent = follower.recent
+        self._groups: dict[Kind, ViewerGroup] = {}
+        self._listening: dict[str, list[ViewerGroup]] = {}  # by channel
         self._lagging: set[Viewer] = set()
-        self._looked_at = 0.0
+        self._due: deque[Viewer] = deque()  # lagging viewers whose turn has come
+        self._serving = False
+        self._wanted: dict[Position, list[Viewer]] = {}  # older pieces, and who waits for them
+        self._unread: deque[Position] = deque()  # of them, those that nobody reads yet
+        self._reading = 0
+        self._checked_at = 0.0
         self._count = 0
+        self._counts = follower.counts
+        self._owner: object = None  # keeps the hub as long as there are viewers
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
         prepare()
@@ -172,77 +92,147 @@ class Fanout:
 
     @staticmethod
     def can_take(connection: Connection, given: int) -> bool:
-        """Tell whether the bytes that we write reach the client as the next of its stream."""
+        """Return whether the bytes that we write reach the client as the next of its stream."""
         return connection.can_abandon and plain(connection.socket) and connection.direct(given)
 
     def take(
-        self,
-        connection: Connection,
-        stream: OpenStream,
-        subscription: Subscription,
-    ) -> None:
-        """Take the connection over from the server.
+        self, connection: Connection, stream: OpenStream, reader: Reader, owner: object
+    ) -> Callable[[str], None]:
+        """Take a client over from the server, and return what ends its stream with a reason.
 
-        The viewer is sent first what the subscription has read, and then what comes behind its
-        position.  Raises OSError, with nothing changed, if the process has no descriptor left.
+        It is sent first what the reader has ready, and then what comes after its position.
+        ``owner`` is kept as long as there are viewers.  Raises with nothing changed if any step
+        fails.
         """
+        kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
+        group = self._groups.get(kind) or ViewerGroup(kind, self._send_heartbeat)
         descriptor = os.dup(connection.socket.fileno())
-        pending = subscription.pending()
-        block = b"".join(event.encode() for event in pending)
-        group = self._group(subscription.channels, connection.chunked, stream.client.heartbeat)
-        viewer = Viewer(self, group, descriptor, stream)
-        viewer.events += len(pending)
-        viewer.bytes += len(block)
-        stream.admission.release()
-        connection.abandon()
-        group.members += 1
-        if not self._count:
-            self._loop.add_group(self)
-        self._count += 1
+        try:
+            viewer = Viewer(group, descriptor, stream, self.end)
+            with Tcp(descriptor) as tcp:
+                tcp.bound_unsent(UNSENT)
+            self._loop.disconnects.watch(descriptor, viewer)
+            connection.abandon()
+        except BaseException:
+            self._loop.disconnects.forget(descriptor)
+            close(descriptor)
+            raise
+        # From here on nothing fails: what is to be written is written in the event loop.
+        self._owner = owner
         self._loop.ends_with(connection)
-        self._loop.disconnects.watch(viewer.descriptor, viewer)
-        with Tcp(viewer.descriptor) as tcp:
-            tcp.bound_unsent(UNSENT)
-        rest = memoryview(group.framed(block) if block else b"")
-        self._lag(viewer, subscription.position, rest)
-        self._resume(viewer)
+        stream.admission.release()
+        self._count_in(viewer)
+        self._counts.add("taken over")
+        self._begin(viewer, reader)
+        return partial(self._end_open, viewer)
+
+    def _end_open(self, viewer: Viewer, why: str) -> None:
+        # From another thread than the event loop's it has to wait for its turn.
+        if gevent.get_hub().loop is self._events:
+            self.end(viewer, why)
+        else:
+            self._events.run_callback_threadsafe(self.end, viewer, why)
+
+    def _begin(self, viewer: Viewer, reader: Reader) -> None:
+        lag = self._lag(viewer, reader.epoch, reader.position, memoryview(b""))
+        for channel in reader.ended:
+            viewer.group.note_end(channel, reader.position)
+        ready = reader.take_ready()
+        if ready is not None:
+            self._fill(viewer, lag, ready)
+        self._give_turn(viewer)
 
     def deliver(self, entries: Sequence[Entry]) -> None:
-        """Send the log's newest entries, which the ring has just taken, to all at the head."""
-        batches: dict[Group, list[bytes]] = {}
+        """Send the log's newest entries to all that are caught up."""
+        batches: dict[ViewerGroup, list[Entry]] = {}
         for entry in entries:
             for group in self._listening.get(entry.channel, ()):
-                batches.setdefault(group, []).append(entry.frame)
-        for group, frames in batches.items():
-            group.events += len(frames)
-            self.send(group, b"".join(frames))
+                batches.setdefault(group, []).append(entry)
+        events = 0
+        for group, some in batches.items():
+            events += len(some) * len(group.caught_up)
+            group.events += len(some)
+            self._send(group, group.batch(some))
+            group.note_ends(some)
+            if group.finished_by(self._recent.end):
+                for viewer in list(group.caught_up.values()):
+                    self.end(viewer, FINISHED)
+        self._counts.add("events", events)
+        if self._counts.channels:
+            self._count_by_channel(entries)
 
-    def send(self, group: Group, block: bytes) -> None:
-        data = group.framed(block)
-        others = write_to_each(group.descriptors(), data)
-        group.bytes += len(block)
+    def _count_by_channel(self, entries: Sequence[Entry]) -> None:
+        for channel in self._counts.channels & {entry.channel for entry in entries}:
+            viewers = sum(len(group.caught_up) for group in self._listening.get(channel, ()))
+            count = sum(entry.channel == channel for entry in entries)
+            self._counts.in_channel("events", channel, viewers * count)
+
+    def _send(self, group: ViewerGroup, batch: Batch) -> None:
+        if not batch.data:
+            return
+        others = write_to_each(group.descriptors(), batch.data)
+        group.bytes += batch.size
+        self._counts.add("bytes", batch.size * len(group.caught_up))
         group.wrote_at = time.monotonic()
-        for descriptor, count in others.items():
-            viewer = group.head[descriptor]
-            if count == GONE:
+        for descriptor, taken in others.items():
+            viewer = group.caught_up[descriptor]
+            if taken == GONE:
                 self.end(viewer, host.DISCONNECTED)
             else:
-                self._watch(viewer, self._lag(viewer, self._ring.end, memoryview(data)[count:]))
+                rest, position = batch.rest(taken, self._recent.end)
+                epoch = self._recent.epoch_at(position)
+                self._watch(viewer, self._lag(viewer, epoch, position, rest))
 
-    def _lag(self, viewer: Viewer, position: int, rest: memoryview) -> Lag:
-        """Make the viewer a cursor at ``position`` that has yet to be sent ``rest``."""
-        if self._leave_head(viewer):
+    def _send_heartbeat(self, group: ViewerGroup) -> None:
+        self._send(group, Batch(group.framed(HEARTBEAT), len(HEARTBEAT), []))
+
+    def _lag(self, viewer: Viewer, epoch: int, position: int, rest: memoryview) -> Lag:
+        """Make the viewer one that lags at a position and has yet to be sent ``rest``."""
+        if viewer.group.discard(viewer):
             with Tcp(viewer.descriptor) as tcp:
                 tcp.wait_for_answers(0)
-        viewer.lag = lag = Lag(position, rest)
-        self._lagging.add(viewer)
+        viewer.lag = lag = Lag(epoch, position, rest)
+        if viewer not in self._lagging:
+            self._lagging.add(viewer)
+            self._counts.add("lagging")
         return lag
 
-    def _resume(self, viewer: Viewer) -> None:
-        """Send a lagging viewer what its socket takes; at the end of the log it joins the head."""
+    def _give_turn(self, viewer: Viewer) -> None:
+        """Have a lagging viewer served soon."""
         lag = viewer.lag
-        if lag is None:
+        if lag is None or lag.due:
             return
+        lag.due = True
+        if lag.watcher is not None:
+            lag.watcher.stop()
+        self._due.append(viewer)
+        if not self._serving:
+            self._serving = True
+            self._events.run_callback(self._serve_some)
+
+    def _serve_some(self) -> None:
+        """Serve lagging viewers for a slice of time, so that others have their turns between."""
+        until = time.monotonic() + SLICE
+        while self._due:
+            viewer = self._due.popleft()
+            if viewer.lag is not None:
+                viewer.lag.due = False
+                self._try_to_serve(viewer, viewer.lag)
+            if time.monotonic() >= until:
+                break
+        self._serving = bool(self._due)
+        if self._serving:
+            self._events.run_callback(self._serve_some)
+
+    def _try_to_serve(self, viewer: Viewer, lag: Lag) -> None:
+        try:
+            self._serve(viewer, lag)
+        except Exception:
+            log.exception("a delivery failed; its client comes back and resumes")
+            self.end(viewer, FAILED)
+
+    def _serve(self, viewer: Viewer, lag: Lag) -> None:
+        """Send a lagging viewer what its socket takes, one piece at most."""
         if not lag.rest and not self._refill(viewer, lag):
             return
         try:
@@ -253,48 +243,49 @@ class Fanout:
             self.end(viewer, host.DISCONNECTED)
             return
         lag.rest = lag.rest[written:]
-        if lag.rest or self._refill(viewer, lag):
+        if lag.rest:
             self._watch(viewer, lag)
+        elif self._refill(viewer, lag):
+            self._give_turn(viewer)
 
     def _watch(self, viewer: Viewer, lag: Lag) -> None:
-        """Resume once the viewer's socket can take more."""
+        """Serve the viewer once its socket can take more."""
         if lag.watcher is None:
             lag.watcher = self._events.io(viewer.descriptor, 2)
-            lag.watcher.start(self._resume, viewer)
+        lag.watcher.start(self._give_turn, viewer)
 
     def _refill(self, viewer: Viewer, lag: Lag) -> bool:
-        """Read the next piece from the ring; false if there is none, and the viewer has moved."""
-        ring = self._ring
-        if lag.position < ring.start:
-            self.end(viewer, SLOW)
-            return False
-        while lag.position < ring.end:
-            piece = ring.piece(viewer.group.channels, lag.position)
-            lag.position = piece.position
-            if piece.events:
-                viewer.events += piece.events
-                viewer.bytes += len(piece.block)
-                lag.rest = memoryview(viewer.group.framed(piece.block))
+        """Read the next piece; false if there is none for now, or the viewer lags no more."""
+        recent, group = self._recent, viewer.group
+        while not group.finished_by(lag.position):
+            if not recent.holds(lag.epoch, lag.position):
+                self._want_older(viewer, lag)
+                return False
+            if lag.position == recent.end:
+                self._catch_up(viewer)
+                return False
+            if self._fill(viewer, lag, recent.piece(group.view, lag.position)):
                 return True
-        self._join_head(viewer)
+        self.end(viewer, FINISHED)
         return False
 
-    def _join_head(self, viewer: Viewer) -> None:
-        self._stop_lagging(viewer)
-        group = viewer.group
-        viewer.events -= group.events
-        viewer.bytes -= group.bytes
-        group.join(viewer)
-        with Tcp(viewer.descriptor) as tcp:
-            tcp.wait_for_answers(patience(group.heartbeat))
+    def _fill(self, viewer: Viewer, lag: Lag, piece: Piece) -> bool:
+        """Have the viewer sent a piece; false if there is nothing in it for it."""
+        lag.epoch, lag.position = piece.epoch, piece.position
+        if piece.entries and is_end(piece.entries[-1]):
+            viewer.group.note_end(piece.entries[-1].channel, piece.position)
+        viewer.events += len(piece.entries)
+        viewer.bytes += len(piece.block)
+        self._counts.delivered(len(piece.entries), len(piece.block))
+        lag.rest = memoryview(piece.framed(viewer.group.kind.chunked))
+        return bool(lag.rest)
 
-    def _leave_head(self, viewer: Viewer) -> bool:
-        group = viewer.group
-        if not group.part(viewer):
-            return False
-        viewer.events += group.events
-        viewer.bytes += group.bytes
-        return True
+    def _catch_up(self, viewer: Viewer) -> None:
+        """The viewer is at the end of the log, and goes on with its group."""
+        self._stop_lagging(viewer)
+        viewer.group.add(viewer)
+        with Tcp(viewer.descriptor) as tcp:
+            tcp.wait_for_answers(patience(viewer.group.heartbeat))
 
     def _stop_lagging(self, viewer: Viewer) -> None:
         if viewer.lag is not None:
@@ -303,72 +294,133 @@ class Fanout:
                 viewer.lag.watcher.close()
             viewer.lag = None
             self._lagging.discard(viewer)
+            self._counts.add("lagging", -1)
+
+    def _want_older(self, viewer: Viewer, lag: Lag) -> None:
+        """Have a piece read from the broker, once for all viewers that need it."""
+        if lag.watcher is not None:
+            lag.watcher.stop()
+        wanted = (viewer.group.view, lag.epoch, lag.position)
+        if wanted not in self._wanted:
+            self._wanted[wanted] = []
+            self._unread.append(wanted)
+            if self._reading < AT_ONCE:
+                self._reading += 1
+                gevent.spawn(self._read_older)
+        self._wanted[wanted].append(viewer)
+
+    def _read_older(self) -> None:
+        try:
+            while self._unread:
+                wanted = self._unread.popleft()
+                try:
+                    piece = self._follower.older.piece(*wanted)
+                except (BrokerUnavailable, HubClosed):
+                    self._unread.append(wanted)
+                    gevent.sleep(jittered(RETRY, 0.5, 1.0))
+                except Exception as error:
+                    self._end_waiting(wanted, error)
+                else:
+                    self._give_older(wanted, piece)
+                    gevent.sleep(0)
+        finally:
+            self._reading -= 1
+
+    def _give_older(self, wanted: Position, piece: Piece | None) -> None:
+        for viewer in self._wanted.pop(wanted):
+            lag = viewer.lag
+            if lag is None:
+                continue  # It has left meanwhile.
+            if piece is not None:
+                self._fill(viewer, lag, piece)
+                self._give_turn(viewer)
+            elif self._follower.recent.is_ahead(lag.epoch, lag.position):
+                gevent.spawn_later(0.05, self._give_turn, viewer)  # The follower is about to come.
+            else:
+                self.end(viewer, SLOW)
+
+    def _end_waiting(self, wanted: Position, error: Exception) -> None:
+        """End the streams that cannot go on; their clients come back, and are told what is lost."""
+        if not isinstance(error, HistoryLost):
+            log.warning("older events could not be read: %r", error)
+        for viewer in self._wanted.pop(wanted):
+            if viewer.lag is not None:
+                self.end(viewer, SLOW)
 
     def end(self, viewer: Viewer, why: str) -> None:
-        """Close a viewer's connection, with its closing_retry where that can still be said."""
+        """Close a viewer's connection, with its closing retry where that can still be said."""
+        if viewer.descriptor < 0:
+            return  # It has ended meanwhile, and its descriptor may be another's by now.
         group = viewer.group
         between_events = viewer.lag is None or not viewer.lag.rest
-        self._leave_head(viewer)
+        group.discard(viewer)
         self._stop_lagging(viewer)
         self._loop.disconnects.forget(viewer.descriptor)
-        if why == host.ENDING and between_events:
-            last = group.framed(closing_retry(viewer.retry)) + (
-                LAST_CHUNK if group.chunked else b""
-            )
+        if between_events and why not in (host.DISCONNECTED, FAILED):
+            last = b"" if why == FINISHED else group.framed(closing_retry(viewer.retry))
+            if group.kind.chunked and (why == FINISHED or not viewer.cuts):
+                last += LAST_CHUNK
             try:
                 os.write(viewer.descriptor, last)
             except OSError:
                 why = host.DISCONNECTED
-        os.close(viewer.descriptor)
+        close(viewer.descriptor)
+        viewer.descriptor = -1
+        viewer.admission.end()
+        self._count_out(viewer)
+        self._counts.add("taken over", -1)
+        self._counts.ended(why)
+        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why, about=viewer.about)
+
+    def _count_in(self, viewer: Viewer) -> None:
+        group = viewer.group
+        if not group.members:
+            self._groups[group.kind] = group
+            self._loop.heartbeats.add(group)
+            for channel in group.view.channels:
+                self._listening.setdefault(channel, []).append(group)
+        group.members += 1
+        if not self._count:
+            self._loop.add_group(self)
+        self._count += 1
+
+    def _count_out(self, viewer: Viewer) -> None:
+        group = viewer.group
         group.members -= 1
         if not group.members:
-            self._forget(group)
+            self._loop.heartbeats.discard(group)
+            del self._groups[group.kind]
+            for channel in group.view.channels:
+                groups = self._listening[channel]
+                groups.remove(group)
+                if not groups:
+                    del self._listening[channel]
         self._count -= 1
-        viewer.admission.end()
-        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
         if not self._count:
             self._loop.remove_group(self)
+            self._owner = None
 
-    def restart(self) -> None:
-        """End every stream: the ring has begun anew, and where they stood means nothing any more.
-
-        The clients come back with their last ids, and are told what became of their history.
-        """
-        self.end_all()
+    def restart(self, epoch: int, position: int) -> None:
+        """The recent entries begin anew: those caught up read on from where they are."""
+        for group in list(self._groups.values()):
+            for viewer in list(group.caught_up.values()):
+                self._lag(viewer, epoch, position, memoryview(b""))
+                self._give_turn(viewer)
 
     def end_all(self) -> None:
         """End every stream; called when the process or the hub ends."""
         for group in list(self._groups.values()):
-            for viewer in list(group.head.values()):
+            for viewer in list(group.caught_up.values()):
                 self.end(viewer, host.ENDING)
         for viewer in list(self._lagging):
             self.end(viewer, host.ENDING)
 
     def tick(self, now: float) -> None:
-        """Look now and then whether the hosts of lagging viewers still answer."""
-        if now - self._looked_at >= LOOK:
-            self._looked_at = now
+        """See now and then whether the hosts of lagging viewers still answer."""
+        if now - self._checked_at >= SILENCE_CHECKED:
+            self._checked_at = now
             for viewer in list(self._lagging):
                 with Tcp(viewer.descriptor) as tcp:
                     silent_for = tcp.silent_for()
                 if silent_for > patience(viewer.group.heartbeat):
                     self.end(viewer, host.DISCONNECTED)
-
-    def _group(self, channels: frozenset[str], chunked: bool, heartbeat: float) -> Group:
-        key = (channels, chunked, heartbeat)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(self, *key)
-            self._loop.heartbeats.add(group)
-            for channel in channels:
-                self._listening.setdefault(channel, []).append(group)
-        return group
-
-    def _forget(self, group: Group) -> None:
-        self._loop.heartbeats.discard(group)
-        del self._groups[group.channels, group.chunked, group.heartbeat]
-        for channel in group.channels:
-            groups = self._listening[channel]
-            groups.remove(group)
-            if not groups:
-                del self._listening[channel]

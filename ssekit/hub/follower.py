@@ -1,256 +1,377 @@
-"""A process's one reading of the log: the newest entries in memory, and whoever waits for more.
+"""A process's one reading of the log: the recent entries in memory, and readers that wait for more.
 
-However many viewers a process has, one thread (a greenlet, where threads are gevent's) follows the
-broker and fills one `Ring`.  Subscriptions read from the ring, and from the broker what is older.
-A subscription that has read everything *parks*: from then on it has no position to keep, as it
-stands at the end of the log, and entries of channels that it does not want pass it by for nothing.
+However many clients a process has, one thread (a greenlet, where threads are gevent's) follows the
+broker and fills the `RecentEntries`.  Readers read from there, and from the broker what is older.
+A reader that has read everything *parks*: from then on it has no position to keep, as it is at the
+end of the log, and entries of channels that it does not want cost it nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from ssekit import host
-from ssekit.brokers import Broker, Entry, HistoryLost
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention
+from ssekit.brokers.contract import RECENT
 from ssekit.errors import BrokerUnavailable, HubClosed
+from ssekit.host.backoff import Backoff
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
-from ssekit.hub.recent import Piece, Ring
+from ssekit.hub.entries import is_end
+from ssekit.hub.older import OlderEntries
+from ssekit.hub.recent import Piece, RecentEntries, View
 
 log = logging.getLogger("ssekit.hub")
 
 FOLLOW = 30.0
-"""Seconds after which the tail asks the broker anew."""
+"""Seconds after which the follower asks the broker anew."""
 SOONEST, LONGEST = 0.1, 5.0
-"""Seconds until the first try after an outage began, and the most between two tries."""
+"""Seconds until the first attempt after an outage began, and the most between two attempts."""
+OPEN_REMEMBERED = 100_000
+"""Channels of which it is remembered that they are not finished."""
 
 
 class Parked(Protocol):
-    """A subscription, as the tail sees it."""
+    """A reader, as the follower sees it."""
 
-    channels: frozenset[str]
+    view: View
     epoch: int
     position: int
+    live: int
+    """The last entry that came while it kept up: it gets each one up to there."""
     parked: bool
-    """Whether the tail has it, and its position is the tail's to know."""
+    """Whether the follower knows its position, and not the reader itself."""
 
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
 
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one.
+
+        ``end`` is the position of the newest.
+        """
+
 
 class Listener(Protocol):
-    """Whoever serves many viewers by itself, and is told first."""
+    """Serves many clients by itself, and is told first."""
 
     def deliver(self, entries: Sequence[Entry]) -> None:
-        """The ring has just taken these."""
+        """These entries have just been added to the recent ones."""
 
-    def restart(self) -> None:
-        """The ring has begun anew: positions in it mean nothing any more."""
+    def restart(self, epoch: int, position: int) -> None:
+        """The recent entries are about to begin anew: this is where those caught up are."""
 
     def end_all(self) -> None:
         """The hub is closed."""
 
 
-class Tail:
+class Internal(Protocol):
+    """What the entries of one of the hub's own channels are for, in this process."""
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """These entries have come.  Nobody has what came after them in the log yet."""
+
+    def restart(self) -> None:
+        """Entries may have been missed.  Raises what reading the log raises; it is tried again."""
+
+    def away(self) -> None:
+        """The log cannot be read just now."""
+
+
+class Follower:
     """Follows a broker for one process, once it was started."""
 
-    def __init__(self, broker: Broker, size: int) -> None:
+    def __init__(self, broker: Broker, counts: Counts | None = None) -> None:
         self.process = os.getpid()
-        self.ring = Ring(size)
+        self.counts = counts or Counts()
+        self.broker = broker
+        self.recent = RecentEntries(RECENT)
+        self.older = OlderEntries(broker)
         self.ready = False
-        """Whether the ring stands at the log's end, or did when the broker was last reached."""
+        """Whether the recent entries reach the log's end, or did when it was last reached."""
         self.closed = False
         self.away = False
         """Whether the broker could not be reached just now."""
         self.listener: Listener | None = None
-        self._broker = broker
+        self.published = (-1, -1)
+        """Epoch and position of the last entry that this process has published."""
+        self.internal: dict[str, Internal] = {}
+        """By internal channel, what its entries are handed to, in the follower's thread."""
+        self._retention = Retention()
         self._lock = NativeLock()  # held for moments, by any thread
         self._parked: defaultdict[str, set[Parked]] = defaultdict(set)  # by channel
-        self._waiting: set[Parked] = set()  # those who wait for the tail to be ready
+        self._waiting: set[Parked] = set()  # for the follower to be ready
+        self._woken: set[Parked] = set()  # that have not had their turn to read
+        self._open: set[str] = set()  # channels that are not finished
+        self._ends = 0  # that were seen
+        self._backoff = Backoff(SOONEST, LONGEST)
         self._stop = threading.Event()
         self._started = False
 
     def start(self) -> None:
-        """Begin to follow, if nobody has said so before."""
+        """Begin to follow, if that has not been asked for before."""
         with self._lock:
             started, self._started = self._started, True
         if not started:
-            # Not under the lock: a thread that starts lets others run.
-            host.begin(self._run, "ssekit-tail")
+            # Not while holding the lock: a thread that starts lets others run.
+            host.begin(self._run, "ssekit-follower")
 
-    def tip(self) -> str | None:
-        """Return the cursor at the end of the ring, or None before the broker was first reached."""
-        with self._lock:
-            return self.ring.tip if self.ready else None
-
-    def holds(self, epoch: int, position: int) -> bool:
-        """Tell whether a position is in the ring, so that what comes behind it is."""
-        return self.ring.holds(epoch, position)
-
-    def lags(self, epoch: int, position: int) -> bool:
-        """Tell whether a position of the log that it follows is still to be read."""
+    def is_behind(self, epoch: int, position: int) -> bool:
+        """Return whether a position of the log that it follows is still to be read."""
         return (
             self.ready
             and not self.closed
             and self.process == os.getpid()
-            and self.ring.epoch == epoch
-            and self.ring.end < position
+            and self.recent.epoch == epoch
+            and self.recent.end < position
         )
 
-    def read(self, epoch: int, position: int, most: int) -> Sequence[Entry] | None:
-        """Return up to ``most`` entries behind a position, or None if the ring has not got them."""
-        with self._lock:
-            if not self.holds(epoch, position):
-                return None
-            return self.ring.between(position, min(position + most, self.ring.end))
+    def can_resume(self, view: View, epoch: int, position: int) -> bool:
+        """Return whether all that follows a position is here and in the log.
 
-    def piece(self, channels: frozenset[str], epoch: int, position: int) -> Piece | None:
-        """Return what follows a position as one block, or None if the ring has not got it."""
+        That is, as far as this process can know: it knows what it has published itself.
+        """
         with self._lock:
-            if not self.ring.holds(epoch, position):
-                return None
-            if position == self.ring.end:
-                return Piece(0, b"", epoch, position)
-            return self.ring.piece(channels, position)
+            recent = self.recent
+            return (
+                recent.holds(epoch, position)
+                and not recent.is_ahead(*self.published)
+                and not recent.may_be_trimmed(view, position, self._retention)
+            )
 
-    def park(self, subscription: Parked) -> bool:
-        """Wake the subscription when there is something for it; false if there is already."""
+    def piece(self, reader: Parked) -> Piece | None:
+        """Return what follows a reader's position; None if it is not among the recent entries.
+
+        A piece that ends where it begins says that there is nothing more.
+        """
         with self._lock:
-            if self.closed or (self.ready and subscription.epoch < 0):
+            self._woken.discard(reader)
+            recent, position = self.recent, reader.position
+            if not recent.holds(reader.epoch, position):
+                return None
+            if position == recent.end:
+                return Piece(reader.view, (), reader.epoch, position)
+            return recent.piece(reader.view, position, *reader.keeps(recent.end))
+
+    def ends(self, channels: Collection[str]) -> dict[str, Entry]:
+        """Return the ends of those channels that are finished, as far as can be known now."""
+        unknown = [channel for channel in channels if channel not in self._open]
+        if not unknown or self.closed:
+            return {}
+        seen = self._ends
+        try:
+            found = self.broker.ends(unknown)
+        except (BrokerUnavailable, HubClosed):
+            return {}
+        with self._lock:
+            if seen == self._ends and self.ready:
+                if len(self._open) > OPEN_REMEMBERED:
+                    self._open.clear()
+                self._open.update(channel for channel in unknown if channel not in found)
+        return found
+
+    def park(self, reader: Parked) -> bool:
+        """Wake the reader when there is something for it; false if there is already."""
+        with self._lock:
+            if self.closed or (self.ready and reader.epoch < 0):
                 return False
-            if not self.ring.holds(subscription.epoch, subscription.position):
-                # It is before the tail's first reading, or ahead of it: it looks again then.
-                self._waiting.add(subscription)
-            elif subscription.position < self.ring.end:
+            if not self.recent.holds(reader.epoch, reader.position):
+                # It is before the follower's first reading, or ahead of it: it looks again then.
+                self._waiting.add(reader)
+            elif reader.position < self.recent.end:
                 return False
             else:
-                for channel in subscription.channels:
-                    self._parked[channel].add(subscription)
-            subscription.parked = True
+                for channel in reader.view.channels:
+                    self._parked[channel].add(reader)
+            reader.parked = True
             return True
 
-    def unpark(self, subscription: Parked) -> None:
-        """Take back `park`; the subscription then stands where it would have read on."""
+    def unpark(self, reader: Parked) -> None:
+        """Undo `park`; the reader's position is then where it would have read on."""
         with self._lock:
-            if subscription.parked and subscription not in self._waiting:
-                self._remove(subscription)
-                self._stand(subscription, self.ring.epoch, self.ring.end)
-            self._waiting.discard(subscription)
-            subscription.parked = False
+            if reader.parked and reader not in self._waiting:
+                self._remove(reader)
+                reader.epoch, reader.position = self.recent.epoch, self.recent.end
+            self._waiting.discard(reader)
+            reader.parked = False
+
+    def forget(self, reader: Parked) -> None:
+        """Let go of a reader that is closed."""
+        if reader.parked:
+            self.unpark(reader)
+        with self._lock:
+            self._woken.discard(reader)
 
     def close(self) -> None:
-        """Wake everybody; they find the tail closed."""
+        """Wake all readers; they find the follower closed."""
+        if self.process != os.getpid():
+            return  # The streams are those of the process that this one was forked from.
         with self._lock:
             self.closed = True
-            everybody = self._everybody()
+            readers = self._all_readers()
         self._stop.set()
         if self.listener is not None:
             self.listener.end_all()
-        for subscription in everybody:
-            subscription.wake()
+        for reader in readers:
+            reader.wake()
 
-    @staticmethod
-    def _stand(subscription: Parked, epoch: int, position: int) -> None:
-        subscription.epoch = epoch
-        subscription.position = position
-        subscription.parked = False
-
-    def _remove(self, subscription: Parked) -> None:
-        for channel in subscription.channels:
+    def _remove(self, reader: Parked) -> None:
+        for channel in reader.view.channels:
             parked = self._parked.get(channel)
             if parked is not None:
-                parked.discard(subscription)
+                parked.discard(reader)
                 if not parked:
                     del self._parked[channel]
 
-    def _looking_again(self) -> list[Parked]:
-        """Take those who wait for the tail to be ready."""
+    def _unwait(self) -> list[Parked]:
+        """Take the readers that wait for the follower to be ready."""
         waiting, self._waiting = self._waiting, set()
-        for subscription in waiting:
-            subscription.parked = False
+        for reader in waiting:
+            reader.parked = False
         return list(waiting)
 
-    def _behind(self, epoch: int, position: int, channels: set[str]) -> list[Parked]:
-        """Take those who are parked at some channels: they stand at a position from now on."""
+    def _unpark(self, channels: Collection[str], epoch: int, position: int) -> list[Parked]:
+        """Take the readers that are parked at some channels; this is their position from now on."""
         found: list[Parked] = []
         for channel in channels:
             parked = self._parked.pop(channel, ())
-            for subscription in parked:
-                if len(subscription.channels) > 1:
-                    self._remove(subscription)
-                self._stand(subscription, epoch, position)
+            for reader in parked:
+                if len(reader.view.channels) > 1:
+                    self._remove(reader)
+                reader.epoch, reader.position = epoch, position
+                reader.parked = False
             found += parked
         return found
 
-    def _everybody(self) -> list[Parked]:
-        ring = self.ring
-        return self._looking_again() + self._behind(ring.epoch, ring.end, set(self._parked))
+    def _all_readers(self) -> list[Parked]:
+        recent = self.recent
+        return self._unwait() + self._unpark(list(self._parked), recent.epoch, recent.end)
 
     def _run(self) -> None:
-        tries = 0  # since the broker was last reached
         while not self.closed:
             try:
-                if not self.ready:
-                    self._restart(self._broker.tip())
-                entries, _ = self._broker.follow(self.ring.tip, FOLLOW)
-            except HistoryLost:
-                self.ready = False
-                time.sleep(0)
-                continue
+                self._follow()
+            except HistoryLost as error:
+                self._again("the hub has fallen behind its log: %s", error)
             except HubClosed:
-                return  # By close(), which has woken everybody.
+                return  # By close(), which has woken all readers.
+            except BrokerUnavailable as error:
+                self._pause("the hub's broker is away, its streams stay open: %s", error)
             except Exception as error:
-                self.away = True
-                if not tries:
-                    _log_outage(error)
-                tries += 1
-                longest = min(LONGEST, SOONEST * 2.0 ** min(tries, 16))
-                self._stop.wait(random.uniform(longest / 2, longest))  # noqa: S311
-                continue
-            if tries:
-                log.info("the hub's broker is back")
-                tries = 0
-                self.away = False
-            if entries:
-                self._take(entries)
-                # One turn of the event loop between two batches: others want to run as well.
-                time.sleep(0)
+                self._pause("the hub cannot follow its log: %s", error, traceback=True)
 
-    def _restart(self, cursor: str) -> None:
+    def _follow(self) -> None:
+        if not self.ready:
+            self._retention = self.broker.retention()
+            self._restart(*self.broker.recent(RECENT))
+        entries, _ = self.broker.follow(self.recent.tip, FOLLOW)
+        if self.away:
+            log.info("the hub's broker is back")
+            self.away = False
+            self.counts.set("away", 0)
+        if not entries:
+            self._backoff.reset()
+            return
+        try:
+            self._take(entries)
+        except Exception as error:
+            self._again("the hub could not take entries: %s", error, traceback=True)
+        else:
+            self._backoff.reset()
+        # One turn of the event loop between two batches: others want to run as well.
+        time.sleep(0)
+
+    def _again(self, text: str, error: Exception, *, traceback: bool = False) -> None:
+        """Begin with the log's newest entries again; at once, unless that has not helped."""
+        self.ready = False
+        first = not self._backoff.failures
+        wait = self._backoff.next()
+        if traceback or not first:
+            log.error(text, error, exc_info=error if traceback else None)
+        if not first:
+            self._stop.wait(wait)
+
+    def _pause(self, text: str, error: Exception, *, traceback: bool = False) -> None:
+        """Wait for the broker to come back; it is logged once."""
+        if not self.away:
+            self.away = True
+            self.counts.add("outages")
+            self.counts.set("away", 1)
+            log.log(
+                logging.ERROR if traceback else logging.WARNING,
+                text,
+                error,
+                exc_info=error if traceback else None,
+            )
+            for internal in list(self.internal.values()):
+                internal.away()
+        self._stop.wait(self._backoff.next())
+
+    def _restart(self, entries: Sequence[Entry], cursor: str) -> None:
+        for internal in list(self.internal.values()):
+            internal.restart()
         with self._lock:
-            everybody = self._everybody()
-            self.ring.reset(cursor)
-            self.ready = True
+            readers = self._all_readers()
+            self._woken.clear()
+            self._open.clear()
+            self._ends += 1
+            epoch, position = self.recent.epoch, self.recent.end
         if self.listener is not None:
-            self.listener.restart()
-        for subscription in everybody:
-            subscription.wake()
+            self.listener.restart(epoch, position)
+        with self._lock:
+            self.recent.reset(entries, cursor)
+            self.ready = True
+        self._note_position()
+        for reader in readers:
+            reader.live = 0
+            reader.wake()
 
     def _take(self, entries: Sequence[Entry]) -> None:
+        channels = {entry.channel for entry in entries}
+        for channel in channels & self.internal.keys():
+            # First: a revocation ends streams before they get what was published after it.
+            self.internal[channel].take([entry for entry in entries if entry.channel == channel])
+        ended = [entry.channel for entry in entries if is_end(entry)]
         with self._lock:
-            epoch, before = self.ring.epoch, self.ring.end
-            self.ring.extend(entries)
-            woken = self._looking_again()
-            woken += self._behind(epoch, before, {entry.channel for entry in entries})
+            epoch, before = self.recent.epoch, self.recent.end
+            self.recent.extend(entries)
+            self._ends += len(ended)
+            self._open.difference_update(ended)
+            woken = self._unwait()
+            kept_up = self._unpark(channels, epoch, before)
+            self._woken.update(kept_up)
+            for reader in self._woken:
+                reader.live = self.recent.end
+        try:
+            self._deliver(entries)
+        finally:
+            for reader in woken + kept_up:
+                with suppress(Exception):
+                    reader.wake()
+            self._note_position()
+            self.counts.sent([entry.time for entry in entries])
+
+    def _note_position(self) -> None:
+        """Let other processes see how far this one has read."""
+        recent, counts = self.recent, self.counts
+        counts.set("epoch", recent.epoch)
+        counts.set("position", recent.end)
+        counts.set("entries", recent.end - recent.start)
+        counts.set("entry bytes", recent.size)
+        counts.set("following", 1)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:
             try:
                 self.listener.deliver(entries)
             except Exception:
-                log.exception("a delivery failed in the middle; its viewers come back and resume")
-                self.listener.restart()
-        for subscription in woken:
-            subscription.wake()
-
-
-def _log_outage(error: Exception) -> None:
-    text = "the hub's broker is away, its streams stay open: %s"
-    if isinstance(error, BrokerUnavailable):
-        log.warning(text, error)
-    else:
-        log.error(text, error, exc_info=error)
+                # Some have them and some have not: all come back, and read after their last id.
+                self.listener.end_all()
+                raise

@@ -1,40 +1,53 @@
 """A hub: publish anywhere, and every viewer gets it, once and in order.
 
-The hub ties three things that do not know each other: a broker, which keeps the log; the tail, by
-which this process reads it; and streams, whose source is a subscription.  It is the one door by
-which events enter.
+The hub ties things that do not know each other: a broker, which keeps the log; the follower, by
+which this process reads it; readers, which are positions in it; and streams.  It is the one door
+by which events enter.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
-import time
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
 from urllib.parse import quote
 
-from ssekit import brokers, host
-from ssekit.errors import HubClosed, InvalidEvent
+from ssekit import brokers
+from ssekit.brokers import Entry, Retention, Status
+from ssekit.errors import InvalidEvent
+from ssekit.host.counting import Counts
 from ssekit.host.state import state_folder
-from ssekit.host.wakeup import NativeLock
-from ssekit.hub.follower import Tail
-from ssekit.hub.subscription import RESERVED, Subscription
+from ssekit.hub import producer
+from ssekit.hub.access import Access
+from ssekit.hub.counters_file import counters_file
+from ssekit.hub.endpoint import Authorize, Endpoint, Gate
+from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
+from ssekit.hub.opened import Opened
+from ssekit.hub.producer import Producer
+from ssekit.hub.reader import Reader
+from ssekit.hub.recent import View
+from ssekit.hub.revocations import revocation
+from ssekit.hub.stats import Stats, stats_of
+from ssekit.hub.stream import Channels
+from ssekit.hub.subscription import Subscription
 from ssekit.stream.admission import Limit
-from ssekit.stream.blocks import Blocks, Opener
-from ssekit.stream.open import OpenStream
-from ssekit.stream.response import last_event_id as last_event_id_of
 from ssekit.stream.stream import Stream
 from ssekit.wire import Event
-
-if TYPE_CHECKING:
-    from ssekit.hub.fanout import Fanout
 
 __all__ = ["Hub", "default_url"]
 
 log = logging.getLogger("ssekit.hub")
 
-_NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and no text
+MAX_EVENT = 1024 * 1024
+"""Bytes of one event by default; with resuming, a larger one would be sent again and again."""
+
+_NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff*]")  # controls, no text, or *
 
 
 def default_url() -> str:
@@ -54,180 +67,395 @@ class Hub:
 
     ``memory:`` is one process; ``sqlite:///relative.db`` and ``sqlite:////absolute.db`` are every
     process of one machine; ``redis://host:port/db?stream=name``, ``rediss://`` and ``unix://`` are
-    many machines.  ``history`` counts the events that the log keeps, of all channels together.
-    ``max_streams`` caps the streams of this hub in one process, ``max_per_address`` those of one
-    client address (see `ssekit.stream.admission.Limit`); whoever comes too many is told to come
+    many machines.
+
+    What the log keeps belongs to the log.  The hub that creates it writes it there; later only
+    arguments that are given change it.
+
+    ``history``: the events that each channel keeps (1,000).
+    ``capacity``: the events of all channels together; beyond it the channel with the most gives up
+    its oldest, and a ``history`` above it raises it (100,000).
+    ``max_keys``: the keys of one channel (10,000).
+    ``max_age``: seconds for which events without a key are kept (as long as there is room;
+    ``math.inf`` says so to a log that has another).
+
+    ``max_event``: the bytes of one event; a larger one is refused.
+    ``max_streams`` bounds the streams of this hub in each process, ``max_per_address`` those of one
+    client address (see `ssekit.stream.admission.Limit`).  Clients over the limit are told to come
     back later.
 
+    ``on_outage``: what becomes of the streams of `endpoint` while the log, and with it revocations,
+    cannot be read: "keep" lets open ones go on, "end" ends them and rejects new ones until it is
+    back.
+
     Nothing is opened before the first use, and anything may be used from any process and thread.
-    Raises ValueError for another URL.
+    ``with Hub(...) as hub:`` closes it at the end; a hub that is dropped is closed as well.  Raises
+    ValueError for another URL or value.
     """
 
     def __init__(
         self,
         url: str = "memory:",
         *,
-        history: int = 1000,
+        history: int | None = None,
+        capacity: int | None = None,
+        max_keys: int | None = None,
+        max_age: float | None = None,
         max_streams: int | None = None,
         max_per_address: int | None = None,
+        max_event: int = MAX_EVENT,
+        on_outage: Literal["keep", "end"] = "keep",
     ) -> None:
-        self.limit = Limit(max_streams, max_per_address)
-        self._broker = brokers.connect(url, history)
-        self._history = history
+        if not isinstance(max_event, int) or max_event < 1:
+            raise ValueError(f"max_event must be bytes from 1 up, not {max_event!r}")
+        self.counts = Counts(counters_file(url))
+        self.limit = Limit(max_streams, max_per_address, self.counts)
+        retention = _retention(
+            history=history, capacity=capacity, max_keys=max_keys, max_age=max_age
+        )
+        self._broker = brokers.connect(url, retention)
+        if on_outage not in ("keep", "end"):
+            raise ValueError(f'on_outage is "keep" or "end", not {on_outage!r}')
+        self._opened = Opened(self._broker, self.counts, ends_in_outage=on_outage == "end")
+        self._max_event = max_event
         self._memory = url.startswith("memory:")
         self._warned = False
-        self._closed = False
-        self._tail: Tail | None = None
-        self._lock = NativeLock()  # held for moments, by any thread
+        weakref.finalize(self, self._opened.close).atexit = False
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- publishing
 
     def publish(
-        self, channel: str, data: Any, event: str | None = None, retry: int | None = None
+        self,
+        channel: str,
+        data: Any,
+        event: str | None = None,
+        retry: int | None = None,
+        *,
+        key: str | None = None,
+        store: bool = True,
     ) -> Event:
         """Store an event, and return it with its id: every viewer of the channel gets it.
 
-        The fields are those of `Event`.  Raises `InvalidEvent` before anything is stored for what
-        the format cannot carry, and for the names ``stream-open`` and ``stream-reset``, which are
-        the hub's own; ValueError for a channel that is none; `BrokerUnavailable` if the log cannot
-        be reached or written, when the event was stored at most once; `HubClosed` after `close`.
+        The fields are those of `Event`.  With a ``key`` it replaces the channel's earlier event of
+        that key, and is kept until it is replaced or removed.  With ``store=False`` the viewers
+        that are caught up get it, without an id, and nobody later.
+
+        Raises `InvalidEvent`, before anything is stored, for what the format cannot carry, what is
+        larger than ``max_event``, names that begin with ``stream-``, which are the hub's own, and
+        one key more than ``max_keys``; ValueError for an invalid channel or key, or a key with
+        ``store=False``; `ChannelFinished` if the channel is finished; `BrokerUnavailable` if the
+        log cannot be reached or written, when the event was stored at most once; `HubClosed` after
+        `close`.
         """
-        self._check_open()
+        self._opened.check()
         _check_channel(channel)
-        if isinstance(event, str) and event in RESERVED:
-            raise InvalidEvent(f"the event name {event!r} is the hub's own")
-        if data is None:
-            raise InvalidEvent("an event without data reaches nobody; publish an empty str")
-        stored = self._broker.append(channel, Event(data, event, None, retry))
-        self._let_read(stored)
-        return stored
+        if key is not None:
+            _check_key(key)
+            if not store:
+                raise ValueError("an event with a key is the key's state, so it has to be stored")
+        with self.counts.publishing(channel):
+            body = self._encode(data, event, retry)
+            entry = self._broker.append(channel, body, key=key, passing=not store)
+        self._opened.published(entry.id)
+        return event_of(entry)
 
-    def _let_read(self, stored: Event) -> None:
-        """Wait for this process's own reading, should it be half of what the log keeps behind.
+    def remove(self, channel: str, key: str) -> Event | None:
+        """Remove a key's event, and tell the viewers: return that event, ``stream-remove``.
 
-        Under gevent nothing else runs while somebody publishes in a loop, and its viewers would
-        lose what is trimmed meanwhile.
+        None if the channel has no such key.  Raises as `publish` does.
         """
-        tail = self._tail
-        if tail is None or tail.away:
-            return
-        epoch, seq = brokers.parse_id(stored.id or "")
-        deadline = time.monotonic() + 1.0
-        while tail.lags(epoch, seq - self._history // 2) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        self._opened.check()
+        _check_channel(channel)
+        _check_key(key)
+        return self._published(self._broker.remove(channel, key, removal_body(channel, key)))
 
-    def subscribe(self, *channels: str, last_event_id: str | None = None) -> Subscription:
-        """Return an iterator of the events of some channels, from ``last_event_id`` on or from now.
+    # -- streams and subscriptions
 
-        It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
-        """
-        return self.view(_checked(channels), last_event_id)
-
-    def view(self, channels: frozenset[str], last_event_id: str | None) -> Subscription:
-        """Return a subscription to channels that were checked."""
-        return Subscription(self._reading(), self._broker, channels, last_event_id)
-
-    def stream(self, *channels: str, **options: Any) -> Stream:
+    def stream(
+        self,
+        *channels: str,
+        replay: int | Literal["all"] = 0,
+        hub_events: bool = True,
+        **stream_options: Any,
+    ) -> Stream:
         """Return a WSGI application that streams some channels to each client.
 
-        The options are those of `Stream`.  A client that comes back gets exactly what it missed.
+        A client that comes back gets exactly what it missed.  A new one gets the newest event of
+        each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
+        that cannot ignore events whose names they do not know: they get none of the hub's own.
+        The other options are those of `Stream`.
         """
-        return Stream(_Channels(self, _checked(channels)), **options)
+        opener = Channels(
+            self._follower,
+            self.limit,
+            _checked(channels),
+            replay=_replay(replay),
+            hub_events=hub_events,
+            check=self._warn_if_alone,
+        )
+        return Stream(opener, **stream_options)
+
+    def endpoint(
+        self,
+        authorize: Authorize,
+        *,
+        replay: int | Literal["all"] = 0,
+        hub_events: bool = True,
+        authorizing: int = 32,
+        max_age: float = 86_400,
+        **stream_options: Any,
+    ) -> Stream:
+        """Return a WSGI application that streams to each client what it may read.
+
+        ``authorize`` gets the `werkzeug.Request` and returns a `Grant`, or None, which is answered
+        401; it may raise an HTTP exception.  If it fails, the client is told to come back.
+        ``?channel=``, which may be repeated, names fewer channels than the grant has.  The stream
+        ends when the grant expires, and with `disconnect` and `revoke`.
+
+        ``authorizing``: clients that are authorized at once; others wait for their turn.
+        ``max_age``: seconds after which a grant that says when it was issued is refused; `revoke`
+        with a longer ``keep`` needs a longer one.
+        The other options are those of `stream`.  Raises ValueError for an invalid value.
+        """
+        view = partial(
+            Channels,
+            self._follower,
+            self.limit,
+            replay=_replay(replay),
+            hub_events=hub_events,
+            check=self._warn_if_alone,
+        )
+        opener = Endpoint(
+            self._access,
+            view,
+            authorize,
+            Gate(authorizing),
+            limit=self.limit,
+            max_age=max_age,
+            origins=stream_options.get("origins", ()),
+            cuts=not hub_events,
+        )
+        return Stream(opener, **stream_options)
+
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        session: str | None = None,
+        channel: str | None = None,
+    ) -> None:
+        """End the streams of `endpoint` that match all that is given, in every process.
+
+        Their clients may come back, and are authorized anew.  While the log cannot be reached that
+        is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
+        1,000 wait for the log already, and `HubClosed` after `close`.
+        """
+        self._opened.access().write(revocation(subject, session, channel, None))
+
+    def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        session: str | None = None,
+        channel: str | None = None,
+        keep: float = 86_400,
+        before: float | None = None,
+    ) -> None:
+        """End streams as `disconnect` does, and refuse every grant that was issued before now.
+
+        ``before`` names another time, in seconds since 1970, such as one in the near future for a
+        session that is about to be deleted.  That holds for ``keep`` seconds; older credentials are
+        refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
+        refused.
+        """
+        self._opened.access().write(revocation(subject, session, channel, keep, before))
+
+    def subscribe(
+        self,
+        *channels: str,
+        last_event_id: str | None = None,
+        timeout: float | None = None,
+        replay: int | Literal["all"] = 0,
+    ) -> Subscription:
+        """Return an iterator of the events of some channels, after ``last_event_id`` or from now.
+
+        From now begins as a stream does: with the newest event of each key and the last ``replay``
+        events without one, and then ``stream-open``.
+
+        It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
+        It raises TimeoutError after ``timeout`` seconds without an event.  Each event has its
+        ``channel`` and ``key``.
+        """
+        view = View(_checked(channels))
+        reader = Reader(self._follower(), view, last_event_id, _replay(replay))
+        return Subscription(self, reader, timeout)
+
+    # -- what the log has
+
+    def position(self) -> str:
+        """Return the log's end now: an id to begin a stream or a subscription after.
+
+        Take it before you read the state that you render; what comes after it is not missed.
+        """
+        self._opened.check()
+        return self._broker.tip()
+
+    def history(self, *channels: str, limit: int = 100, before: str | None = None) -> list[Event]:
+        """Return the last events without a key, up to ``limit``, oldest first.
+
+        ``before`` is an id: the events are then the last ones before it.  Raises
+        `ssekit.brokers.HistoryLost` if it is not an id of this log.
+        """
+        self._opened.check()
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ValueError(f"limit must be a whole number from 1 up, not {limit!r}")
+        return events_of(self._broker.history(_checked(channels), limit, before))
+
+    def state(self, channel: str) -> dict[str, Event]:
+        """Return the newest event of each key of a channel, by key, oldest first."""
+        self._opened.check()
+        entries = self._broker.opening(_checked((channel,)), 0).state
+        return {str(entry.key): event_of(entry) for entry in entries}
+
+    def status(self, channel: str) -> Status:
+        """Return whether a channel is "open", "producing" or "finished", and why it is finished.
+
+        The reason is "finished", "failed", "lost" or "cancelled".
+        """
+        self._opened.leases()
+        _check_channel(channel)
+        return self._broker.status(channel)
+
+    # -- ends and producers
+
+    def finish(self, channel: str, data: Any = None) -> Event | None:
+        """Finish a channel: its last event is ``stream-end``, which is returned.
+
+        Streams whose channels are all finished end after it.  None if it is finished already.
+        """
+        self._opened.check()
+        _check_channel(channel)
+        return self._end(channel, "finished", data)
+
+    def reopen(self, channel: str) -> bool:
+        """Open a finished channel again; false if it is not finished."""
+        self._opened.check()
+        _check_channel(channel)
+        return self._broker.reopen(channel)
+
+    def producer(self, channel: str) -> Producer:
+        """Return a block for work whose events a channel gets, and which ends with the block.
+
+        ``with hub.producer(channel) as out: out.send(...)``.  Entering it raises `ChannelBusy` if
+        the channel has a producer, and `ChannelFinished` if it is finished.
+        """
+        _check_channel(channel)
+        return Producer(
+            self._broker, self._opened.leases(), channel, self._encode_item, self.counts
+        )
+
+    def start(self, channel: str, function: Callable[..., Any], *arguments: Any) -> bool:
+        """Produce a channel in the background of this process, and return whether that has begun.
+
+        The channel gets what ``function(*arguments)`` returns or yields.  Does nothing if it has a
+        producer or is finished, so that a page that is reloaded never starts the work twice.
+
+        Raises RuntimeError in a server's master process, before its workers are forked.
+        """
+        return producer.start(self.producer(channel), function, arguments)
+
+    def cancel(self, channel: str) -> bool:
+        """Finish a channel with the reason "cancelled"; false if it is finished already.
+
+        Its producer's next ``send`` raises `Cancelled`, in whichever process it is.
+        """
+        self._opened.check()
+        _check_channel(channel)
+        return self._end(channel, "cancelled", None) is not None
+
+    def stats(self) -> Stats:
+        """Return what is going on: in this process, and in all of this server that use the log.
+
+        Those are the processes of this machine whose hub has the same URL.  Where the log cannot be
+        reached, its end and how far processes are behind it are None.  Raises `HubClosed` after
+        `close`.
+        """
+        self._opened.check()
+        return stats_of(self._broker, self.counts)
 
     def close(self) -> None:
-        """End every stream and subscription of this process, and let go of the log."""
-        with self._lock:
-            self._closed = True
-            tail, self._tail = self._tail, None
-        if tail is not None:
-            tail.close()
-        self._broker.close()
+        """End every stream and subscription of this process, and close the log."""
+        self._opened.close()
 
-    def fanout(self) -> Fanout | None:
-        """Return what serves taken connections, where the server under us lets it."""
-        tail = self._tail
-        if tail is None or os.environ.get("SSEKIT_FANOUT") == "off" or not host.under_gevent():
+    def _end(self, channel: str, reason: str, data: Any) -> Event | None:
+        body = end_body(channel, reason, data, self._max_event)
+        return self._published(self._broker.finish(channel, body, reason))
+
+    def _published(self, entry: Entry | None) -> Event | None:
+        if entry is None:
             return None
-        from ssekit.hub.fanout import Fanout
+        self.counts.add("published")
+        self._opened.published(entry.id)
+        return event_of(entry)
 
-        if not isinstance(tail.listener, Fanout):
-            tail.listener = Fanout(tail.ring)
-        return tail.listener
+    def _encode(self, data: Any, event: str | None, retry: int | None) -> bytes:
+        if isinstance(event, str) and str.__str__(event).startswith(OWN):
+            raise InvalidEvent(f"the event name {event!r} is the hub's own, as all {OWN}... are")
+        if data is None:
+            raise InvalidEvent("clients ignore an event without data; publish an empty str")
+        return body_of(Event(data, event, None, retry), self._max_event)
 
-    def warn_if_alone(self, environ: dict[str, Any]) -> None:
+    def _encode_item(self, data: Any, event: str | None, retry: int | None) -> bytes:
+        if isinstance(data, Event):
+            return self._encode(data.data, event or data.event, retry or data.retry)
+        return self._encode(data, event, retry)
+
+    # Bound methods of ours are what streams have of us: they keep the hub alive.
+    def _follower(self) -> Any:
+        return self._opened.follower()
+
+    def _access(self) -> Access:
+        return self._opened.access()
+
+    def _warn_if_alone(self, environ: Mapping[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""
         if self._memory and environ.get("wsgi.multiprocess") and not self._warned:
             self._warned = True
-            from ssekit.brokers.memory import first_of_its_server
-
-            if first_of_its_server():
-                log.warning(
-                    "this hub is memory: and the server runs more than one process: what one of "
-                    "them publishes does not reach the viewers of the others; use "
-                    "Hub('sqlite:///hub.db')"
-                )
-
-    def _reading(self) -> Tail:
-        with self._lock:
-            self._check_open()
-            # A thread does not survive a fork.
-            if self._tail is None or self._tail.process != os.getpid():
-                self._tail = Tail(self._broker, self._history)
-            tail = self._tail
-        tail.start()
-        return tail
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise HubClosed("the hub is closed")
+            log.warning(
+                "this hub is memory: and the server runs more than one process: what one of them"
+                " publishes does not reach the viewers of the others; use"
+                " Hub('sqlite:///hub.db')"
+            )
 
 
-class _Channels(Opener):
-    """Opens a stream of some channels of a hub."""
-
-    def __init__(self, hub: Hub, channels: frozenset[str]) -> None:
-        self.limit = hub.limit
-        self._hub = hub
-        self._channels = channels
-
-    def open(self, environ: dict[str, Any]) -> Blocks:
-        self._hub.warn_if_alone(environ)
-        view = self._hub.view(self._channels, last_event_id_of(environ))
-        return _SubscriptionBlocks(self._hub, view)
+def _retention(**values: float | None) -> Retention:
+    """Return what was given, as what a log keeps."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("max_age") == math.inf:
+        given["max_age"] = None  # type: ignore[assignment]
+    return Retention(**given, given=frozenset(given))  # type: ignore[arg-type]
 
 
-class _SubscriptionBlocks(Blocks):
-    """The blocks of a subscription, until the fan-out serves its client instead."""
-
-    def __init__(self, hub: Hub, subscription: Subscription) -> None:
-        self._hub: Hub | None = hub  # None if the server cannot hand the client over
-        self._subscription = subscription
-
-    def next_block(self, client: host.Client) -> tuple[int, bytes]:
-        return self._subscription.block(client)
-
-    def take_over(self, stream: OpenStream) -> bool:
-        """Move the client to the fan-out, if it can go there and has caught up with the ring."""
-        if self._hub is None or stream.connection is None:
-            return False
-        fanout = self._hub.fanout()
-        if fanout is None or not fanout.can_take(stream.connection, stream.client.given):
-            self._hub = None
-            return False
-        if not self._subscription.settle():
-            return False
-        try:
-            fanout.take(stream.connection, stream, self._subscription)
-        except OSError as error:
-            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
-            self._hub = None
-            return False
-        self._subscription.close()
-        return True
-
-    def close(self, client: host.Client) -> None:
-        self._subscription.close()
+def _replay(replay: int | str) -> int | None:
+    if replay == "all":
+        return None
+    if not isinstance(replay, int) or isinstance(replay, bool) or replay < 0:
+        raise ValueError(f'replay must be a whole number from 0 up, or "all", not {replay!r}')
+    return replay
 
 
-def _checked(channels: tuple[str, ...]) -> frozenset[str]:
+def _checked(channels: Collection[str]) -> frozenset[str]:
     if not channels:
         raise ValueError("name at least one channel")
     for channel in channels:
@@ -238,5 +466,15 @@ def _checked(channels: tuple[str, ...]) -> frozenset[str]:
 def _check_channel(channel: str) -> None:
     if not isinstance(channel, str) or not channel or _NOT_IN_A_CHANNEL.search(channel):
         raise ValueError(
-            f"a channel is a non-empty str without control characters, not {channel!r:.80}"
+            "a channel is a non-empty str without control characters and without *, not"
+            f" {channel!r:.80}"
         )
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"a key is a non-empty str, not {key!r:.80}")
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a key has to be text: {error}") from error

@@ -7,9 +7,10 @@ from typing import Any
 
 from ssekit import Decoder, Event, Hub
 from ssekit.brokers import Broker, parse_id
+from ssekit.hub.entries import body_of
 
-LOOKS = {"tip": 1, "read": 4, "follow": 4}
-"""How many of the first looks of each kind; there may be fewer reads, as the tail is quick."""
+LOOKS = {"recent": 1, "read": 4, "follow": 4}
+"""How many of the first looks of each kind; there may be fewer reads, as the follower is quick."""
 
 
 def publish_in_between(broker: Broker) -> None:
@@ -23,7 +24,7 @@ def publish_in_between(broker: Broker) -> None:
             found = look(*arguments)
             text = next(texts, None)
             if text is not None:
-                broker.append("news", Event(text))
+                broker.append("news", body_of(Event(text)))
             return found
 
         setattr(broker, name, and_then_append)
@@ -33,11 +34,11 @@ def publish_in_between(broker: Broker) -> None:
 
 
 def assert_all_came_in_order(body: bytes) -> None:
-    """Check what a viewer got who has missed 0, 1 and 2 behind the log's first event."""
+    """Check what a viewer got who has missed 0, 1 and 2 after the log's first event."""
     events = Decoder().feed(body)
     data = [str(event.data) for event in events]
     assert data[:3] == ["0", "1", "2"]
-    assert {"tip 0", "read 0", *(f"follow {n}" for n in range(4))} <= set(data[3:])
+    assert {"recent 0", *(f"follow {n}" for n in range(4))} <= set(data[3:])
     seqs = [parse_id(str(event.id))[1] for event in events]
     assert seqs == list(range(2, 2 + len(seqs)))
 

@@ -51,7 +51,8 @@ def publishing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain")])
-    taken = hub._tail.listener if hub._tail is not None else None
+    follower = hub._opened._follower
+    taken = follower.listener if follower is not None else None
     descriptors = len(os.listdir("/proc/self/fd"))
     return [f"{0 if taken is None else len(taken)} {descriptors}".encode()]  # type: ignore[arg-type]
 
@@ -73,6 +74,23 @@ def garbage(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"%d" % gc.collect()]
 
 
+def fork(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """What a child says after it has closed its copy of the hub."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    reader, writer = os.pipe()
+    if not os.fork():
+        try:
+            hub.close()
+            os.write(writer, b"closed")
+        finally:
+            os._exit(0)
+    try:
+        return [os.read(reader, 100)]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 @Stream
 def away() -> list[str]:
     raise BrokerUnavailable("the source's own broker is away")
@@ -89,6 +107,7 @@ app = ProxyFix(
             "/inside": inside,
             "/garbage": garbage,
             "/open": count,
+            "/fork": fork,
             "/away": away,
         },
     )

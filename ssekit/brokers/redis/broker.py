@@ -1,127 +1,71 @@
 """``redis:``, a log in a Redis (6.2 or later) or Valkey, for many machines.
 
-One Redis Stream is the log.  One Lua script appends and trims; it chooses the entry ids, which are
-our own, so that they have no gaps.  Beside the stream are a hash with the epoch, and sorted sets
-with the seq up to which each channel was trimmed and with the last seq of each past epoch.
+A stream has the newest entries of all channels, for those who follow.  Beside it is what each
+channel keeps, in a fixed number of keys (`lua/log.lua` lists them), so that one publish costs the
+same however many channels there are.  Every call is one Lua script; the script chooses the ids,
+which are our own, so that they have no gaps.
 
-A process has one connection that reads the tail, however many viewers it has, and a few that the
-other calls take turns with (`ssekit.brokers.redis.connections`).  A command whose answer was lost
-is never sent again: it may have been carried out.  What Redis forgets after it has answered, as it
-has no append-only file or one that is a second behind, no broker can bring back.  But an epoch ends
-with each run of the server, so whoever had seen such an event is told that history is lost.
+A command whose answer was lost is never sent again: it may have been carried out.  What Redis
+forgets after it has answered, as it has no append-only file or one that is a second behind, no
+broker can bring back.  But an epoch ends with each run of the server, so a client that has seen
+such an event is told that history is lost.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ssekit.brokers.codec import as_stored, id_of, pack, parse_id, seq_in, unpack
+from ssekit.brokers import contract
+from ssekit.brokers.codec import parse_id
 from ssekit.brokers.contract import (
-    BATCH,
-    CHANNELS_REMEMBERED,
-    EPOCHS_REMEMBERED,
     Broker,
     Entry,
+    Held,
     HistoryLost,
+    LeaseEnded,
+    Opening,
+    Retention,
+    Status,
 )
-from ssekit.brokers.redis.connections import RUN, Connections
-from ssekit.errors import BrokerUnavailable, HubClosed
+from ssekit.brokers.redis.connections import Connections
+from ssekit.brokers.redis.reading import Reading
+from ssekit.brokers.redis.records import (
+    END,
+    EVENT,
+    KEYED,
+    PASSING,
+    REMOVAL,
+    entry_in_stream,
+    entry_of,
+    pack,
+)
+from ssekit.brokers.redis.scripts import BYTES, Scripts
+from ssekit.errors import ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
 from ssekit.host.wakeup import Wakeups
-from ssekit.wire import Event
 
-_LOOK = 5.0  # seconds after which the tail asks whether the log is still the same
-_SCAN = 1000  # entries that one read looks at
-
-# Opens the log, and makes a new one where there is none or only a part of one is left.  Where an
-# event is about to be appended in another run of the server, an epoch begins.
-_OPEN = """
-local stream, log, trimmed, past, run = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
-local state = redis.call('HMGET', log, 'epoch', 'seq', 'run')
-local now = redis.call('TIME')
-now = string.format('%d%03d', now[1], math.floor(now[2] / 1000))
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-if last and last[2][1] ~= 'channel' then
-    return redis.error_reply('ERR ' .. stream .. ' is a stream of something else')
-end
-local epoch, seq = state[1], tonumber(state[2])
-local found = last and last[1] or ''
-local expected = epoch and seq > 0 and epoch .. '-' .. state[2] or ''
-if not epoch or found ~= expected
-   or (seq > redis.call('XLEN', stream) and redis.call('EXISTS', trimmed) == 0) then
-    epoch, seq = now, 0
-    redis.call('DEL', stream, log, trimmed, past)
-    redis.call('HSET', log, 'epoch', epoch, 'seq', 0, 'floor', 0, 'run', run)
-elseif ARGV[2] and run ~= '' and state[3] ~= run then
-    redis.call('ZADD', past, seq, epoch)
-    redis.call('ZREMRANGEBYRANK', past, 0, -1 - ARGV[6])
-    epoch = string.format('%.0f', math.max(now, epoch + 1))
-    redis.call('HSET', log, 'epoch', epoch, 'run', run)
-end
-"""
-
-_TIP = _OPEN + "return epoch .. '-' .. string.format('%.0f', seq)"
-
-_APPEND = (
-    _OPEN
-    + """
-local channel, packed = ARGV[2], ARGV[3]
-local history, remembered = tonumber(ARGV[4]), tonumber(ARGV[5])
-local over = math.min(redis.call('XLEN', stream) + 1 - history, 1000)
-if over > 0 then
-    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', over)) do
-        redis.call('ZADD', trimmed, string.match(entry[1], '%d+$'), entry[2][2])
-    end
-    redis.call('XTRIM', stream, 'MAXLEN', redis.call('XLEN', stream) - over)
-    local many = redis.call('ZCARD', trimmed) - remembered
-    if many > 0 then
-        local popped = redis.call('ZPOPMIN', trimmed, many)
-        redis.call('HSET', log, 'floor', popped[#popped])
-    end
-end
-local id = epoch .. '-' .. string.format('%.0f', seq + 1)
-redis.call('XADD', stream, id, 'channel', channel, 'packed', packed)
-redis.call('HSET', log, 'seq', string.format('%.0f', seq + 1))
-return id
-"""
-)
-
-# One look at everything, so that nothing is trimmed in between.
-_READ = """
-local stream, log, trimmed, past = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local state = redis.call('HMGET', log, 'epoch', 'seq', 'floor')
-local reached = 0
-for n = 4, #ARGV do
-    local seq = redis.call('ZSCORE', trimmed, ARGV[n]) or state[3] or 0
-    reached = math.max(reached, tonumber(seq))
-end
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-local entries = redis.call('XRANGE', stream, ARGV[1], '+', 'COUNT', ARGV[2])
-return {
-    state[1], state[2], last and last[1] or false, string.format('%.0f', reached),
-    redis.call('ZSCORE', past, ARGV[3]), entries
-}
-"""
+_LOOK = 5.0  # seconds after which one who follows asks whether the log is still the same
+_AT_ONCE = 500  # members that one script has join or leave
 
 
 class RedisBroker(Broker):
-    def __init__(self, url: str, stream: str, history: int) -> None:
-        self._history = history
+    def __init__(self, url: str, stream: str, retention: Retention) -> None:
         self._closed = False
         self._connections = Connections(url)
-        # In a cluster, keys with the same part in braces live on the same server.
-        tagged = stream if "{" in stream else f"{{{stream}}}"
-        self._keys = (stream, *(f"{tagged}:{name}" for name in ("log", "trimmed", "past")))
+        self._scripts = Scripts(self._connections, stream, retention)
+        self._reading = Reading(self._scripts)
         self._wakeups = Wakeups()
-        self._behind: str | None = None  # up to where the tail has read, and so knows the log
+        self._known: str | None = None  # up to where `follow` has read, and so knows the log
+        self._batch = contract.BATCH  # entries that `follow` asks for, fewer if they are large
         on_fork(self)
 
     @classmethod
-    def from_url(cls, url: str, history: int) -> RedisBroker:
+    def from_url(cls, url: str, retention: Retention) -> RedisBroker:
         base, _, query = url.partition("?")
         path = urlsplit(base).path
         if re.match("rediss?://", base) and not re.fullmatch("/?|/[0-9]+", path):
@@ -131,99 +75,223 @@ class RedisBroker(Broker):
         stream = options.pop("stream", "ssekit")
         if not stream:
             raise ValueError("the option stream= of the URL has no name")
-        return cls(f"{base}?{urlencode(options)}", stream, history)
+        return cls(f"{base}?{urlencode(options)}", stream, retention)
 
     def after_fork(self) -> None:
         self._wakeups.abandon()
         self._connections.abandon()
-        self._behind = None
+        self._scripts.abandon()
+        self._known = None
 
-    def append(self, channel: str, event: Event) -> Event:
-        self._check_open()
-        event = as_stored(event)
-        packed = pack(event)
-        bounds = (self._history, CHANNELS_REMEMBERED, EPOCHS_REMEMBERED)
-        entry_id = self._script(_APPEND, RUN, channel, packed, *bounds, writes=True)
-        return unpack(channel, entry_id.decode(), packed).event
+    # -- writing
+
+    def append(
+        self,
+        channel: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        passing: bool = False,
+        holder: str | None = None,
+    ) -> Entry:
+        kind = PASSING if passing else EVENT if key is None else KEYED
+        packed = pack(kind, channel, key, body)
+        answer = self._write("append", channel, packed, kind, key or "", holder or "")
+        if answer[0] == b"full":
+            raise InvalidEvent(
+                f"the channel {channel!r} has {answer[1].decode()} keys already; remove some, or"
+                " let the log have more with Hub(max_keys=...)"
+            )
+        _check_finished(channel, answer)
+        return _stored(answer, packed)
+
+    def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
+        packed = pack(REMOVAL, channel, key, body)
+        answer = self._write("remove", channel, key, packed)
+        _check_finished(channel, answer)
+        return None if answer[0] == b"nothing" else _stored(answer, packed)
+
+    def finish(
+        self, channel: str, body: bytes, reason: str, *, holder: str | None = None
+    ) -> Entry | None:
+        packed = pack(END, channel, None, body)
+        answer = self._write("finish", channel, packed, reason, holder or "")
+        return None if answer[0] == b"nothing" else _stored(answer, packed)
+
+    def reopen(self, channel: str) -> bool:
+        return bool(self._write("reopen", channel)[0] == b"reopened")
+
+    # -- reading
 
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
         self._check_open()
-        here, rows = self._look(after, _SCAN, channels)
-        entries: list[Entry] = []
-        for row in rows:
-            entry = _entry(row)
-            if entry.channel in channels:
-                entries.append(entry)
-                if len(entries) == limit:
-                    return entries, entry.id
-        return entries, rows[-1][0].decode() if len(rows) == _SCAN else here
-
-    def _look(self, after: str, most: int, channels: Collection[str] = ()) -> tuple[str, list[Any]]:
-        """Check a cursor; return the log's end, and raw entries behind the cursor."""
-        theirs, behind = parse_id(after)
-        found = self._script(_READ, id_of(theirs, behind + 1), most, theirs, *channels)
-        if found[0] is None:
-            raise HistoryLost("there is no log yet, or no more")
-        epoch, tip, reached = int(found[0]), int(found[1]), int(found[3])
-        last, past, rows = found[2], found[4], found[5]
-        seq = seq_in(after, epoch, tip, {} if past is None else {theirs: int(past)})
-        if seq < reached or (
-            # The stream was deleted under the log: the next append begins another one.
-            tip > 0 and last != id_of(epoch, tip).encode()
-        ):
-            raise HistoryLost(f"the log was trimmed behind {after}")
-        return id_of(epoch, tip), rows
+        records, cursor = self._reading.read(channels, after, limit)
+        return [record.entry for record in records], cursor
 
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         self._check_open()
         deadline = time.monotonic() + timeout
-        known = after == self._behind
-        self._behind = None  # until this has gone well: after a failure it may be another log
-        with self._wakeups.waiting() as wakeup, self._connections.reader() as reader:
+        known = after == self._known
+        self._known = None  # until this has gone well: after a failure it may be another log
+        with self._wakeups.waiting() as wakeup, self._connections.follower() as follower:
+            if not known:
+                self._reading.check(after)
             while True:
                 self._check_open()
-                if not known:
-                    self._look(after, 1)
-                left = min(_LOOK, deadline - time.monotonic())
-                if left <= 0:
-                    return [], after
-                milliseconds = max(1, int(left * 1000))
-                command = ("XREAD", "COUNT", BATCH, "BLOCK", milliseconds)
-                found = reader.ask((*command, "STREAMS", self._keys[0], after), left, wakeup)
+                remaining = min(_LOOK, deadline - time.monotonic())
+                found = follower.ask(self._newer(after, remaining), max(remaining, 0), wakeup)
                 if found:
                     break
-                known = False  # nothing came: have a look whether it is still the same log
-        entries = [_entry(row) for row in found[0][1]]
+                self._reading.check(after)  # It may be another log by now.
+                if time.monotonic() >= deadline:
+                    return [], after
+        return self._followed(after, found[0][1])
+
+    def _newer(self, after: str, seconds: float) -> tuple[object, ...]:
+        """Return the command that waits for entries after a cursor."""
+        waits = ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()
+        most = min(self._batch, contract.BATCH)
+        return ("XREAD", "COUNT", most, *waits, "STREAMS", self._scripts.keys[0], after)
+
+    def _followed(self, after: str, rows: list[Any]) -> tuple[list[Entry], str]:
+        entries = [entry_in_stream(*row) for row in rows]
         (epoch, seq), first = parse_id(after), parse_id(entries[0].id)
         if first[0] != epoch:
-            self._look(after, 1)  # the next epoch of this log, or another log
+            self._reading.check(after)  # the next epoch of this log, or another log
         if first[1] != seq + 1:
-            raise HistoryLost(f"the log was trimmed behind {after}")
-        self._behind = entries[-1].id
+            raise HistoryLost(f"more than {contract.RECENT} entries have followed {after}")
+        size = sum(len(entry.body) for entry in entries)
+        self._batch = max(1, self._batch // 2) if size > BYTES else self._batch * 2
+        self._batch = min(self._batch, contract.BATCH)
+        self._known = entries[-1].id
         return entries, entries[-1].id
 
-    def tip(self) -> str:
+    def recent(self, limit: int) -> tuple[list[Entry], str]:
+        self._begin()
+        return self._reading.recent(limit)
+
+    def opening(self, channels: Collection[str], replay: int | None) -> Opening:
+        self._begin()
+        return self._reading.opening(channels, replay)
+
+    def history(self, channels: Collection[str], limit: int, before: str | None) -> list[Entry]:
         self._check_open()
-        tip: bytes = self._script(_TIP, RUN)
-        return tip.decode()
+        return self._reading.history(channels, limit, before)
+
+    def ends(self, channels: Collection[str]) -> dict[str, Entry]:
+        self._check_open()
+        return self._reading.ends(channels)
+
+    def status(self, channel: str) -> Status:
+        self._check_open()
+        answer = self._scripts.read("status", channel)
+        if answer is None:
+            return Status("open")
+        if answer[0] == b"finished":
+            return Status("finished", answer[1].decode())
+        return Status("producing" if answer[0] == b"producing" else "open")
+
+    def tip(self) -> str:
+        self._begin()
+        return self._reading.tip()
+
+    def retention(self) -> Retention:
+        self._check_open()
+        return self._scripts.retention()
+
+    # -- leases
+
+    def beat(self, holder: str, *, first: bool = False) -> bool:
+        return bool(self._write("beat", holder, int(first))[0] == b"renewed")
+
+    def leases(self) -> dict[str, int]:
+        self._check_open()
+        answer = self._scripts.read("leases")
+        found = [] if answer is None else answer[1]
+        return {
+            holder.decode(): int(beats)
+            for holder, beats in zip(found[::2], found[1::2], strict=True)
+        }
+
+    def end_lease(self, holder: str, beats: int) -> bool:
+        return bool(self._write("end_lease", holder, beats)[0] == b"ended")
+
+    def held(self, holder: str) -> list[Held]:
+        self._check_open()
+        answer = self._scripts.read("held", holder)
+        skipped = len(holder.encode()) + 1
+        return [] if answer is None else [_held(member[skipped:]) for member in answer[1]]
+
+    def produce(self, channel: str, holder: str) -> None:
+        answer = self._write("produce", channel, holder)
+        if answer[0] == b"busy":
+            raise ChannelBusy(channel)
+        _check_finished(channel, answer)
+        _check_live(holder, answer)
+
+    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+        self._check_open()
+        for some in _some(members):
+            packed = _packed(KEYED, channel, some)
+            _check_live(holder, self._write("join", channel, holder, *packed))
+
+    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+        self._check_open()
+        for some in _some(members):
+            packed = _packed(REMOVAL, channel, some)
+            self._write("leave", channel, holder, *packed)
 
     def close(self) -> None:
         self._closed = True
         self._wakeups.close()
         self._connections.close()
 
-    def _script(self, script: str, *arguments: object, writes: bool = False) -> Any:
-        return self._connections.ask(
-            ("EVAL", script, len(self._keys), *self._keys, *arguments), writes=writes
-        )
+    def _write(self, command: str, *arguments: object) -> list[Any]:
+        self._check_open()
+        return self._scripts.write(command, *arguments)
+
+    def _begin(self) -> None:
+        self._check_open()
+        self._scripts.begin()
 
     def _check_open(self) -> None:
         if self._closed:
             raise HubClosed("the hub is closed")
 
 
-def _entry(row: Any) -> Entry:
-    entry_id, fields = row
-    if len(fields) != 4 or fields[0] != b"channel" or fields[2] != b"packed":
-        raise BrokerUnavailable(f"entry {entry_id!r} of the stream was not written by ssekit")
-    return unpack(fields[1].decode(), entry_id.decode(), fields[3].decode())
+def _stored(answer: list[Any], packed: bytes) -> Entry:
+    _, epoch, seq, milliseconds = answer
+    return entry_of(int(epoch), int(seq), int(milliseconds), packed).entry
+
+
+def _check_finished(channel: str, answer: list[Any]) -> None:
+    if answer[0] == b"finished":
+        raise ChannelFinished(channel, answer[1].decode())
+    if answer[0] == b"taken":
+        raise ChannelFinished(channel, None)
+
+
+def _check_live(holder: str, answer: list[Any]) -> None:
+    if answer[0] == b"dead":
+        raise LeaseEnded(f"the lease {holder} was ended")
+
+
+def _held(text: bytes) -> Held:
+    """Return what a lease holds from ``pCHANNEL`` or ``mLENGTH:CHANNELMEMBER``."""
+    if text[:1] == b"p":
+        return Held(text[1:].decode())
+    length, _, rest = text[1:].partition(b":")
+    return Held(rest[: int(length)].decode(), rest[int(length) :].decode())
+
+
+def _some(members: Mapping[str, bytes]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield members, as many as one script is to write."""
+    remaining = iter(members.items())
+    while some := list(islice(remaining, _AT_ONCE)):
+        yield some
+
+
+def _packed(kind: str, channel: str, members: list[tuple[str, bytes]]) -> Iterator[str | bytes]:
+    for name, body in members:
+        yield name
+        yield pack(kind, channel, name, body)

@@ -1,38 +1,42 @@
-"""Connections to Redis: one that reads the tail, and a few that all other commands share.
+"""Connections to Redis: one that follows, and a few each for what writes and for what reads.
 
-`ssekit.brokers.redis` uses this; it knows commands and answers, and no log.  redis-py has a client
-and pools of its own, which retry: one command whose answer was lost was seen to be carried out
-twice.  So this takes redis-py's single connections, which know the protocol, TLS and passwords,
-and keeps to one rule: an error says whether the command may have been carried out, and nothing is
-sent a second time.
+So reading, of which there is much after an outage or a deploy, is never in the way of a publish.
+This module knows commands and answers, and no log.  redis-py has a client and pools of its own,
+which retry: one command whose answer was lost was seen to be carried out twice.  So this takes
+redis-py's single connections, which know the protocol, TLS and passwords, and keeps to one rule: an
+error says whether the command may have been carried out, and nothing is sent a second time.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import socket
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from ssekit import host
+from ssekit.brokers.interrupted import INTERRUPTING
+from ssekit.brokers.places import Places, in_a_foreign_thread
 from ssekit.errors import BrokerUnavailable, HubClosed
-from ssekit.host.wakeup import NativeLock, Wakeup
+from ssekit.host.wakeup import Wakeup
 
 try:
     from redis.backoff import NoBackoff
     from redis.connection import Connection, parse_url
-    from redis.exceptions import RedisError, ResponseError
+    from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError(
         "redis: URLs need the redis package: pip install 'ssekit[redis]'", name="redis"
     ) from error
 
-_MOST = 8  # connections for commands
+MOST = 4  # connections for what writes, and as many for what reads
+_MOVES = 5  # servers of a cluster that are asked for the log
 _TIMEOUT = 5.0  # seconds to connect, and for an answer
+
+Command = tuple[object, ...]
 
 RUN = object()
 """Stands in a command for what names the run of the server that the command is sent to."""
@@ -66,83 +70,139 @@ class Connections:
 
     def _begin(self) -> None:
         self._closed = False
-        self._lock = NativeLock()
-        self._places: threading.BoundedSemaphore | None = None
-        self._idle: list[_Line] = []
-        self._readers: list[_Line] = []
+        self._writers = _Pool("ssekit-write")
+        self._readers = _Pool("ssekit-read")
+        self._followers = _Pool("ssekit-follow")
 
-    def ask(self, command: tuple[object, ...], *, writes: bool) -> Any:
-        """Send one command and return its answer.
+    def ask(self, command: Command, instead: Command, *, writes: bool) -> Any:
+        """Send one command and return its answer; ``instead`` if Redis knows no such script.
 
         Raises `BrokerUnavailable`, with ``maybe_stored`` if the command writes and its answer is
         missing.
         """
-        if _in_a_foreign_thread():
-            with closing(self._line("ssekit")) as line:
-                return line.ask(command, self._timeout, writes=writes)
-        with self._lock:
-            # Made at the first use: a server may patch this process after it has imported us.
-            places = self._places = self._places or threading.BoundedSemaphore(_MOST)
-        if not places.acquire(timeout=self._timeout):
-            raise BrokerUnavailable(f"all {_MOST} connections to Redis are busy")
+        if host.in_event_loop():
+            raise BrokerUnavailable(
+                "called in gevent's event loop, as by a signal handler, where nothing can wait for"
+                " Redis, so nothing was done; let the handler start a greenlet that calls this"
+            )
+        for _ in range(_MOVES):
+            with suppress(_Moved), self._lend(self._writers if writes else self._readers) as line:
+                try:
+                    return line.ask(command, self._timeout, writes=writes)
+                except NoScriptError:
+                    return line.ask(instead, self._timeout, writes=writes)
+        raise BrokerUnavailable("the servers of the Redis cluster name each other for the log")
+
+    @contextmanager
+    def _lend(self, pool: _Pool) -> Iterator[_Line]:
+        if in_a_foreign_thread():
+            line = self._line(pool)
+            try:
+                yield line
+            finally:
+                line.close()
+            return
+        me = threading.get_ident()
+        if me in pool.busy:
+            raise BrokerUnavailable(INTERRUPTING)
+        taken = False
         try:
-            with self._kept(self._idle, "ssekit") as line:
-                return line.ask(command, self._timeout, writes=writes)
+            pool.busy.add(me)
+            taken = pool.places.take(self._timeout)
+            if not taken:
+                raise BrokerUnavailable(f"all {MOST} connections of {pool.name} to Redis are busy")
+            with self._kept(pool) as line:
+                yield line
         finally:
-            places.release()
+            if taken:
+                pool.places.give_back()
+            pool.busy.discard(me)
 
     @contextmanager
-    def reader(self) -> Iterator[_Line]:
-        """The connection for the tail; there is a second one only if two follow at once."""
-        if _in_a_foreign_thread():
-            with closing(self._line("ssekit-tail")) as line:
+    def follower(self) -> Iterator[_Line]:
+        """Lend the connection that follows; there is a second one only if two follow at once."""
+        if in_a_foreign_thread():
+            line = self._line(self._followers)
+            try:
                 yield line
+            finally:
+                line.close()
         else:
-            with self._kept(self._readers, "ssekit-tail") as line:
+            with self._kept(self._followers) as line:
                 yield line
 
     @contextmanager
-    def _kept(self, idle: list[_Line], name: str) -> Iterator[_Line]:
-        with self._lock:
-            line = idle.pop() if idle else None
-        if line is not None and line.has_ended():
-            line.close()
-            line = None
+    def _kept(self, pool: _Pool) -> Iterator[_Line]:
+        line = pool.take()
         if line is None:
-            line = self._line(name)
+            line = self._line(pool)
         try:
             yield line
         finally:
-            with self._lock:
-                keep = line.usable and not self._closed
-                if keep:
-                    idle.append(line)
-            if not keep:
+            if line.usable:
+                pool.idle.append(line)
+                if self._closed:
+                    pool.close()
+            else:
                 line.close()
 
-    def _line(self, name: str) -> _Line:
-        return _Line(self._class(**self._options, client_name=name))
+    def _line(self, pool: _Pool) -> _Line:
+        return _Line(self._class(**self._options, client_name=pool.name), self._move)
+
+    def _move(self, host: str, port: int) -> None:
+        """Go to another server of a cluster from now on: the log is there."""
+        self._options |= {"host": host or self._options["host"], "port": port}
+        for pool in (self._writers, self._readers, self._followers):
+            pool.close()
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            lines = [*self._idle, *self._readers]
-            self._idle.clear()
-            self._readers.clear()
-        for line in lines:
-            line.close()
+        self._closed = True
+        for pool in (self._writers, self._readers, self._followers):
+            pool.close()
 
     def abandon(self) -> None:
         """Forget everything after a fork."""
-        _forgotten.extend((*self._idle, *self._readers))
+        for pool in (self._writers, self._readers, self._followers):
+            _forgotten.append(pool)
         self._begin()
+
+
+class _Moved(BrokerUnavailable):
+    """Raised if the log is on another server, to which the next connection goes."""
+
+
+class _Pool:
+    """The connections for one purpose.  Each step is one of a list or a set: no lock is needed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places = Places(MOST)
+        self.busy: set[int] = set()  # the threads and greenlets that have a place
+        self.idle: list[_Line] = []
+
+    def take(self) -> _Line | None:
+        while True:
+            try:
+                line = self.idle.pop()
+            except IndexError:
+                return None
+            if not line.has_ended():
+                return line
+            line.close()
+
+    def close(self) -> None:
+        while self.idle:
+            with suppress(IndexError):
+                self.idle.pop().close()
 
 
 class _Line:
     """One connection, unusable after the first failure: its next answer might be an old one's."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, moved: Callable[[str, int], None]) -> None:
         self._connection = connection
+        self._moved = moved
+        self._process = os.getpid()
         self._run: str | None = None
         self.usable = True
         try:
@@ -152,17 +212,15 @@ class _Line:
 
     def ask(
         self,
-        command: tuple[object, ...],
+        command: Command,
         timeout: float,
         wakeup: Wakeup | None = None,
         *,
         writes: bool = False,
     ) -> Any:
-        """Send a command and return its answer.
-
-        Raises `HubClosed` if ``wakeup`` is notified before it comes.
-        """
+        """Send a command and return its answer; `HubClosed` if it is woken before that."""
         self.usable = False
+        self._check_process()
         try:
             if RUN in command:
                 command = tuple(self._run_of_server() if word is RUN else word for word in command)
@@ -172,8 +230,15 @@ class _Line:
             raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
         if wakeup is not None:
             self._wait(timeout, wakeup)
+        self._check_process(maybe_stored=writes)
         try:
             answer = self._connection.read_response()
+        except NoScriptError:
+            self.usable = True
+            raise
+        except MovedError as error:  # Nothing was carried out.
+            self._moved(error.host, error.port)
+            raise _Moved(f"the log is on another server of the cluster: {error}") from error
         except ResponseError as error:
             self.usable = True  # an answer, too
             raise BrokerUnavailable(f"Redis refused: {error}") from error
@@ -182,6 +247,12 @@ class _Line:
             raise BrokerUnavailable(text, maybe_stored=writes) from error
         self.usable = True
         return answer
+
+    def _check_process(self, *, maybe_stored: bool = False) -> None:
+        """Refuse to go on in a fork's child: the answer is the parent's."""
+        if os.getpid() != self._process:
+            text = "this process was forked in the middle of a call, which its parent carries on"
+            raise BrokerUnavailable(text, maybe_stored=maybe_stored)
 
     def _run_of_server(self) -> str:
         """Return the server's run_id, which is new whenever it starts."""
@@ -211,16 +282,8 @@ class _Line:
             return True
 
     def close(self) -> None:
+        if os.getpid() != self._process:
+            _forgotten.append(self)
+            return
         with suppress(RedisError, OSError):  # it is gone already
             self._connection.disconnect()
-
-
-def _in_a_foreign_thread() -> bool:
-    """Whether sockets are gevent's, each bound to a thread's loop, and this is a passing thread.
-
-    Only the main thread's loop is sure to live on, so elsewhere connections are not kept.
-    """
-    if socket.socket.__module__ == "socket":
-        return False
-    main = os.getpid() if sys.platform == "linux" else threading.main_thread().native_id
-    return threading.get_native_id() != main

@@ -3,10 +3,10 @@
 `ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
 one datagram socket for each waiter; to wake them is to send each one byte.  The kernel wakes
 them within microseconds, and nobody has to be running in between.  A socket whose process has died
-refuses, and is removed by whoever finds out.
+refuses, and the first sender to find out removes it.
 
-This is only the quick way: where there can be no such folder, and for whoever may not write to a
-socket in it, followers look at the file now and then as well.  A datagram carries nothing, and a
+This is only the fast path: where there can be no such folder, or a sender may not write to a socket
+in it, followers still look at the file now and then.  A datagram carries nothing, and a
 false one costs a look at the file.  Still the folder is used only if it was made by somebody who
 may write to the file, and if others may write to it no more than to the file.
 """
@@ -28,13 +28,14 @@ _LONGEST_PATH = 100  # sun_path has 108 bytes on Linux and 104 elsewhere
 _log = logging.getLogger("ssekit.brokers")
 
 
-class Neighbours:
+class OtherProcesses:
     def __init__(self, file: str) -> None:
         self._file = file
         self._path = file + "-wake"
         self._lock = NativeLock()
         self._warned = False
         self._closed = False
+        self._notifying = self._again = False
         self._begin()
 
     def _begin(self) -> None:
@@ -58,9 +59,18 @@ class Neighbours:
         """Wake the waiters of all other processes."""
         try:
             with self._lock:
-                self._notify()
+                self._again = True
+                if self._notifying:
+                    return  # a signal handler, which has interrupted the loop below
+                self._notifying = True
+                try:
+                    while self._again:
+                        self._again = False
+                        self._notify()
+                finally:
+                    self._notifying = False
         except FileNotFoundError:
-            pass  # the file was just deleted: whoever follows it will find out
+            pass  # the file was just deleted: its followers will find out
         except OSError as error:
             self._warn(f"{error}: followers notice new events with a delay")
 
@@ -119,25 +129,30 @@ class Neighbours:
                 if self._open() and identity == self._identity:
                     os.unlink(name, dir_fd=self._folder)
             if self._closed:
-                self._let_go()
+                self._release()
 
     def close(self) -> None:
-        """Let go of the folder; the last wake-up does so again."""
+        """Release the folder; the last wake-up does so again."""
         with self._lock:
             self._closed = True
-            self._let_go()
+            self._release()
 
     def abandon(self) -> None:
         """Close this process's copies after a fork."""
         self._lock = NativeLock()
-        self._let_go()
+        self._notifying = self._again = False
+        self._release()
 
-    def _let_go(self) -> None:
-        if self._folder >= 0:
-            os.close(self._folder)
+    def _release(self) -> None:
+        self._close_folder()
         if self._sender is not None:
             self._sender.close()
         self._begin()
+
+    def _close_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
 
     def _make(self) -> None:
         """Make the folder, for those who may write to the file."""
@@ -160,9 +175,7 @@ class Neighbours:
             return False
         if self._folder >= 0 and self._identity == (now.st_dev, now.st_ino):
             return True
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        self._close_folder()
         folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         made, file = os.fstat(folder), os.stat(self._file)
         writers = {os.geteuid(), file.st_uid, 0}
@@ -191,14 +204,14 @@ class Neighbours:
 class SocketWakeup(Wakeup):
     """A socket in the folder, which every process can notify."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+    def __init__(self, others: OtherProcesses) -> None:
+        self._others = others
         self._socket = NativeSocket(AF_UNIX, SOCK_DGRAM)
         self._sender = NativeSocket(AF_UNIX, SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._sender.setblocking(False)
-            self._name, self._folder = neighbours.bind(self._socket)
+            self._name, self._folder = others.bind(self._socket)
             self._sender.connect(self._socket.getsockname())
         except BaseException:
             self.abandon()
@@ -219,10 +232,10 @@ class SocketWakeup(Wakeup):
             pass  # nothing more
 
     def usable(self) -> bool:
-        return self._neighbours.is_there(self._name, self._folder)
+        return self._others.is_there(self._name, self._folder)
 
     def close(self) -> None:
-        self._neighbours.unbind(self._name, self._folder)
+        self._others.unbind(self._name, self._folder)
         self.abandon()
 
     def abandon(self) -> None:

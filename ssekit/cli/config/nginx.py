@@ -42,7 +42,7 @@ _LIMIT = """\
     # A last resort against floods: beyond so many connections of one address nginx answers 429. Any
     # status but 200 ends an EventSource permanently: it does not reconnect. So choose a number that
     # no office behind one address reaches, and let ssekit reject streams in the way that browsers
-    # come back from: Hub(max_per_address=...) behind werkzeug's ProxyFix.
+    # reconnect after: Hub(max_per_address=...) behind werkzeug's ProxyFix.
     # This line belongs outside of "server": limit_conn_zone $binary_remote_addr zone=ssekit:1m;
     # limit_conn ssekit 1000;
     # limit_conn_status 429;

@@ -52,6 +52,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+SSEKIT = {"URL": os.environ.get("HUB"), os.environ.get("HUB_OPTION", "HISTORY"): 100}
+SESSION_ENGINE = os.environ.get("SESSION_ENGINE", "django.contrib.sessions.backends.db")
 ROOT_URLCONF = "tests.apps.django_site.urls"
 SECRET_KEY = "for a test, and long enough for it"
 SECURE_REFERRER_POLICY = "same-origin"

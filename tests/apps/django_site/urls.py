@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from ssekit import Hub, Stream, every
 from ssekit.django import StreamResponse, streaming
 
-hub = Hub(os.environ.get("HUB", "memory:"))
+hub = Hub(os.environ.get("NEWS_HUB", "memory:"))
 
 
 def use_the_database() -> None:
@@ -68,5 +68,7 @@ urlpatterns = [
     path("publish", publishing),
     path("inside", inside),
 ]
+if apps.is_installed("ssekit.django"):
+    urlpatterns.append(path("users/", include("tests.apps.django_site.users")))
 if apps.is_installed("debug_toolbar"):
     urlpatterns.append(path("__debug__/", include("debug_toolbar.urls")))

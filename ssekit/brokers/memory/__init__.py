@@ -1,0 +1,1 @@
+"""``memory:``, a log in this process alone, and the plainest reading of the contract."""

@@ -1,0 +1,112 @@
+-- What the log forgets, a bounded amount in each call.
+
+local AT_ONCE = 1000  -- events that one call drops of a channel
+local EXPIRED_AT_ONCE = 20  -- channels and ends that one call looks at
+
+local function length_of(channel)
+    local from, to = range(channel, 'e')
+    return call('ZLEXCOUNT', index, from, to)
+end
+
+-- Note that a channel has `change` more events than before, `length` now.
+local function note(channel, change, length)
+    local holder = call('HGET', produced, channel)
+    local internal = string.sub(channel, 1, 1) == bounds.internal
+    if not internal and (not holder or holder == '') then
+        state.events = state.events + change
+    end
+    if length == 0 then
+        call('ZREM', oldest, channel)
+        call('ZREM', lengths, channel)
+        call('ZREM', done, channel)
+        return
+    end
+    local from, to = range(channel, 'e')
+    local first = seq_of(call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, 1)[1])
+    call('ZADD', oldest, int(first), channel)
+    if not internal and not holder then
+        -- Of channels that are as long, the one with the oldest event comes first.
+        call('ZADD', lengths, string.format('%.17g', length + 1 - first % 2 ^ 32 / 2 ^ 32), channel)
+    end
+end
+
+-- Forget the oldest events of a channel, and return how many; they are not noted yet.
+local function forget(channel, many)
+    local from, to = range(channel, 'e')
+    local members = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, math.min(many, AT_ONCE))
+    if #members == 0 then
+        return 0
+    end
+    local seqs = {}
+    for n, member in ipairs(members) do
+        seqs[n] = int(seq_of(member))
+    end
+    call('ZREM', index, unpack(members))
+    call('HDEL', entries, unpack(seqs))
+    call('ZADD', trimmed, seqs[#seqs], channel)
+    state.trims = 1
+    local over = call('ZCARD', trimmed) - bounds.channels_remembered
+    if over > 0 then
+        local popped = call('ZPOPMIN', trimmed, over)
+        state.floor = math.max(state.floor, tonumber(popped[#popped]))
+    end
+    return #members
+end
+
+local function drop(channel, many)
+    local dropped = forget(channel, many)
+    note(channel, -dropped, length_of(channel))
+end
+
+-- Bound a channel by its number of events, of which `change` are new.
+local function trim(channel, change)
+    local length, dropped = length_of(channel), 0
+    local most = call('HEXISTS', produced, channel) == 1 and bounds.most_produced or state.history
+    if length > most then
+        dropped = forget(channel, length - most)
+    end
+    note(channel, change - dropped, length - dropped)
+end
+
+-- Make a channel that is finished one like others, which `history` and `capacity` bound.
+local function forget_end(channel)
+    call('HDEL', ends, channel)
+    call('ZREM', endings, channel)
+    call('HDEL', produced, channel)
+    call('ZREM', done, channel)
+    trim(channel, 0)
+end
+
+-- Bound the log as a whole: `capacity` and `max_age`.
+local function bound()
+    local room = math.max(state.capacity, state.history)
+    for _ = 1, EXPIRED_AT_ONCE do
+        if state.events <= room then
+            break
+        end
+        local finished = call('ZRANGE', done, 0, 0)[1]
+        if finished then
+            drop(finished, AT_ONCE)
+        else
+            drop(call('ZREVRANGE', lengths, 0, 0)[1], 1)
+        end
+    end
+    if state.max_age then
+        for _ = 1, EXPIRED_AT_ONCE do
+            local first = call('ZRANGE', oldest, 0, 0, 'WITHSCORES')
+            if not first[1] or not is_expired(tonumber(first[2])) then
+                break
+            end
+            drop(first[1], 1)
+        end
+    end
+    local due = now - (bounds.end_remembered + (state.max_age or 0)) * 1000
+    local found = call('ZRANGEBYSCORE', endings, '-inf', '(' .. int(due), 'LIMIT', 0, EXPIRED_AT_ONCE)
+    for _, channel in ipairs(found) do
+        if ending(channel) then
+            call('ZADD', endings, int(now), channel)
+        else
+            forget_end(channel)
+        end
+    end
+end

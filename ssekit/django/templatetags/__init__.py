@@ -1,0 +1,1 @@
+"""Template tags, which Django finds by the name of this package."""

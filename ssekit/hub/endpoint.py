@@ -1,0 +1,240 @@
+"""One address for many users: who may read what is decided for each client, and can be undone.
+
+``authorize`` says what a client may read.  Its grant limits the channels that the client names, and
+the stream ends when the grant expires, or when it is revoked.  Nothing that a client sends can
+widen a grant, and a client is told a final no (401, 403) only by a decision: where ``authorize``
+fails, an EventSource is told to come back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ssekit import host
+from ssekit.hub.access import Access
+from ssekit.hub.grant import Grant, NotGranted, Unnamed
+from ssekit.hub.granted import REVOKED, GrantedStream
+from ssekit.hub.stream import Channels
+from ssekit.stream.admission import Admission, Limit, Overloaded
+from ssekit.stream.blocks import Blocks, Opener
+from ssekit.stream.open import OpenStream
+from ssekit.stream.response import Headers, plain_answer
+from ssekit.stream.source import is_http_exception, request_of
+
+Authorize = Callable[[Any], Grant | None]
+"""What says what a request may read: it gets a `werkzeug.Request`."""
+
+log = logging.getLogger("ssekit.access")
+
+PATIENCE = 5.0
+"""Seconds that a client waits for its turn to be authorized."""
+LOGGED_EVERY = 1.0
+"""Seconds between two lines about a failing ``authorize``."""
+
+
+class Refused(Exception):
+    """Raised for a client that may not read; it is its own WSGI application."""
+
+    def __init__(self, status: str, why: str, headers: Headers = ()) -> None:  # type: ignore[assignment]
+        super().__init__(why)
+        self._answer = plain_answer(status, why, [*headers])
+
+    def get_response(self) -> None:
+        """Marks it as an answer, as a werkzeug ``HTTPException`` is one."""
+
+    def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Any:
+        return self._answer.give(environ, start_response)
+
+
+class Gate:
+    """Lets at most ``places`` clients be authorized at once; the others wait for a moment.
+
+    A thousand clients that come back together would otherwise take every connection of the
+    application's database.
+    """
+
+    def __init__(self, places: int) -> None:
+        if not isinstance(places, int) or isinstance(places, bool) or places < 1:
+            raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
+        self._places = threading.BoundedSemaphore(places)
+        self._logged_at = -LOGGED_EVERY
+        self._unlogged = 0
+
+    def authorize(self, authorize: Callable[[], Grant | None], path: str) -> Grant | None:
+        """Return what ``authorize`` returns.
+
+        Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
+        place.
+        """
+        if not self._places.acquire(timeout=PATIENCE):
+            raise Overloaded("too many clients are being authorized")
+        try:
+            return authorize()
+        except (host.Ended, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if is_http_exception(error) or not host.failed(error):
+                raise
+            self._log(path)
+            raise Overloaded("authorize failed") from error
+        finally:
+            self._places.release()
+
+    def _log(self, path: str) -> None:
+        now = time.monotonic()
+        if now - self._logged_at < LOGGED_EVERY:
+            self._unlogged += 1
+            return
+        more = f" (and {self._unlogged} times before)" if self._unlogged else ""
+        self._logged_at, self._unlogged = now, 0
+        log.exception("authorize of %s failed: the client is told to come back%s", path, more)
+
+
+class Endpoint(Opener):
+    """Opens streams for the clients that ``authorize`` admits.
+
+    ``origins`` are those of the stream: a page of another site may not even open it.
+    """
+
+    def __init__(
+        self,
+        access: Callable[[], Access],
+        channels: Callable[[frozenset[str]], Channels],
+        authorize: Authorize,
+        gate: Gate,
+        *,
+        limit: Limit,
+        max_age: float,
+        origins: Any = (),
+        cuts: bool = False,
+    ) -> None:
+        self.limit = limit
+        self.cuts = cuts
+        self._access = access
+        self._channels = channels
+        self._authorize = authorize
+        self._gate = gate
+        self._max_age = max_age
+        self._origins = origins
+
+    def open(self, environ: dict[str, Any]) -> Blocks:
+        try:
+            blocks = self._admit(environ)
+        except Exception as error:
+            if is_http_exception(error):  # Refused among them
+                self.limit.counts.add("unauthorized")
+            raise
+        self.limit.counts.add("authorized")
+        return blocks
+
+    def _admit(self, environ: dict[str, Any]) -> Blocks:
+        self._check_site(environ)
+        request = request_of(environ)
+        begun = time.time()
+        grant = self._gate.authorize(lambda: self._authorize(request), request.path)
+        if grant is None:
+            raise Refused("401 Unauthorized", "Sign in to read this stream.")
+        self._check_age(grant)
+        try:
+            channels = grant.narrowed(request.args.getlist("channel"))
+        except Unnamed as error:
+            raise Refused("400 Bad Request", str(error)) from None
+        except NotGranted as error:
+            raise Refused("403 Forbidden", str(error)) from None
+        return self._open(environ, GrantedStream(grant, channels, begun))
+
+    def _open(self, environ: dict[str, Any], stream: GrantedStream) -> Blocks:
+        access = self._access()
+        access.add(stream)
+        blocks = None
+        try:
+            # After it was added: what is revoked from here on is seen by the stream itself.
+            refusal = access.refusal(stream)
+            if refusal == REVOKED:
+                raise Refused("403 Forbidden", "The credential was revoked.")
+            if refusal is not None:
+                raise Overloaded(refusal)  # It comes back, and is authorized anew.
+            blocks = self._channels(stream.channels).open(environ)
+            stream.end = blocks.stop
+        finally:
+            if blocks is None:
+                access.discard(stream)
+        return GrantedBlocks(access, blocks, stream)
+
+    def _check_site(self, environ: Mapping[str, Any]) -> None:
+        """Refuse what a page of another site asks for with the user's cookies.
+
+        It could not read the stream, but opening it would be seen: the user would be present.
+        Browsers say where a request comes from (Fetch Metadata, ``Sec-Fetch-Site``).
+        """
+        if environ.get("HTTP_SEC_FETCH_SITE") != "cross-site" or self._origins == "*":
+            return
+        if environ.get("HTTP_ORIGIN") not in self._origins:
+            raise Refused("403 Forbidden", "This stream is not for pages of another site.")
+
+    def _check_age(self, grant: Grant) -> None:
+        now = time.time()
+        if grant.expires is not None and grant.expires <= now:
+            raise Refused("403 Forbidden", "The grant has expired.")
+        if grant.issued is not None and grant.issued < now - self._max_age:
+            # The log may have forgotten that it was revoked.
+            raise Refused("403 Forbidden", "The credential is too old; get a new one.")
+
+
+class GrantedBlocks(Blocks):
+    """The blocks of a stream for as long as its grant holds.
+
+    What ends the stream is seen before and after each block, so that nothing is sent that was read
+    after the stream had to end.
+    """
+
+    def __init__(self, access: Access, blocks: Blocks, stream: GrantedStream) -> None:
+        self._access = access
+        self._blocks = blocks
+        self._stream = stream
+        self.subject = stream.grant.subject
+
+    def next_block(self, client: host.Client) -> tuple[int, bytes]:
+        self._check()
+        found = self._blocks.next_block(client)
+        self._check()
+        return found
+
+    def take_over(self, stream: OpenStream) -> bool:
+        self._check()
+        admission = stream.admission
+        stream.admission = _Counted(admission, self._access, self._stream)
+        if self._blocks.take_over(stream):
+            return True
+        stream.admission = admission
+        return False
+
+    def close(self, client: host.Client) -> None:
+        self._access.discard(self._stream)
+        self._blocks.close(client)
+
+    def _check(self) -> None:
+        if self._stream.ended is not None:
+            raise host.Ended(self._stream.ended)
+
+
+class _Counted(Admission):
+    """The admission of a stream that is served elsewhere, which also ends the grant's hold."""
+
+    __slots__ = ("_access", "_inner", "_stream")
+
+    def __init__(self, inner: Admission, access: Access, stream: GrantedStream) -> None:
+        self._inner = inner
+        self._access = access
+        self._stream = stream
+
+    def release(self) -> None:
+        self._inner.release()
+
+    def end(self) -> None:
+        self._access.discard(self._stream)
+        self._inner.end()

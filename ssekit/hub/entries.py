@@ -1,0 +1,157 @@
+"""The hub's own events, and the entries of a log as what viewers get: frames of bytes, or events.
+
+An event is encoded once, when it is published.  From then on it is the `body` of an entry, and
+whatever sends it joins bytes; it is decoded only for those who iterate over events in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from ssekit.brokers.contract import Entry
+from ssekit.errors import InvalidEvent
+from ssekit.wire import Event
+
+OWN = "stream-"
+"""What the names of the hub's own events begin with; nobody else can publish such a name."""
+OPEN, RESET, REMOVE, END = "stream-open", "stream-reset", "stream-remove", "stream-end"
+
+_OWN = b"event: " + OWN.encode()
+_REMOVE = b"event: %b\n" % REMOVE.encode()
+_END = b"event: %b\n" % END.encode()
+
+
+class ChannelEvent(Event):
+    """An event with the channel that it was published in, and its key if it has one.
+
+    These are no part of equality: it equals the plain `Event` with the same fields.  The events
+    ``stream-open`` and ``stream-reset`` belong to no channel.
+    """
+
+    __slots__ = ("channel", "key")
+    channel: str | None
+    key: str | None
+
+    def __init__(
+        self,
+        data: Any = None,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+        *,
+        channel: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        Event.__init__(self, data, event, id, retry, comment)
+        object.__setattr__(self, "channel", channel)
+        object.__setattr__(self, "key", key)
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.data, self.event, self.id, self.retry, self.comment)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return self._fields() == (other.data, other.event, other.id, other.retry, other.comment)
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _channel_event, (*self._fields(), self.channel, self.key)
+
+
+def _channel_event(*fields: Any) -> ChannelEvent:
+    return ChannelEvent(*fields[:5], channel=fields[5], key=fields[6])
+
+
+def body_of(event: Event, most: int | None = None) -> bytes:
+    """Return an event without an id as the body of an entry.
+
+    Raises `InvalidEvent` for what the format cannot carry, or if it has more than ``most`` bytes.
+    """
+    body = event.encode()[:-1]  # the blank line comes after the id
+    if most is not None and len(body) > most:
+        raise InvalidEvent(
+            f"the event has {len(body)} bytes, and max_event is {most}: publish where the data is"
+            " instead, as each client that comes back would get it again"
+        )
+    return body
+
+
+def end_body(channel: str, reason: str, data: object = None, most: int | None = None) -> bytes:
+    """Return the end of a channel as the body of an entry; raises as `body_of` does."""
+    return body_of(Event({"channel": channel, "reason": reason, "data": data}, END), most)
+
+
+def removal_body(channel: str, key: str) -> bytes:
+    """Return the removal of a key as the body of an entry."""
+    return body_of(Event({"channel": channel, "key": key}, REMOVE))
+
+
+def own_entry(name: str, data: object, cursor: str, *, with_id: bool) -> Entry:
+    """Return an event of the hub's own that is in no log."""
+    return Entry(cursor, "", body_of(Event(data, name)), passing=not with_id)
+
+
+def without_id(entry: Entry) -> Entry:
+    """Return the entry as an opening has it."""
+    return replace(entry, passing=True)
+
+
+def is_own(entry: Entry) -> bool:
+    """Whether the event is the hub's, such as the end of a channel."""
+    return entry.body.startswith(_OWN)
+
+
+def is_removal(entry: Entry) -> bool:
+    """Whether the entry removes a key."""
+    return entry.body.startswith(_REMOVE)
+
+
+def is_end(entry: Entry) -> bool:
+    """Whether the entry is the end of its channel."""
+    return entry.body.startswith(_END)
+
+
+def frame(entry: Entry) -> bytes:
+    """Return the entry as a viewer gets it."""
+    return entry.frame
+
+
+def quiet_frame(entry: Entry) -> bytes:
+    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone."""
+    if not is_own(entry):
+        return entry.frame
+    return b"" if entry.passing else b"id: %b\n\n" % entry.id.encode()
+
+
+def framing(hub_events: bool) -> Callable[[Entry], bytes]:
+    """Return the function that frames entries for viewers with or without hub events."""
+    return frame if hub_events else quiet_frame
+
+
+def event_of(entry: Entry) -> ChannelEvent:
+    """Return the entry as an event: its data as text, its name None where it has none."""
+    name: str | None = None
+    retry: int | None = None
+    data: list[str] = []
+    for line in entry.body.decode().split("\n")[:-1]:
+        field, _, value = line.partition(": ")
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            name = value
+        elif field == "retry":
+            retry = int(value)
+    cursor = None if entry.passing else entry.id
+    text = "\n".join(data) if data else None
+    return ChannelEvent(text, name, cursor, retry, channel=entry.channel or None, key=entry.key)
+
+
+def events_of(entries: Iterable[Entry]) -> list[Event]:
+    """Return entries as events."""
+    return [event_of(entry) for entry in entries]

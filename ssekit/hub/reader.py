@@ -1,0 +1,266 @@
+"""Where one client is in a log, and how it reads on.
+
+Live delivery, resuming and catching up are the same thing here: read after a position, and wait
+where there is nothing to read.  The newest entries come from the process's recent ones, older ones
+from the broker.  There is no queue, so nothing can overflow and nothing can fall between two of
+them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from ssekit import host
+from ssekit.brokers import Entry, HistoryLost, parse_id
+from ssekit.errors import BrokerUnavailable, HubClosed
+from ssekit.host.backoff import jittered
+from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
+from ssekit.hub.follower import Follower
+from ssekit.hub.recent import Piece, View
+
+KEEPS_UP = 0.1
+"""Seconds after which a client that had read everything, and has not come for more, is slow."""
+RETRY = 1.0
+"""Seconds between two attempts to read from a broker that is away."""
+
+
+class Reader:
+    """A position in a log, as seen by one client.
+
+    It begins after ``last_event_id``.  Without one, or if the log no longer holds what comes after
+    it, it begins with an opening: ``stream-reset`` where history was lost, the newest event of each
+    key, the last ``replay`` events (None for all), and ``stream-open`` with the log's end, where it
+    goes on.  The ends of those of its channels that are finished follow.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_away",
+        "_caught_up_at",
+        "_closed",
+        "_follower",
+        "_gave_at",
+        "_opening",
+        "_ready",
+        "_replay",
+        "client",
+        "ended",
+        "epoch",
+        "finished",
+        "keeps_passing",
+        "live",
+        "lost",
+        "parked",
+        "position",
+        "view",
+    )
+
+    def __init__(
+        self,
+        follower: Follower,
+        view: View,
+        last_event_id: str | None = None,
+        replay: int | None = 0,
+    ) -> None:
+        self.view = view
+        self.epoch = -1
+        self.position = -1
+        self.live = 0
+        self.parked = False
+        self.client: host.Client | None = None
+        """What to wake when there is something to read."""
+        self.ended: set[str] = set()
+        """The channels whose end is at or before the position."""
+        self.finished = False
+        """Whether that is all of them, and nothing more will come."""
+        self.lost = False
+        """Whether the opening says that history was lost."""
+        self.keeps_passing = False
+        """Whether it gets the passing entries that came while it had read everything."""
+        self._follower = follower
+        self._replay = replay
+        self._ready: Piece | None = None
+        self._opening = False  # whether it is yet to be made
+        self._away = False
+        self._closed = False
+        self._caught_up_at = -1
+        self._gave_at = 0.0  # when it gave a piece, on the monotonic clock
+        # HTML standard, 9.2.4: an empty last event ID is the same as none.
+        if last_event_id:
+            self._resume(last_event_id)
+        else:
+            self._opening = True
+            self._open()  # at once: what is published next is for this client too
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._closed or self._follower.closed or (self.finished and self._ready is None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or its hub."""
+        return self._closed or self._follower.closed
+
+    @property
+    def missed_nothing(self) -> bool:
+        """Whether its channels are all finished, and the client has seen that."""
+        return self.finished and self._ready is None
+
+    @property
+    def settled(self) -> bool:
+        """Whether others can read on from its position, after what `take_ready` returns."""
+        return not self._opening and not self._follower.recent.is_ahead(self.epoch, self.position)
+
+    def take_ready(self) -> Piece | None:
+        """Take what was read and not yet given."""
+        ready, self._ready = self._ready, None
+        return ready
+
+    def at_end(self) -> bool:
+        """Return whether there is nothing to read now."""
+        recent = self._follower.recent
+        return (
+            self.position == recent.end
+            and self.epoch == recent.epoch
+            and self._ready is None
+            and not self._opening
+        )
+
+    def next_piece(self) -> Piece | None:
+        """Read on; None if there is nothing to read now, or nothing more."""
+        while not self.over:
+            piece = self.take_ready()
+            if piece is not None:
+                self._gave_at = time.monotonic()
+                return piece
+            if not self._read():
+                return None
+        return None
+
+    def wait(self, wait: Callable[[float | None], object], seconds: float | None = None) -> None:
+        """Wait until there may be something to read, or ``seconds`` have passed."""
+        if self._away:
+            retry = jittered(RETRY, 0.5, 1.0)
+            seconds = retry if seconds is None else min(retry, seconds)
+        if self._follower.park(self):
+            try:
+                if not self._closed:  # by another thread, before it could wake this one
+                    wait(seconds)
+            finally:
+                if self.parked:
+                    self._follower.unpark(self)
+
+    def wake(self) -> None:
+        """Look again: called by the follower."""
+        if self.client is not None:
+            self.client.wake()
+
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one."""
+        if self._caught_up_at != self.position:
+            return self.live, self.live
+        if time.monotonic() - self._gave_at < KEEPS_UP:
+            return end, end  # Nothing has held it up since: it is about to wait for more.
+        return self.live, end if self.keeps_passing else self.live
+
+    def close(self) -> None:
+        """End the reading, also a wait in another thread."""
+        self._closed = True
+        self._follower.forget(self)
+        self.wake()
+
+    def _resume(self, last_event_id: str) -> None:
+        try:
+            self.epoch, self.position = parse_id(last_event_id)
+        except HistoryLost:
+            self._lose()
+            return
+        ends = self._follower.ends(self.view.channels)
+        begin = self.position
+        if not self._follower.can_resume(self.view, self.epoch, begin):
+            self._read_older()  # at once, so that it is known now if history was lost
+            if self.lost:
+                return
+        self.ended |= _ended_by(ends, begin)
+        self.finished = self.ended >= self.view.channels
+
+    def _lose(self) -> None:
+        self.lost = self._opening = True
+        self._open()
+
+    def _read(self) -> bool:
+        """Read on; false if there is nothing to read now."""
+        if self._opening:
+            return self._open()
+        piece = self._follower.piece(self)
+        if piece is None:
+            return self._read_older()
+        if piece.position == self.position:
+            self._caught_up_at = self.position
+            return False
+        self._take(piece)
+        return True
+
+    def _read_older(self) -> bool:
+        try:
+            piece = self._follower.older.piece(self.view, self.epoch, self.position)
+        except HistoryLost:
+            self._lose()
+            return not self._opening
+        except BrokerUnavailable:
+            # The follower has logged it, or will; nothing is lost by trying again.
+            self._away = True
+            return False
+        except HubClosed:
+            return False
+        self._away = False
+        if piece is None:
+            self._caught_up_at = self.position
+            return False
+        self._take(piece)
+        return True
+
+    def _take(self, piece: Piece) -> None:
+        self.epoch, self.position = piece.epoch, piece.position
+        if piece.position == self._follower.recent.end:
+            self._caught_up_at = piece.position
+        if not piece.entries:
+            return
+        self._ready = piece
+        if self.ended:
+            # An event after the end: the channel was reopened.
+            self.ended.difference_update(entry.channel for entry in piece.entries)
+        if is_end(piece.entries[-1]):
+            self.ended.add(piece.entries[-1].channel)
+        self.finished = self.ended >= self.view.channels
+
+    def _open(self) -> bool:
+        """Begin at the log's end; false if it cannot be reached just now."""
+        try:
+            opening = self._follower.broker.opening(self.view.channels, self._replay)
+        except (BrokerUnavailable, HubClosed):
+            self._away = True
+            return False
+        self._away = self._opening = False
+        self.lost = self.lost or (self._replay is None and not opening.complete)
+        entries: list[Entry] = []
+        if self.lost:
+            self._follower.counts.add("resets")
+            reason = {"reason": "history-lost"}
+            entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
+        entries += map(without_id, opening.state)
+        entries += opening.history
+        entries.append(own_entry(OPEN, {}, opening.tip, with_id=True))
+        entries += map(without_id, sorted(opening.ends.values(), key=lambda end: parse_id(end.id)))
+        self.epoch, self.position = parse_id(opening.tip)
+        self._caught_up_at = self.position
+        self._ready = Piece(self.view, entries, self.epoch, self.position)
+        self.ended = set(opening.ends)
+        self.finished = self.ended >= self.view.channels
+        return True
+
+
+def _ended_by(ends: Mapping[str, Entry], position: int) -> set[str]:
+    return {channel for channel, end in ends.items() if parse_id(end.id)[1] <= position}

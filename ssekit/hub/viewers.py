@@ -1,0 +1,216 @@
+"""Clients that the fan-out serves: one by one where they lag, and together where they do not.
+
+Values and counts; nothing here writes to a socket or knows the event loop.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ssekit import host
+from ssekit.brokers import Entry, parse_id
+from ssekit.host.chunks import chunk
+from ssekit.hub.entries import framing, is_end
+from ssekit.hub.recent import View
+from ssekit.stream.open import OpenStream
+
+PART = 4 * 1024
+"""Bytes in one chunk of a batch: a client that has not taken all is sent the rest of one chunk."""
+
+
+class Kind(NamedTuple):
+    """What the clients of a group have in common."""
+
+    view: View
+    chunked: bool
+    heartbeat: float
+
+
+class ViewerGroup:
+    """Clients with the same channels, framing and heartbeat.
+
+    Those of them that are caught up are served together: position belongs to the group.
+    """
+
+    __slots__ = (
+        "_descriptors",
+        "_ended",
+        "_frame",
+        "_send_heartbeat",
+        "bytes",
+        "caught_up",
+        "events",
+        "heartbeat",
+        "kind",
+        "members",
+        "view",
+        "wrote_at",
+    )
+
+    def __init__(self, kind: Kind, send_heartbeat: Callable[[ViewerGroup], None]) -> None:
+        self.kind = kind
+        self._send_heartbeat = send_heartbeat
+        self.view = kind.view
+        self.heartbeat = kind.heartbeat
+        self.caught_up: dict[int, Viewer] = {}  # by descriptor
+        self.members = 0  # those that lag included
+        self.wrote_at = time.monotonic()
+        self.events = 0
+        self.bytes = 0
+        self._descriptors: array[int] | None = None  # of those caught up, until one comes or goes
+        self._frame: Callable[[Entry], bytes] = framing(kind.view.hub_events)
+        self._ended: dict[str, int] = {}  # by finished channel, the position of its end
+
+    def add(self, viewer: Viewer) -> None:
+        """Count the viewer among those that are caught up."""
+        self.caught_up[viewer.descriptor] = viewer
+        self._descriptors = None
+        viewer.events -= self.events
+        viewer.bytes -= self.bytes
+
+    def discard(self, viewer: Viewer) -> bool:
+        """Take the viewer from those that are caught up; false if it is not one of them."""
+        if self.caught_up.pop(viewer.descriptor, None) is None:
+            return False
+        self._descriptors = None
+        viewer.events += self.events
+        viewer.bytes += self.bytes
+        return True
+
+    def descriptors(self) -> array[int]:
+        """Return those of the viewers that are caught up."""
+        if self._descriptors is None:
+            self._descriptors = array("i", struct.pack(f"{len(self.caught_up)}i", *self.caught_up))
+        return self._descriptors
+
+    def beat(self) -> None:
+        """Send a heartbeat to those that are caught up: they had the last event together."""
+        if self.caught_up:
+            self._send_heartbeat(self)
+
+    def framed(self, block: bytes) -> bytes:
+        """Return a block as it is sent."""
+        return chunk(block, self.kind.chunked) if block else b""
+
+    def batch(self, entries: Sequence[Entry]) -> Batch:
+        """Return entries as they are sent to those that are caught up."""
+        if len(entries) == 1:
+            block = self._frame(entries[0])
+            return Batch(self.framed(block), len(block), [])
+        parts: list[bytes] = []
+        ends: list[tuple[int, int]] = []
+        frames: list[bytes] = []
+        size = length = total = 0
+        for entry in entries:
+            frames.append(self._frame(entry))
+            size += len(frames[-1])
+            if size >= PART or entry is entries[-1]:
+                parts.append(self.framed(b"".join(frames)))
+                length += len(parts[-1])
+                ends.append((length, parse_id(entry.id)[1]))
+                total += size
+                size, frames = 0, []
+        return Batch(b"".join(parts), total, ends)
+
+    def note_ends(self, entries: Sequence[Entry]) -> None:
+        """Note which channels were finished, or reopened, by entries that all of it has now."""
+        for entry in entries:
+            if is_end(entry):
+                self._ended[entry.channel] = parse_id(entry.id)[1]
+            elif self._ended:
+                self._ended.pop(entry.channel, None)
+
+    def note_end(self, channel: str, position: int) -> None:
+        """Note that a channel was finished at a position, if nothing newer is known."""
+        self._ended.setdefault(channel, position)
+
+    def finished_by(self, position: int) -> bool:
+        """Return whether all channels were finished at a position."""
+        ended = self._ended
+        return len(ended) >= len(self.view.channels) and all(
+            ended.get(channel, position + 1) <= position for channel in self.view.channels
+        )
+
+
+class Batch(NamedTuple):
+    """Entries as they are sent to a group: with the end and the position of each part."""
+
+    data: bytes
+    size: int
+    """Bytes without the chunks' framing."""
+    parts: list[tuple[int, int]]
+
+    def rest(self, taken: int, position: int) -> tuple[memoryview, int]:
+        """Return what is left of the part that a client has begun with, and the position after it.
+
+        ``position`` is the one after the whole batch.
+        """
+        for end, after in self.parts:
+            if taken < end:
+                return memoryview(self.data)[taken:end], after
+        return memoryview(self.data)[taken:], position
+
+
+class Lag:
+    """What a viewer that is not caught up has besides: its position, and what it is being sent."""
+
+    __slots__ = ("due", "epoch", "position", "rest", "watcher")
+
+    def __init__(self, epoch: int, position: int, rest: memoryview) -> None:
+        self.epoch = epoch
+        self.position = position
+        self.rest = rest
+        self.due = False  # whether it has a turn to come
+        self.watcher: Any = None  # made once the socket has not taken all
+
+
+class Viewer:
+    """One client whose connection was taken over.
+
+    ``events`` and ``bytes`` are kept as differences from the group's while it is caught up, so that
+    a delivery has nothing to count.
+    """
+
+    __slots__ = (
+        "_end",
+        "about",
+        "admission",
+        "began",
+        "bytes",
+        "cuts",
+        "descriptor",
+        "events",
+        "group",
+        "lag",
+        "path",
+        "retry",
+    )
+
+    def __init__(
+        self,
+        group: ViewerGroup,
+        descriptor: int,
+        stream: OpenStream,
+        end: Callable[[Viewer, str], None],
+    ) -> None:
+        self._end = end
+        self.group = group
+        self.descriptor = descriptor
+        self.lag: Lag | None = None
+        self.admission = stream.admission
+        self.path = sys.intern(stream.path)
+        self.about = stream.about
+        self.retry = stream.retry
+        self.cuts = stream.cuts
+        self.began = stream.began
+        self.events = stream.events
+        self.bytes = stream.client.given
+
+    def disconnected(self) -> None:
+        """The client has disconnected."""
+        self._end(self, host.DISCONNECTED)

@@ -1,0 +1,187 @@
+"""What other processes do to a ``sqlite:`` file, each a function: NAME URL..."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import warnings
+from types import FrameType
+
+from ssekit import BrokerUnavailable
+from ssekit.brokers import Entry, Retention, connect
+from ssekit.brokers.sqlite.broker import SQLiteBroker  # before rights are given up
+from ssekit.brokers.sqlite.writing import Writer
+from tests.logs import body, data
+
+
+def publish_for(url: str, seconds: str) -> None:
+    broker = connect(url)
+    end = time.time() + float(seconds)
+    while time.time() < end:
+        broker.append("news", body("x" * 1000))
+
+
+def publish_until_killed(url: str) -> None:
+    broker = connect(url)
+    while True:
+        print(broker.append("news", body("x")).id, flush=True)
+
+
+def on_a_full_disk(url: str) -> None:
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    broker = connect(url)
+    start = broker.tip()
+    broker.append("news", body("before"))
+    limit(150_000)
+    stored, refused = 1, 0
+    while refused < 5:
+        try:
+            broker.append("news", body("x" * 1000))
+            stored += 1
+        except BrokerUnavailable as error:
+            print(error.maybe_stored, url.removeprefix("sqlite:///") in str(error))
+            refused += 1
+    entries, cursor = broker.follow(start, 1)
+    print(stored > 10, len(entries) == stored, broker.tip() == cursor)
+    limit(resource.RLIM_INFINITY)
+    broker.append("news", body("after"))
+    print(data(broker.follow(cursor, 1)[0]))
+    broker.close()
+
+
+def without_rights(*urls: str) -> None:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    for url in urls:
+        try:
+            SQLiteBroker.from_url(url, Retention()).append("news", body("x"))
+        except BrokerUnavailable as error:
+            print(error.maybe_stored, url.removeprefix("sqlite:///") in str(error))
+
+
+def in_another_users_hands(uid: str, *urls: str) -> None:
+    """Say what each place is to a program of another user."""
+    os.setuid(int(uid))
+    for url in urls:
+        try:
+            SQLiteBroker.from_url(url, Retention()).append("news", body("x"))
+        except BrokerUnavailable as error:
+            print(error)
+        else:
+            print("published")
+
+
+def fork_beside_a_transaction(url: str) -> None:
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread is the point
+    broker = connect(url)
+    broker.append("news", body("before"))
+    inside, done = threading.Event(), Writer.done
+
+    def slowly(writer: Writer) -> None:
+        done(writer)
+        inside.set()
+        time.sleep(0.3)
+
+    Writer.done = slowly  # type: ignore[method-assign]
+    thread = threading.Thread(target=broker.append, args=("news", body("slow")))
+    thread.start()
+    inside.wait()
+    Writer.done = done  # type: ignore[method-assign]
+    if not os.fork():
+        broker.append("news", body("the child's"))
+        os._exit(0)
+    print(os.wait()[1])
+    thread.join()
+    print(broker.append("news", body("after")).id.partition("-")[2])
+    broker.close()
+
+
+def fork_inside_a_transaction(url: str) -> None:
+    """A signal handler forks while the process is in the middle of a publish."""
+    broker = connect(url)
+    broker.append("news", body("before"))
+    done, pids = Writer.done, []
+
+    def fork(number: int, frame: FrameType | None) -> None:
+        pids.append(os.fork())
+        if not pids[0]:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def interrupted(writer: Writer) -> None:
+        done(writer)
+        signal.raise_signal(signal.SIGALRM)
+
+    signal.signal(signal.SIGALRM, fork)
+    Writer.done = interrupted  # type: ignore[method-assign]
+    try:
+        entry: Entry | None = broker.append("news", body("interrupted"))
+    except BrokerUnavailable as error:
+        entry = None
+        print("the child:", error.maybe_stored, "forked" in str(error), flush=True)
+    Writer.done = done  # type: ignore[method-assign]
+    if not pids[0]:
+        assert entry is None
+        try:
+            broker.tip()
+        except BrokerUnavailable as error:
+            print("and then:", "forked" in str(error), flush=True)
+        broker.close()
+        os._exit(0)
+    assert entry is not None
+    assert os.wait()[1] == 0
+    broker.append("news", body("after"))
+    print("the parent:", data(broker.history(["news"], 10, None)))
+    broker.close()
+    db = sqlite3.connect(url.removeprefix("sqlite:///"))
+    print(db.execute("PRAGMA integrity_check").fetchone())
+
+
+def keep_the_log_of_a_parent(url: str, parent: str) -> None:
+    broker = connect(url)
+    print(broker.append("news", body("the parent's")).id, flush=True)
+    if os.fork():
+        if parent == "ends":
+            os._exit(0)
+        broker.close()
+        os.wait()
+        os._exit(0)
+    for _ in sys.stdin:
+        print(broker.append("news", body("the child's")).id, flush=True)
+    os._exit(0)
+
+
+def beside_a_lock(url: str) -> None:
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+    import gevent
+
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    broker = connect(url)
+    start = broker.tip()
+    publishing = [gevent.spawn(broker.append, "news", body(n)) for n in range(5)]
+    gaps: list[float] = []
+    last = time.monotonic()
+    while sum(gaps) < 1:
+        gevent.sleep(0.005)
+        gaps.append(time.monotonic() - last)
+        last += gaps[-1]
+    assert broker.read(["news"], start, 10) == ([], start)
+    assert not any(one.ready() for one in publishing)
+    other.execute("ROLLBACK")
+    gevent.joinall(publishing, raise_error=True)
+    print(sorted(gaps)[len(gaps) // 2] < 0.05, len(broker.read(["news"], start, 10)[0]))
+    other.close()
+    broker.close()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

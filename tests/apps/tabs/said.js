@@ -1,0 +1,3 @@
+// Keeps what a frame says last.
+
+addEventListener("message", ({ data }) => (window.said = data));

@@ -1,0 +1,392 @@
+"""Tabs that share one connection: whatever happens to one of them, none loses an event."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssekit import Hub
+from tests import remote
+from tests.components import need
+from tests.ports import free_port
+from tests.remote import ChromiumTab, Tab
+from tests.servers import Server
+from tests.tabs import (
+    Publisher,
+    Tabs,
+    address,
+    finish,
+    follower,
+    leader,
+    role,
+    settle,
+    shows,
+    site,
+    until_open,
+)
+from tests.waiting import at_best, until
+
+pytestmark = pytest.mark.browser
+
+RATE = 200
+"""Events a second: what is tested has to happen under load."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tabs")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with site(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hub(server: Server, folder: Path) -> Iterator[Hub]:
+    with closing(Hub(address(folder))) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tabs(server: Server) -> Iterator[Tabs[ChromiumTab]]:
+    with remote.chromium(need("chromium")) as browser:
+        yield Tabs(browser, server, 8)
+
+
+def flow(seconds: float) -> None:
+    """Let events come for a while."""
+    time.sleep(seconds)
+
+
+def test_eight_tabs_have_one_connection(server: Server, tabs: Tabs[ChromiumTab], hub: Hub) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        assert pages[0].evaluate("stream.tabs()") == 8
+        flow(0.5)
+        finish(publisher, pages, 50)
+    until_open(server, 1)
+
+
+def test_the_next_event_of_a_quiet_stream_reaches_all_once(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    tabs.forget_all()
+    opened = []
+    for _ in range(4):
+        # Another channel's event: each tab begins at an id that is not in its stream.
+        hub.publish("elsewhere", 0)
+        opened.append(tabs.open())
+    settle(opened)
+    until_open(server, 1)
+    for number in range(1, 4):
+        hub.publish("news", number)
+        hub.publish("elsewhere", 0)
+    for tab in opened:
+        shows(tab, "seen.length >= 3")
+        assert tab.evaluate("seen") == [1, 2, 3]
+    settle(opened)
+    until_open(server, 1)
+    for tab in opened:
+        tab.close()
+
+
+def test_a_tab_that_joins_later_begins_at_its_own_opening(
+    tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        flow(0.3)
+        late = tabs.open()
+        settle([*pages, late])
+        assert late.evaluate("seen[0]") > 1
+        finish(publisher, [*pages, late])
+    late.close()
+
+
+def test_a_leader_that_is_closed_is_followed_by_another_within_100_ms(
+    tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    def takeover() -> float:
+        pages = tabs.fresh()
+        with Publisher(hub, RATE) as publisher:
+            first = leader(pages)
+            pages.remove(first)
+            closed: float = first.evaluate("(stream.close(), Date.now())")
+            second = leader(pages)
+            settle(pages)
+            finish(publisher, pages)
+        tabs.forget(first)
+        first.close()
+        changes = second.evaluate("statuses")
+        return next(float(at) for at, _, _, role in changes if role == "leader") - closed
+
+    assert any(took < 100 for took in at_best(takeover))
+
+
+def close(tab: ChromiumTab) -> None:
+    tab.close()
+
+
+def crash(tab: ChromiumTab) -> None:
+    tab.crash()
+
+
+def leave(tab: Tab) -> None:
+    tab.go(tab.evaluate("location.href").replace("/?", "/other.html?"))
+
+
+@pytest.mark.parametrize("end", [close, leave, crash])
+def test_a_leader_that_goes_takes_no_event_with_it(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub, end: Callable[[ChromiumTab], None]
+) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        for _ in range(2):
+            gone = leader(pages)
+            pages.remove(gone)
+            tabs.forget(gone)
+            end(gone)
+            leader(pages)
+        settle(pages)
+        finish(publisher, pages, 20)
+    until_open(server, 1)
+
+
+def test_a_page_that_comes_back_from_bfcache_goes_on_where_it_was(
+    tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        away = [leader(pages), follower(pages)]
+        for tab in away:
+            leave(tab)
+        flow(0.5)
+        for tab in away:
+            tab.back()
+            shows(tab, "window.shown?.length")
+            assert tab.evaluate("shown") == [True], "it was not in bfcache"
+        settle(pages)
+        finish(publisher, pages, 100)
+
+
+def test_a_frozen_tab_goes_on_where_it_was(tabs: Tabs[ChromiumTab], hub: Hub) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        frozen = [leader(pages), follower(pages)]
+        for tab in frozen:
+            tab.freeze()
+        leader([tab for tab in pages if tab not in frozen])
+        flow(0.5)
+        for tab in frozen:
+            tab.freeze(False)
+        settle(pages)
+        finish(publisher, pages, 100)
+
+
+BLOCK = """setTimeout(() => {
+    const end = Date.now() + %d;
+    while (Date.now() < end);
+    window.unblocked = end;
+}) && Date.now()"""
+
+
+def test_a_blocked_leader_loses_its_place_within_3_s_and_no_event(
+    tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    pages = tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        blocked = leader(pages)
+        others = [tab for tab in pages if tab is not blocked]
+        began = blocked.evaluate(BLOCK % 4000)
+        second = leader(others)
+        settle(pages)
+        finish(publisher, pages, 200)
+    changes = second.evaluate("statuses")
+    took = next(at for at, _, _, role in changes if role == "leader") - began
+    assert took < 3000, f"{took} ms"
+
+
+@contextmanager
+def signalled(server: Server, stop: int, go: int) -> Iterator[None]:
+    workers = server.children()
+    for worker in workers:
+        os.kill(worker, stop)
+    try:
+        yield
+    finally:
+        for worker in workers:
+            os.kill(worker, go)
+
+
+def test_a_stopped_server_is_noticed_by_its_silence(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    # The watchdog is the page's: a second and a half in all of them.
+    opened = [tabs.open(share="quick", silence=1500) for _ in range(3)]
+    with Publisher(hub, 100) as publisher:
+        settle(opened)
+        with signalled(server, signal.SIGSTOP, signal.SIGCONT):
+            for tab in opened:
+                shows(tab, "statuses.some(([, , reason]) => reason === 'silence')")
+        settle(opened)
+        finish(publisher, opened)
+    for tab in opened:
+        tab.close()
+
+
+def test_tabs_come_back_with_their_server(tabs: Tabs[ChromiumTab], tmp_path: Path) -> None:
+    bind = ["--bind", f"127.0.0.1:{free_port()}"]
+    with closing(Hub(address(tmp_path))) as hub, Publisher(hub, 100) as publisher:
+        with site(tmp_path, *bind) as server:
+            server.port = int(bind[1].rpartition(":")[2])
+            there = Tabs(tabs.browser, server, 4)
+            opened = there.fresh()
+            # Killed, not stopped: nothing is said.
+            for process in (*server.children(), server.process.pid):
+                os.kill(process, signal.SIGKILL)
+            server.process.wait()
+        for tab in opened:
+            shows(tab, "stream.readyState === 0")
+        with site(tmp_path, *bind):
+            settle(opened)
+            finish(publisher, opened)
+    there.forget_all()
+
+
+def test_closing_all_closes_every_tab(server: Server, tabs: Tabs[ChromiumTab]) -> None:
+    pages = tabs.fresh()
+    follower(pages).evaluate("stream.closeAll()")
+    for tab in pages:
+        shows(tab, "stream.readyState === 2")
+    until_open(server, 0)
+    tabs.forget_all()
+
+
+def test_a_user_who_logs_out_is_out_in_all_tabs(server: Server, tabs: Tabs[ChromiumTab]) -> None:
+    tabs.forget_all()
+    first = tabs.browser.open()
+    first.go(f"{server.url}/other.html")
+    first.evaluate("(document.cookie = 'user=ada')")
+    opened = [tabs.open("private") for _ in range(3)]
+    settle(opened)
+    first.evaluate("(document.cookie = 'user=; max-age=0')")
+    gone = leader(opened)
+    opened.remove(gone)
+    gone.close()
+    for tab in opened:
+        shows(tab, "stream.status.reason === 'refused' && stream.readyState === 2")
+    for tab in (first, *opened):
+        tab.close()
+
+
+def test_tabs_of_different_users_share_nothing(server: Server, tabs: Tabs[ChromiumTab]) -> None:
+    tabs.forget_all()
+    opened = [tabs.open(share=user) for user in ("ada", "ada", "grace")]
+    settle(opened[:2])
+    assert role(opened[2]) == "leader"
+    until_open(server, 2)
+    for tab in opened:
+        tab.close()
+
+
+def test_a_hidden_tab_gives_its_connection_back_if_asked(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    tabs.forget_all()
+    tab = tabs.open(whenHidden="close")
+    until_open(server, 1)
+    other = tabs.browser.open()  # it is in front now
+    shows(tab, "stream.status.state === 'paused'")
+    until_open(server, 0)
+    hub.publish("news", 1)
+    other.close()
+    tab.show()
+    shows(tab, "seen.length === 1")
+    tab.close()
+
+
+def test_an_insecure_origin_has_a_connection_for_each_tab(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    tabs.forget_all()
+    opened = []
+    for _ in range(2):
+        tab = tabs.browser.open()
+        tab.go(f"http://insecure.test:{server.port}/?url=events")
+        shows(tab, "window.stream?.readyState === 1")
+        opened.append(tab)
+    assert [tab.evaluate("[isSecureContext, stream.status.role]") for tab in opened] == [
+        [False, "alone"]
+    ] * 2
+    hub.publish("news", 1)
+    for tab in opened:
+        shows(tab, "seen.length === 1")
+    assert opened[0].evaluate("stream.tabs()") == 1
+    until_open(server, 2)
+    for tab in opened:
+        tab.close()
+
+
+def test_a_sandboxed_frame_has_a_connection_of_its_own(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    tabs.forget_all()
+    outer = tabs.browser.open()
+    outer.go(f"{server.url}/frame.html")
+    shows(outer, "window.said?.role === 'alone' && said.state === 'open'")
+    hub.publish("news", 1)
+    shows(outer, "said.seen === 1")
+    outer.close()
+
+
+def test_a_worker_shares_with_its_page(server: Server, tabs: Tabs[ChromiumTab], hub: Hub) -> None:
+    tabs.forget_all()
+    page = tabs.browser.open()
+    page.go(f"{server.url}/worker.html")
+    shows(page, "window.said?.state === 'open' && stream.readyState === 1")
+    until(
+        lambda: {page.evaluate("said.role"), role(page)} == {"leader", "follower"}, what="sharing"
+    )
+    hub.publish("news", 1)
+    shows(page, "said.seen === 1 && seen.length === 1")
+    until_open(server, 1)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def firefox_tabs(server: Server) -> Iterator[Tabs[Any]]:
+    with remote.firefox(need("firefox-esr")) as browser:
+        yield Tabs(browser, server, 4)
+
+
+def test_firefox_tabs_lose_nothing_when_leaders_close_leave_and_block(
+    server: Server, tabs: Tabs[ChromiumTab], firefox_tabs: Tabs[Any], hub: Hub
+) -> None:
+    tabs.forget_all()
+    pages = firefox_tabs.fresh()
+    with Publisher(hub, RATE) as publisher:
+        gone = leader(pages)
+        pages.remove(gone)
+        gone.close()
+        away = leader(pages)
+        leave(away)
+        flow(0.3)
+        leader([tab for tab in pages if tab is not away])
+        away.back()
+        shows(away, "window.stream?.readyState === 1")
+        settle(pages)
+        blocked = leader(pages)
+        blocked.evaluate(BLOCK % 3000)
+        leader([tab for tab in pages if tab is not blocked])
+        settle(pages)
+        finish(publisher, pages, 50)
+    until_open(server, 1)
