@@ -688,7 +688,7 @@ class TestAPlace:
         assert one.follow(starts[0], 5)[0] == [sent]
         assert data(followed(two, starts[1], 1)) == ["in two"]
 
-    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "1a", 'x"y', "x" * 41, "\u6b22"])
+    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "-a", 'x"y', "x" * 41, "\u6b22"])
     def test_a_name_that_no_schema_can_have_is_refused(self, database: str, name: str) -> None:
         with pytest.raises(ValueError, match="stream="):
             connect(f"{database}?{urlencode({'stream': name})}")
