@@ -26,6 +26,7 @@ COMMANDS = {
         "publish an event, or each line of a program's output, on a channel",
     ),
     "listen": ("ssekit.cli.listen", "print the events of a URL, or of channels, as they arrive"),
+    "members": ("ssekit.cli.members", "print who is present in a channel"),
     "doctor": (
         "ssekit.cli.doctor",
         "examine a stream: find what delays it, cuts it, or is wrong in it",
