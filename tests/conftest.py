@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from ssekit import Hub
 from ssekit.brokers import Broker, Retention, connect
 from tests.logs import Open
 from tests.postgres_server import PostgresServer
@@ -33,6 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "memory": lambda request, folder: "memory:",
     "sqlite": lambda request, folder: f"sqlite:///{folder}/log.db",
+    "postgresql": lambda request, folder: (
+        f"{request.getfixturevalue('postgres_server').url}?stream=test_{uuid4().hex}"
+    ),
     "redis": lambda request, folder: (
         f"{request.getfixturevalue('redis_server').url}?stream={uuid4()}"
     ),
@@ -90,3 +94,22 @@ def opened(url: str) -> Iterator[Open]:
 @pytest.fixture
 def broker(opened: Open) -> Broker:
     return opened()
+
+
+@pytest.fixture
+def open_hub(url: str) -> Iterator[Callable[..., Hub]]:
+    """Opens hubs on the test's URL, each as another process would, and closes them all."""
+    hubs: list[Hub] = []
+
+    def open_one(**options: Any) -> Hub:
+        hubs.append(Hub(url, **options))
+        return hubs[-1]
+
+    yield open_one
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture
+def hub(open_hub: Callable[..., Hub]) -> Hub:
+    return open_hub()

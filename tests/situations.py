@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ class Answer:
 class Try:
     at: float
     last: str | None
-    headers: dict[str, str]
+    path: str
 
 
 class Site:
@@ -109,7 +109,7 @@ class Site:
     def _stream(self, handler: BaseHTTPRequestHandler) -> None:
         fields = {name.lower(): value for name, value in handler.headers.items()}
         number = len(self.tries)
-        self.tries.append(Try(time.monotonic(), fields.get("last-event-id"), fields))
+        self.tries.append(Try(time.monotonic(), fields.get("last-event-id"), handler.path))
         answer = self.answers[min(number, len(self.answers) - 1)]
         handler.close_connection = True
         handler.send_response(answer.status)
@@ -221,6 +221,12 @@ def resumes_third(result: Result) -> str:
     return "resumes" if resumed and 2 in result.got else "**gives up**"
 
 
+def renews(result: Result) -> str:
+    if len(result.tries) < 3:
+        return "**gives up**"
+    return "resumes with it" if "ticket=2" in result.tries[2].path else "**asks without it**"
+
+
 def sends_any_id(result: Result) -> str:
     if len(result.tries) < 2:
         return "**gives up**"
@@ -246,7 +252,7 @@ def goes_on(result: Result) -> str:
 
 def tabs_with_events(result: Result) -> str:
     """``got`` has one number for each tab that had the event."""
-    served = f"{len(result.got)} of 7 tabs, {result.open} connections"
+    served = f"{len(result.got)} of 7 tabs, connections: {result.open}"
     return served if len(result.got) == 7 else f"**{served}**"
 
 
@@ -289,7 +295,7 @@ SITUATIONS = [
     Situation(
         "401 later, and a new ticket is to be had",
         [FIRST, Answer(status=401, then="end"), NEXT],
-        resumes_third,
+        renews,
         9,
     ),
     Situation("no byte for three heartbeats", [Answer(1, then="silent"), NEXT], silence, 8),
@@ -308,15 +314,17 @@ SITUATIONS = [
 ]
 
 
-def measure(name: str, script: bytes) -> list[str]:
-    """What one client does in each situation, and the browser's version at the end."""
+def measure(
+    name: str, script: bytes, situations: Sequence[Situation] = SITUATIONS
+) -> tuple[list[str], str]:
+    """What one client does in each situation, and the browser's version."""
     with chromium(need("chromium")) as browser:
-        results = [_result(browser, name, script, situation) for situation in SITUATIONS]
-        return [*results, browser.version]
+        results = [_result(browser, name, script, situation) for situation in situations]
+        return results, browser.version
 
 
 def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
-    with Site(script, turbo=name == "Turbo") as site:
+    with Site(script, turbo=name.startswith("Turbo")) as site:
         site.answers = situation.answers
         tabs = []
         for _ in range(situation.tabs):
@@ -339,21 +347,26 @@ def versions() -> dict[str, str]:
     return {name: lock[f"node_modules/{package}"]["version"] for name, package in PACKAGES.items()}
 
 
-def main() -> None:
+def bundle() -> bytes:
+    """All clients in one script."""
     need_packages(FOLDER)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder, "script.js")
+        script = Path(folder, "script.js")
         esbuild = FOLDER / "node_modules" / ".bin" / "esbuild"
-        options = ["--bundle", "--format=iife", "--log-level=error", f"--outfile={bundle}"]
+        options = ["--bundle", "--format=iife", "--log-level=error", f"--outfile={script}"]
         subprocess.run([esbuild, *options, FOLDER / "contenders.mjs"], check=True)
-        script = bundle.read_bytes()
+        return script.read_bytes()
+
+
+def main() -> None:
+    script = bundle()
     with ThreadPoolExecutor(len(CLIENTS)) as pool:
         columns = list(pool.map(lambda name: measure(name, script), CLIENTS))
-    known = {**versions(), "ssekit.js": ssekit.__version__, "EventSource": columns[0][-1]}
+    known = {**versions(), "ssekit.js": ssekit.__version__, "EventSource": columns[0][1]}
     print("| | " + " | ".join(f"{name} {known[name]}" for name in CLIENTS) + " |")
     print("| --- " * (len(CLIENTS) + 1) + "|")
     for number, situation in enumerate(SITUATIONS):
-        print(f"| {situation.name} | " + " | ".join(column[number] for column in columns) + " |")
+        print(f"| {situation.name} | " + " | ".join(column[number] for column, _ in columns) + " |")
 
 
 if __name__ == "__main__":

@@ -352,7 +352,7 @@ def test_a_url_that_names_no_broker_is_refused(url: Any) -> None:
 
 
 def test_the_contract_module_imports_no_broker() -> None:
-    kinds = [f"ssekit.brokers.{kind}" for kind in ("memory", "sqlite", "redis")]
+    kinds = [f"ssekit.brokers.{kind}" for kind in ("memory", "sqlite", "redis", "postgresql")]
     assert printed("imported", "ssekit.brokers", *kinds) == "\n"
     assert contract.connect is connect
 

@@ -34,6 +34,7 @@ def tool(name: str) -> Path:
     return TESTS / "node_modules" / ".bin" / name
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", sorted(path.name for path in TESTS.glob("*.test.mjs")))
 def test_under_node(name: str) -> None:
     printed = done(need("node"), "--test", "--test-reporter=tap", name)

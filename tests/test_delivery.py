@@ -82,7 +82,7 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
         publishers.process("sport", "two", 250, 0.005)
         until(lambda: crowd.arrived > 300, 30)
         clients = redis.command("CLIENT", "LIST").decode()
-        assert len(re.findall(r"name=ssekit-tail", clients)) == 2
+        assert len(re.findall(r"name=ssekit-follow", clients)) == 2
         redis.kill()
         until(lambda: publishers.refused > 3, 30, "publishers to notice")
         redis.start()

@@ -80,7 +80,7 @@ def test_an_outage_is_logged_once_and_tried_at_growing_jittered_intervals(
 
     monkeypatch.setattr(broker, "recent", away)
     follower = Follower(broker)
-    monkeypatch.setattr(follower._stop, "wait", wait)
+    monkeypatch.setattr(follower, "_wait", wait)
     with caplog.at_level("INFO", "ssekit.hub"):
         follower._run()
     outage = "the hub's broker is away, its streams stay open: nobody answers"
@@ -159,28 +159,51 @@ class Own:
         pass
 
 
+class Internal:
+    """Takes the entries of an internal channel; fails at the first that it is told to."""
+
+    def __init__(self, *failing: str) -> None:
+        self.seen: list[str] = []
+        self.restarts = 0
+        self._failing = set(failing)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.key in self._failing:
+                self._failing.remove(entry.key)
+                raise RuntimeError("not mine")
+            self.seen.append(entry.id)
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def away(self) -> None:
+        pass
+
+
 def test_entries_of_an_internal_channel_are_handed_over(hub: Hub) -> None:
     follower = hub._opened.follower()
-    own = follower.internal["\0own"] = Own()
+    internal = follower.internal["\0own"] = Internal()
     until(lambda: follower.ready)
     entry = hub._broker.append("\0own", body("x"), key="a")
     hub._broker.append("news", body("x"))
-    until(lambda: own.seen == [entry.id])
+    until(lambda: internal.seen == [entry.id])
 
 
-def test_entries_that_an_internal_channel_does_not_take_are_read_again(
+def test_an_internal_listener_that_fails_is_restarted_and_stops_nothing(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     follower = hub._opened.follower()
-    until(lambda: follower.ready)
-    own = follower.internal["\0own"] = Own(fails=1)
+    internal = follower.internal["\0own"] = Internal("a")
     events = hub.subscribe("news", timeout=5)
     next(events)
+    until(lambda: follower.ready)
+    restarts = internal.restarts
     hub._broker.append("\0own", body("x"), key="a")
     hub.publish("news", "x")
     assert next(events).data == "x"
+    assert internal.restarts > restarts
     until(lambda: "not mine" in caplog.text)
-    until(lambda: own.restarts == 1)
 
 
 def test_that_channels_are_open_is_asked_once_and_known_until_they_end(

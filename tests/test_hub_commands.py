@@ -305,3 +305,60 @@ def test_members_prints_who_is_in_a_channel(hub: Hub, url: str) -> None:
         done = ran("members", "room", "--json", "--url", url)
         assert json.loads(done.stdout) == {"7": {"name": "A\x1b[2J"}, "8": None}
     assert ran("members", "a*", "--url", url).returncode == 2
+
+
+def test_publish_sets_a_key_and_history_prints_the_state(hub: Hub, url: str) -> None:
+    for value in ("1", "2"):
+        assert ran("publish", "rates", value, "--key", "a", "--url", url).returncode == 0
+    assert hub.state("rates")["a"].data == "2"
+    done = ran("history", "rates", "--state", "--json", "--url", url)
+    assert json.loads(done.stdout)["data"] == "2"
+    assert ran("history", "rates", "--url", url).stdout == ""
+
+
+def test_publish_for_those_who_are_there_now_stores_nothing(hub: Hub, url: str) -> None:
+    events = hub.subscribe("chat", timeout=10)
+    next(events)
+    done = ran("publish", "chat", "typing", "--no-store", "--url", url)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert next(events).data == "typing"
+    assert hub.history("chat") == []
+    done = ran("publish", "chat", "typing", "--no-store", "--key", "a", "--url", url)
+    assert done.returncode == 2
+
+
+def test_publish_finishes_a_channel_after_its_lines_or_alone(hub: Hub, url: str) -> None:
+    done = ran("publish", "build", "--lines", "--finish", "--url", url, input=b"one\ntwo\n")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 3
+    assert hub.status("build") == ("finished", "finished")
+    again = ran("publish", "build", "--finish", "--url", url)
+    assert again.returncode == 1
+    assert "is finished" in again.stderr
+    assert ran("publish", "build", "more", "--url", url).returncode == 1
+    assert ran("publish", "other", "--finish", "--url", url).returncode == 0
+    assert hub.status("other").state == "finished"
+
+
+def test_listen_from_the_start_prints_what_a_channel_has_and_ends_with_it(
+    hub: Hub, url: str
+) -> None:
+    for n in range(3):
+        hub.publish("build", n)
+    hub.finish("build")
+    done = ran("listen", "build", "--from-start", "--url", url)
+    assert done.returncode == 0
+    assert done.stdout == "0\n1\n2\n"
+    assert "a channel has ended" in done.stderr
+    assert ran("listen", "http://127.0.0.1:1/", "--from-start").returncode == 2
+
+
+def test_history_prints_the_last_events_oldest_first(hub: Hub, url: str) -> None:
+    sent = [hub.publish("news", n) for n in range(5)]
+    assert ran("history", "news", "--limit", "2", "--url", url).stdout == "3\n4\n"
+    done = ran("history", "news", "--before", str(sent[2].id), "--url", url)
+    assert done.stdout == "0\n1\n"
+    assert ran("history", "news", "--limit", "0", "--url", url).returncode == 2
+    assert ran("history", "news", "--before", "1-1", "--url", url).returncode == 1
+    raw = ran("history", "news", "--limit", "1", "--raw", "--url", url)
+    assert raw.stdout == f"data: 4\nid: {sent[4].id}\n\n"

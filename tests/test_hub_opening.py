@@ -13,26 +13,6 @@ from ssekit.brokers import HistoryLost
 from ssekit.testing import connect
 from tests.waiting import until
 
-Open = Callable[..., Hub]
-
-
-@pytest.fixture
-def opened(url: str) -> Iterator[Open]:
-    hubs: list[Hub] = []
-
-    def open_one(**options: Any) -> Hub:
-        hubs.append(Hub(url, **options))
-        return hubs[-1]
-
-    yield open_one
-    for hub in hubs:
-        hub.close()
-
-
-@pytest.fixture
-def hub(opened: Open) -> Hub:
-    return opened()
-
 
 def got(viewer: Iterator[Event], count: int) -> list[tuple[str | None, Any, bool]]:
     """Events as their name, data, and whether the id has changed with them."""
@@ -67,7 +47,7 @@ def test_lost_history_begins_the_same_opening_with_a_reset_without_an_id(hub: Hu
             RESET,
             ("message", "1", False),
             ("message", "unkeyed", True),
-            OPEN[:2] + (False,),
+            (*OPEN[:2], False),
         ]
         assert viewer.last_event_id == last.id
 
@@ -96,8 +76,10 @@ def test_a_client_that_was_cut_in_the_replay_resumes_there(hub: Hub) -> None:
         assert [event.data for event in islice(viewer, 5)] == ["2", "3", "4", "5", "new"]
 
 
-def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(opened: Open) -> None:
-    hub = opened(history=3)
+def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(
+    open_hub: Callable[..., Hub],
+) -> None:
+    hub = open_hub(history=3)
     for n in range(10):
         hub.publish("news", n)
     with connect(hub.stream("news", replay="all")) as viewer:
@@ -113,8 +95,10 @@ def test_an_invalid_replay_is_refused(replay: Any) -> None:
         hub.stream("news", replay=replay)
 
 
-def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(opened: Open) -> None:
-    hub = opened(history=3)
+def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(
+    open_hub: Callable[..., Hub],
+) -> None:
+    hub = open_hub(history=3)
     ids = [hub.publish("news", n).id for n in range(10)]
     for n in range(20):
         hub.publish("busy", n)
@@ -124,8 +108,8 @@ def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(opened: Open
         assert [event.data for event in islice(viewer, 3)] == ["7", "8", "9"]
 
 
-def test_expired_events_are_lost_history(opened: Open) -> None:
-    hub = opened(max_age=0.3)
+def test_expired_events_are_lost_history(open_hub: Callable[..., Hub]) -> None:
+    hub = open_hub(max_age=0.3)
     first = hub.publish("news", 1)
     hub.publish("news", 2)
     hub.publish("news", "value", key="k")

@@ -22,7 +22,6 @@ from ssekit.testing import connect
 from tests.clients import Client
 from tests.servers import ROOT, gunicorn
 from tests.test_fanout import get
-from tests.test_hub_opening import hub, opened  # noqa: F401 - fixtures
 from tests.waiting import until
 
 APP = "tests.apps.starting:app"
@@ -72,8 +71,8 @@ def test_a_channel_has_one_producer(hub: Hub, url: str) -> None:
             out.send("no longer mine")
 
 
-def test_a_produced_channel_keeps_all_of_its_events(opened: Any) -> None:
-    hub = opened(history=3)
+def test_a_produced_channel_keeps_all_of_its_events(open_hub: Any) -> None:
+    hub = open_hub(history=3)
     with hub.producer("answer") as out:
         for n in range(50):
             out.send(n)

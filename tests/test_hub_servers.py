@@ -56,8 +56,9 @@ def test_a_thousand_viewers_are_one_reading_connection_to_redis(tmp_path: Path) 
         for client in watching:
             assert {event.id for event in client.wait(11)[1:]} == set(publishers.stored)
         names = re.findall(r" name=(ssekit\S*)", redis.command("CLIENT", "LIST").decode())
-        assert names.count("ssekit-tail") == 1
-        assert 1 <= names.count("ssekit") <= 8
+        assert names.count("ssekit-follow") == 1
+        assert 1 <= names.count("ssekit-write") <= 8
+        assert names.count("ssekit-read") <= 8
     redis.stop()
 
 

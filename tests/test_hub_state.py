@@ -10,7 +10,6 @@ import pytest
 
 from ssekit import Event, Hub, InvalidEvent
 from ssekit.testing import connect
-from tests.test_hub_opening import hub, opened  # noqa: F401 - fixtures
 
 REMOVED = '{"channel":"rates","key":"a"}'
 
@@ -68,8 +67,8 @@ def test_a_client_that_was_away_gets_the_newest_of_each_key_that_changed(hub: Hu
         assert next(viewer).data == "50"
 
 
-def test_replaced_values_are_no_lost_history(opened: Any) -> None:
-    hub = opened(history=3)
+def test_replaced_values_are_no_lost_history(open_hub: Any) -> None:
+    hub = open_hub(history=3)
     last = hub.publish("rates", "unkeyed")
     for n in range(200):
         hub.publish("rates", n, key="a")
@@ -85,8 +84,8 @@ def test_a_client_that_keeps_up_gets_each_value(hub: Hub) -> None:
             assert next(viewer).data == str(n)
 
 
-def test_too_many_keys_are_refused(opened: Any) -> None:
-    hub = opened(max_keys=2)
+def test_too_many_keys_are_refused(open_hub: Any) -> None:
+    hub = open_hub(max_keys=2)
     for key in "abab":
         hub.publish("rates", 1, key=key)
     with pytest.raises(InvalidEvent):
@@ -159,8 +158,8 @@ def test_a_passing_event_reaches_caught_up_clients_without_an_id_and_nobody_late
     assert [event.data for event in hub.history("chat")] == ["before", "after"]
 
 
-def test_passing_events_evict_nothing(opened: Any) -> None:
-    hub = opened(history=3, capacity=10)
+def test_passing_events_evict_nothing(open_hub: Any) -> None:
+    hub = open_hub(history=3, capacity=10)
     first = hub.publish("chat", "kept")
     for n in range(200):
         hub.publish("chat", n, store=False)
@@ -182,8 +181,8 @@ def test_a_passing_event_with_a_key_is_refused() -> None:
         hub.publish("chat", 1, key="a", store=False)
 
 
-def test_an_event_that_is_too_large_is_refused_before_it_is_stored(opened: Any) -> None:
-    hub = opened(max_event=100)
+def test_an_event_that_is_too_large_is_refused_before_it_is_stored(open_hub: Any) -> None:
+    hub = open_hub(max_event=100)
     before = hub.position()
     for send in (
         lambda: hub.publish("news", "x" * 100),
@@ -195,7 +194,7 @@ def test_an_event_that_is_too_large_is_refused_before_it_is_stored(opened: Any) 
     assert hub.position() == before
     hub.publish("news", "x" * 50)
     with pytest.raises(ValueError, match="max_event"):
-        opened(max_event=0)
+        open_hub(max_event=0)
 
 
 def test_events_of_a_megabyte_are_the_most_by_default() -> None:

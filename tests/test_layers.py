@@ -38,14 +38,23 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what does not come with Python.  A permission that is not used is an error.
 FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
+    "greenlet": {"ssekit.host"},
     "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
-    "greenlet": {"ssekit.host.greenlets"},
-    "gunicorn": {"ssekit.cli.served", "ssekit.gunicorn.worker"},
+    "gunicorn": {"ssekit.cli.log_json", "ssekit.cli.served", "ssekit.gunicorn.worker"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},
+    "prometheus_client": {"ssekit.metrics"},
+    "psycopg": {"ssekit.brokers.postgresql"},
     "redis": {"ssekit.brokers.redis"},
-    "werkzeug": {"ssekit.access", "ssekit.demo", "ssekit.script", "ssekit.stream.source"},
+    "rich": {"ssekit.cli.top"},
+    "werkzeug": {
+        "ssekit.access",
+        "ssekit.demo",
+        "ssekit.django.views",
+        "ssekit.script",
+        "ssekit.stream.source",
+    },
 }
 STANDARD_ONLY = [
     "ssekit.wire",
@@ -194,7 +203,7 @@ def test_what_does_not_come_with_python_is_imported_where_it_belongs(package: st
 
 
 def test_the_brokers_do_not_know_each_other() -> None:
-    kinds = ["memory", "sqlite", "redis"]
+    kinds = ["memory", "sqlite", "redis", "postgresql"]
     for module, others in ARROWS.items():
         own = [kind for kind in kinds if is_part_of(module, f"ssekit.brokers.{kind}")]
         if own:

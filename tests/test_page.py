@@ -296,25 +296,28 @@ def test_the_page_fits_its_window(server: Server, browser: Browser, width: int) 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_two_windows_stay_below_the_browsers_connections(
+def test_two_windows_share_their_connections_and_say_which_window_has_them(
     server: Server, context: BrowserContext
 ) -> None:
     one, two = context.new_page(), context.new_page()
     one.goto(server.url)
     expect(one.locator("#open-streams")).to_have_text("4")
     with watched(two, server.url):
-        expect(two.locator("#room [data-part=state]")).to_have_text("open")
-        expect(two.locator(".clock [data-part=hint]")).to_contain_text("Waiting for a connection")
-        streams(server, 5)
-        # A connection is left for requests.
+        until(lambda: states(two) == ["open"] * 4, what="all streams of the second window")
+        streams(server, 4)
+        expect(two.locator("#meter-label")).to_have_text("4 of 6 connections carry streams")
+        for place in (".clock", ".hello", ".script", "#room"):
+            sharing = f"{place} [data-part=sharing]"
+            expect(one.locator(sharing)).to_have_text("leader of 2 windows")
+            expect(two.locator(sharing)).to_have_text("follower of 2 windows")
         write(two, "from the second window")
         expect(one.locator(".message")).to_contain_text("from the second window")
-        # What one window gives back, the other takes.
-        one.locator(".hello [data-part=toggle]").click()
-        until(lambda: "open" in states(two)[:3], what="a panel of the second window")
-        streams(server, 5)
+        expect(two.locator(".message")).to_contain_text("from the second window")
+        # What one window gives back, the other has at once.
         one.close()
+        expect(two.locator("#room [data-part=sharing]")).to_have_text("leader")
         until(lambda: states(two) == ["open"] * 4, what="all streams of the second window")
+        streams(server, 4)
 
 
 HIDE = """

@@ -208,7 +208,7 @@ def test_a_frozen_browser_is_here_until_its_connection_ends(tmp_path: Path, hub:
         assert change(viewer) == ("stream-leave", "7")
 
 
-def test_a_browser_behind_a_proxy_that_keeps_its_connection_is_here_as_long_as_that(
+def test_a_browser_behind_a_proxy_that_ignores_its_end_leaves_after_a_heartbeat(
     tmp_path: Path, hub: Hub
 ) -> None:
     port = free_port()
@@ -229,9 +229,6 @@ def test_a_browser_behind_a_proxy_that_keeps_its_connection_is_here_as_long_as_t
             with Client(f"http://127.0.0.1:{port}/?member=7", version="1.1") as client:
                 client.until_body(b"stream-open")
                 assert change(viewer) == ("stream-join", "7")
-            with enter(server, "8") as other:
-                assert change(viewer) == ("stream-join", "8")
-                other.until_body(b":\n" * 6)
-                nothing_more(hub, viewer)
-            assert change(viewer) == ("stream-leave", "8")
-        assert change(viewer) == ("stream-leave", "7")
+            # nginx writes the heartbeat to its client, and closes our connection then.
+            assert change(viewer) == ("stream-leave", "7")
+            nothing_more(hub, viewer)

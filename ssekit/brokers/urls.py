@@ -9,9 +9,10 @@ def connect(url: str, retention: Retention = Retention()) -> Broker:  # noqa: B0
     """Return the broker that the URL names, whose log keeps what ``retention`` says.
 
     ``memory:`` is this process, ``sqlite:///relative.db`` and ``sqlite:////absolute.db`` every
-    process of this machine, ``redis://host:port/db?stream=name``, ``rediss://`` and ``unix://``
-    many machines.  Nothing is opened before the first use.  Raises `ValueError` for another URL,
-    and `ImportError` where the redis package is missing.
+    process of this machine, ``redis://host:port/db?stream=name``, ``rediss://``, ``unix://`` and
+    ``postgresql://user@host:port/db?stream=name`` many machines.  Nothing is opened before the
+    first use.  Raises `ValueError` for another URL, and `ImportError` where the package for it,
+    redis or psycopg, is missing.
     """
     scheme = url.partition(":")[0] if isinstance(url, str) else ""
     if scheme == "memory":
@@ -26,7 +27,11 @@ def connect(url: str, retention: Retention = Retention()) -> Broker:  # noqa: B0
         from ssekit.brokers.redis.broker import RedisBroker
 
         return RedisBroker.from_url(url, retention)
+    if scheme in ("postgresql", "postgres"):
+        from ssekit.brokers.postgresql.broker import PostgreSQLBroker
+
+        return PostgreSQLBroker.from_url(url, retention)
     raise ValueError(
         f"{url!r} names no broker: memory:, sqlite:///file.db, redis://host:port/db,"
-        " rediss:// or unix:///path/of/socket"
+        " rediss://, unix:///path/of/socket or postgresql://user@host:port/db"
     )

@@ -86,8 +86,9 @@ export type Options = {
      */
     signal?: AbortSignal;
     /**
-     * milliseconds: the first try to open it again comes within them, the
-     * bound doubles from try to try; the stream's `retry:` replaces it; default 1000
+     * milliseconds: the first try to open it again comes at a random time
+     * within them, and the bound doubles from try to try; what the server asks for, with `retry:` or
+     * `Retry-After`, is waited for before that; default 1000
      */
     delay?: number;
     /**
@@ -110,6 +111,11 @@ export type Options = {
      * GET
      */
     share?: boolean | string;
+    /**
+     * events matter only as they come, and may have no ids: a tab follows
+     * the others at once, and nothing is asked for that came before; default false
+     */
+    live?: boolean;
     /**
      * "close": no connection while the page is hidden;
      * default "keep"

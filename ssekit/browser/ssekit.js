@@ -173,6 +173,7 @@ const condition = (
  * @property {Options["refresh"]} refresh
  * @property {boolean} refreshed
  * @property {string} channel empty if it is not shared
+ * @property {boolean} live
  */
 
 /** Opens a stream, and opens it again, until it is closed or there is a final answer. */
@@ -273,7 +274,7 @@ class Connection {
   #later(reason, code = 0, after = 0) {
     clearTimeout(this.#timer);
     const { delay, maxDelay } = this.#settings;
-    const jitter = Math.random() * Math.min(maxDelay, (this.#retry || delay) * 2 ** this.#failures);
+    const jitter = Math.random() * Math.min(maxDelay, delay * 2 ** this.#failures);
     this.#failures += 1;
     const wait = Math.min(Math.max(after, this.#retry ?? 0) + jitter, LONGEST_TIMER);
     // The timer first: a handler may close the stream. WebKit breaks a stream before `pagehide`,
@@ -400,7 +401,7 @@ class Connection {
 
 /**
  * @internal
- * @typedef {{ from: string, after: string, extra: number }} Ask
+ * @typedef {{ from: string, after: string, extra: number, live: boolean }} Ask
  */
 
 /**
@@ -498,7 +499,7 @@ class Feed {
     this.#queue();
     this.#watch();
     // A leader may know what follows the position, and the server knows in any case.
-    if (this.#mark && this.#extra < Infinity) this.#ask();
+    if (this.#settings.live || (this.#mark && this.#extra < Infinity)) this.#ask();
     else this.#own();
   }
 
@@ -590,6 +591,7 @@ class Feed {
   }
 
   #connect() {
+    if (!this.#running) return;
     this.#connection?.close();
     const feed = this;
     this.#connection = new Connection(this.#settings, {
@@ -643,13 +645,14 @@ class Feed {
   }
 
   #own() {
+    if (!this.#running) return; // a handler closed it
     clearTimeout(this.#askTimer);
     this.#mode = "own";
     this.#ownSince = this.#ownIdAt = Date.now();
     this.#ownIdType = "";
     this.#askedAt = 0;
-    this.#connect();
     this.#settle();
+    this.#connect();
   }
 
   /** From time to time: has nothing happened for so long that the two lists must be equal? */
@@ -703,6 +706,7 @@ class Feed {
   }
 
   #ask() {
+    if (!this.#running) return; // a handler closed it
     this.#drop();
     this.#mode = "asking";
     this.#postAsk();
@@ -710,7 +714,9 @@ class Feed {
   }
 
   #postAsk() {
-    this.#post({ kind: "ask", ask: { from: this.#me, after: this.last, extra: this.#extra } });
+    const { live } = this.#settings;
+    const ask = { from: this.#me, after: this.last, extra: this.#extra, live };
+    this.#post({ kind: "ask", ask });
   }
 
   /**
@@ -811,11 +817,11 @@ class Feed {
 
   /** @param {Ask} ask */
   #answer(ask) {
-    let { after, extra } = ask;
+    let { after, extra, live } = ask;
     let at = after && extra < Infinity ? indexOf(this.#recent, after) : -1;
     const known = at++ >= 0;
     for (; extra > 0 && this.#recent[at]?.marked === false; extra--) at++;
-    const entries = known ? this.#recent.slice(at) : null;
+    const entries = live ? [] : known ? this.#recent.slice(at) : null;
     this.#lead({ kind: "answer", ask, entries, condition: this.#connection?.condition });
   }
 
@@ -879,6 +885,8 @@ class Feed {
     if (address.fresh) this.#settings.address = address;
     if (this.#mode === "synced") {
       if (n > this.#n) return this.#ask();
+    } else if (this.#settings.live) {
+      return this.#follow(n, []);
     } else if (last && last === this.#mark && (this.#mode === "loose" || !this.#extra)) {
       return this.#follow(n, []);
     }
@@ -889,6 +897,7 @@ class Feed {
   #hearBatch({ n, prev, entries }) {
     if (entries.some(({ marked }) => marked)) this.#heardIdAt = Date.now();
     this.#leader = condition("open", "", 200);
+    if (this.#settings.live && this.#mode !== "synced") return this.#follow(n, entries);
     if (this.#mode === "synced") {
       if (n !== this.#n + 1) return this.#ask(); // one was lost
       this.#n = n;
@@ -973,8 +982,9 @@ const addressOf = (before, now) => {
  *   `?last_event_id=` in the address
  * @property {typeof fetch} [fetch] used instead of the global one
  * @property {AbortSignal} [signal] closes the stream
- * @property {number} [delay] milliseconds: the first try to open it again comes within them, the
- *   bound doubles from try to try; the stream's `retry:` replaces it; default 1000
+ * @property {number} [delay] milliseconds: the first try to open it again comes at a random time
+ *   within them, and the bound doubles from try to try; what the server asks for, with `retry:` or
+ *   `Retry-After`, is waited for before that; default 1000
  * @property {number} [maxDelay] milliseconds: the bound grows no further; default 30000
  * @property {number} [silence] milliseconds without a byte after which the connection is made
  *   anew; default 45000, three of ssekit's heartbeats
@@ -983,6 +993,8 @@ const addressOf = (before, now) => {
  * @property {boolean | string} [share] whether tabs share one connection, where the browser can;
  *   a string names the user, so that nobody joins another user's connection; default: true for a
  *   GET
+ * @property {boolean} [live] events matter only as they come, and may have no ids: a tab follows
+ *   the others at once, and nothing is asked for that came before; default false
  * @property {"keep" | "close"} [whenHidden] "close": no connection while the page is hidden;
  *   default "keep"
  * @property {boolean} [json] handlers of `on` and `values` get data as parsed JSON; default false
@@ -1100,6 +1112,7 @@ export class Stream extends EventTarget {
         silence: options.silence ?? 45000,
         refresh: options.refresh,
         refreshed: false,
+        live: Boolean(options.live),
         channel: shared
           ? [CHANNEL, unkeyed.href, this.withCredentials, JSON.stringify(user)].join(" ")
           : "",
@@ -1260,7 +1273,9 @@ export class Stream extends EventTarget {
     this.dispatchEvent(new Event("statuschange"));
     if (this.#status !== now || before.state === now.state && now.state !== "waiting") return;
     if (now.state === "open") this.dispatchEvent(new Event("open"));
-    if (now.state === "waiting" || (now.state === "closed" && now.reason !== "closed")) {
+    // That there is nothing more (204) is no error, unlike in an EventSource: htmx would ask again.
+    const ended = now.state === "closed" && now.reason !== "closed" && now.reason !== "finished";
+    if (now.state === "waiting" || ended) {
       this.dispatchEvent(Object.assign(new Event("error"), { response }));
     }
   }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ssekit.cli.common import Usage, hub_of, hub_option, misuse, say
-from ssekit.errors import BrokerUnavailable, InvalidEvent
+from ssekit.errors import BrokerUnavailable, ChannelFinished, InvalidEvent
 
 if TYPE_CHECKING:
     from ssekit.hub import Hub
@@ -27,6 +27,8 @@ examples:
   ssekit publish news '{"title": "hello"}' --json --event headline
   make 2>&1 | ssekit publish build --lines
   ssekit publish news - < article.txt
+  ssekit publish rates 1.0842 --key EURUSD
+  make 2>&1 | ssekit publish build --lines --finish
 
 If a line cannot be published, the command that writes the lines is not stopped: the next lines are
 still tried, and the exit code is 1 at the end.
@@ -48,25 +50,57 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry", type=int, metavar="MS", help="how long clients wait before they reconnect"
     )
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--key", help="replace the channel's earlier event of this key")
+    kept.add_argument(
+        "--no-store",
+        action="store_true",
+        help="only for clients that are there now: it is not kept, and has no id",
+    )
+    parser.add_argument(
+        "--finish",
+        action="store_true",
+        help="finish the channel afterwards; without DATA and --lines, do only that",
+    )
     hub_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.lines and arguments.data is not None:
         raise Usage("use either DATA or --lines")
+    code = 0
     with hub_of(arguments) as hub:
-        if arguments.data is None:
-            return _publish_lines(hub, arguments)
-        data = sys.stdin.buffer.read() if arguments.data == "-" else arguments.data
-        _publish(hub, arguments, data)
-        return 0
+        if arguments.data is not None:
+            data = sys.stdin.buffer.read() if arguments.data == "-" else arguments.data
+            _publish(hub, arguments, data)
+        elif arguments.lines or not arguments.finish:
+            code = _publish_lines(hub, arguments)
+        if arguments.finish:
+            _finish(hub, arguments.channel)
+    return code
+
+
+def _finish(hub: Hub, channel: str) -> None:
+    with misuse():
+        event = hub.finish(channel)
+    if event is None:
+        raise ChannelFinished(channel, hub.status(channel).reason)
+    print(event.id, flush=True)
 
 
 def _publish(hub: Hub, arguments: argparse.Namespace, text: str | bytes) -> None:
     data = _json(text) if arguments.json else text
     with misuse():
-        event = hub.publish(arguments.channel, data, event=arguments.event, retry=arguments.retry)
-    print(event.id, flush=True)
+        event = hub.publish(
+            arguments.channel,
+            data,
+            event=arguments.event,
+            retry=arguments.retry,
+            key=arguments.key,
+            store=not arguments.no_store,
+        )
+    if event.id is not None:
+        print(event.id, flush=True)
 
 
 def _json(text: str | bytes) -> Any:

@@ -21,6 +21,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import redirect
 
+from ssekit.browser import files
 from ssekit.demo.files import Files
 from ssekit.demo.open_streams import OpenStreams
 from ssekit.demo.publishing import Publishing
@@ -64,7 +65,7 @@ def create(
     return Application(
         hub,
         Room(hub, room, secret),
-        OpenStreams(counters_file(url)),
+        OpenStreams(counters_file(url, "-demo")),
         origins=origins,
         hosts=hosts,
         token=token,
@@ -106,6 +107,7 @@ class Application:
                     Rule(f"/{name}", endpoint=partial(self._files.part, name=name), methods=["GET"])
                     for name in self._files.names
                 ),
+                Rule("/ssekit.js", endpoint=lambda _: files),
                 Rule("/status", endpoint=self._status, methods=["GET"]),
                 Rule("/clock", endpoint=self._answer_clock),
                 Rule("/hello", endpoint=self._answer_hello),

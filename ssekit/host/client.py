@@ -68,7 +68,9 @@ class Client:
         self.ended: str | None = None
         """Why the source has to end, once it has to."""
         self.given = 0
-        """Bytes of the body that the stream gave to the server."""
+        """Bytes of the body that were sent, or given to the server."""
+        self.events = 0
+        """Events that were."""
         self.wrote_at = time.monotonic()
         self.connection: Connection | None = None
         self.run: Any = None
@@ -93,6 +95,21 @@ class Client:
 
         ``next_block`` is called until it raises StopIteration, then ``close``; the server is told
         that its answer is complete.  On False, where that is not possible, nothing has changed.
+        """
+        return False
+
+    def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
+        """Call a function that sends a whole answer, from inside the WSGI call.
+
+        Returns what it returns, or None once it has left the server with `leave_server`, and goes
+        on beside it.
+        """
+        return function()
+
+    def leave_server(self, connection: Connection) -> bool:
+        """Take the connection over, in a function that `call_alone` has called.
+
+        ``connection`` of the client is then what to write to, and the function ends it.
         """
         return False
 
@@ -123,6 +140,14 @@ class Client:
                 self.leave()
         finally:
             _current.reset(token)
+
+    def next_of(self, items: Iterator[T], encode: Callable[[T], bytes]) -> tuple[int, bytes]:
+        """Return how many events the source's next item is, and its block.
+
+        A client that was taken over sends them itself, for as long as the source goes on.
+        """
+        block = encode(self.pull(items))
+        return (1, block) if block else (0, b"")
 
     def close(self, items: object) -> None:
         """Close the source's iterator, so that its ``finally`` blocks run."""

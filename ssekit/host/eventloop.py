@@ -86,6 +86,10 @@ class Loop:
         """Learn from a connection of the server's whether the process is ending."""
         self._ending = connection.ending
 
+    def turn_began(self) -> float:
+        """Return when this turn of the event loop began, on the clock of the loop."""
+        return float(self._events.now())
+
     def turn(self) -> float:
         """Return the seconds since this turn of the event loop began."""
         return self._clock() - float(self._events.now())

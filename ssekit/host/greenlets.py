@@ -21,18 +21,19 @@ woken for a heartbeat.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
 from ssekit.host.chunks import chunk
-from ssekit.host.client import DISCONNECTED, Client, Ended, become
+from ssekit.host.client import DISCONNECTED, ENDING, Client, Ended, become
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.greenlet_clients import clients_of_process
@@ -50,6 +51,7 @@ LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""
 
 
+T = TypeVar("T")
 switch: Any = greenlet.switch
 """To the hub: gevent's own way looks for a hook first that only its own greenlets have."""
 
@@ -71,6 +73,9 @@ class GreenletClient(Client):
         self._beside: bool | None = None
         self._pump: Pump | None = None
         self._alone = False
+        self._server: Any = None  # its greenlet, while that waits in `call_alone`
+        self._parked = False  # alone, in `wait`, with a time set
+        self._turn = 0.0
 
     def attach(self, connection: Connection | None) -> None:
         super().attach(connection)
@@ -99,12 +104,9 @@ class GreenletClient(Client):
     ) -> bool:
         if not self.can_leave(connection):
             return False
-        try:
-            taken = TakenConnection(connection)
-        except OSError as error:
-            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+        taken = self._take(connection)
+        if taken is None:
             return False
-        connection.abandon()
         hub = get_hub()
         alone = greenlet(self._send_all, hub)
         alone.gr_context = getcurrent().gr_context  # The same one: tokens of it stay valid.
@@ -113,6 +115,66 @@ class GreenletClient(Client):
         self.attach(taken)
         hub.loop.run_callback(alone.switch, taken, next_block, close)
         return True
+
+    def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
+        if connection is None or not (
+            TAKE_OVER and connection.can_abandon and plain(connection.socket)
+        ):
+            return function()
+        hub, server = get_hub(), getcurrent()
+        results: list[tuple[T | None, BaseException | None]] = []
+
+        def alone() -> None:
+            try:
+                results.append((function(), None))
+            except BaseException as error:  # The server's greenlet raises it, if it still waits.
+                results.append((None, error))
+                if self._server is None:
+                    log.exception("a stream failed")
+            self._let_server_go()
+
+        self._server = server
+        own = greenlet(alone, hub)
+        own.gr_context = contextvars.copy_context()
+        hub.loop.run_callback(own.switch)
+        try:
+            switch(hub)
+        except BaseException:
+            self._server = None
+            self.end(ENDING)
+            raise
+        if not results:
+            return None
+        value, error = results.pop()
+        if error is not None:
+            raise error
+        return value
+
+    def leave_server(self, connection: Connection) -> bool:
+        if self._server is None or not self.can_leave(connection):
+            return False
+        taken = self._take(connection)
+        if taken is None:
+            return False
+        self._alone = True
+        self._greenlet = getcurrent()
+        self.attach(taken)
+        self._let_server_go()
+        return True
+
+    def _let_server_go(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            get_hub().loop.run_callback(server.switch)
+
+    def _take(self, connection: Connection) -> TakenConnection | None:
+        try:
+            taken = TakenConnection(connection)
+        except OSError as error:
+            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+            return None
+        connection.abandon()
+        return taken
 
     def _send_all(
         self,
@@ -138,29 +200,60 @@ class GreenletClient(Client):
         super().detach()
 
     def enter(self) -> None:
-        if self._loop.turn() > LONGEST_TURN:
-            # A source that never waits, with a client that reads as fast, would be all that runs.
-            gevent.sleep(0)
+        self._let_others_run()
         self.check()
         self._greenlet = getcurrent()
         self._inside = True
+
+    def _let_others_run(self) -> None:
+        # A source that never waits, with a client that reads as fast, would be all that runs.  If
+        # the event loop has begun a turn since the last event, then it has waited.
+        turn = self._loop.turn_began()
+        if turn == self._turn and self._loop.turn() > LONGEST_TURN:
+            gevent.sleep(0)
+        self._turn = turn
 
     def leave(self) -> None:
         self._inside = False
 
     def pull(self, items: Iterator[Any]) -> Any:
-        if self._alone:  # The context is the stream's own, so nothing has to be restored.
-            self.enter()
-            try:
-                return next(items)
-            finally:
-                self._inside = False
         if self._beside is not False:
             return super().pull(items)
         if self._pump is None:
             self._pump = Pump(self, items)
         self.check()
         return self._pump.take(max(self.beat_due(), 0))
+
+    def next_of(self, items: Iterator[Any], encode: Callable[[Any], bytes]) -> tuple[int, bytes]:
+        connection = self.connection
+        if not self._alone or connection is None:
+            return super().next_of(items, encode)
+        # What a stream and its server do elsewhere, in few steps: greenlet and context are the
+        # stream's own, and nothing stands between us and the client.
+        try:
+            while True:
+                self._let_others_run()
+                self._inside = True
+                if self.ended is not None:
+                    self.check()
+                item = next(items)
+                self._inside = False
+                block = encode(item)
+                if block:
+                    self.events += 1
+                elif self.beat_due() <= 0:
+                    block = HEARTBEAT
+                else:
+                    continue
+                self.given += len(block)
+                self.wrote_at = time.monotonic()
+                try:
+                    connection.write(block)
+                except OSError as error:
+                    self.ended = DISCONNECTED
+                    raise Ended(DISCONNECTED) from error
+        finally:
+            self._inside = False
 
     def close(self, items: object) -> None:
         if self._pump is None:
@@ -178,11 +271,34 @@ class GreenletClient(Client):
         self._woken = False
 
     def wait(self, seconds: float | None = None) -> bool:
-        if self.ended is None:
+        if self._alone and seconds is not None and getcurrent() is self._greenlet:
+            self._park(seconds)
+        elif self.ended is None:
             self._pause(seconds)
         woken, self._woken = self._woken, False
-        self.check()
+        if self.ended is not None:
+            self.check()
         return woken
+
+    def _park(self, seconds: float) -> None:
+        """Wait as `_pause` does, in fewer steps: the greenlet is the stream's own."""
+        if self.ended is not None or self._woken:
+            return
+        moment = self._timers.at(time.monotonic() + seconds, seconds, self)
+        self._parked = True
+        try:
+            if not self._woken:
+                switch(self._timers.hub)
+        finally:
+            if self._parked:  # It was woken by something else.
+                self._parked = False
+                self._timers.cancel(moment, self)
+
+    def due(self) -> None:
+        """Go on: the time that was set in `wait` has come."""
+        if self._parked:
+            self._parked = False
+            self._greenlet.switch()
 
     def _pause(self, seconds: float | None) -> None:
         # gevent's own Event does more: nobody here is woken but from the process's loop.
@@ -201,11 +317,13 @@ class GreenletClient(Client):
 
     def wake(self) -> None:
         self._woken = True
-        if self._waiters:
+        if self._waiters or self._parked:
             self._loop.resume(self)
 
     def resume(self) -> None:
         """Let those who wait go on; from the event loop only."""
+        if self._parked:
+            self._greenlet.switch()
         # One, but for a source that waits in several greenlets.
         for waiter in tuple(self._waiters):
             if waiter in self._waiters:

@@ -15,6 +15,7 @@ import logging
 import sys
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from ssekit.host.forks import on_fork
@@ -28,31 +29,41 @@ AT_EXIT = 1.0
 """Seconds that a process which exits gives the handlers."""
 
 
+Fields = Mapping[str, object] | None
+
+
 class Logger:
     """A logger of the standard library by its name, for lines that may be written later."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def info(self, text: str, *arguments: object) -> None:
-        """Log as `logging.Logger.info` does."""
-        self._log(logging.INFO, text, arguments)
+    def info(self, text: str, *arguments: object, fields: Fields = None) -> None:
+        """Log as `logging.Logger.info` does.
 
-    def warning(self, text: str, *arguments: object) -> None:
-        """Log as `logging.Logger.warning` does."""
-        self._log(logging.WARNING, text, arguments)
+        ``fields`` are what the line says, by name: an attribute of the record, for handlers that
+        write something else than text.
+        """
+        self._log(logging.INFO, text, arguments, fields=fields)
+
+    def warning(self, text: str, *arguments: object, fields: Fields = None) -> None:
+        """Log as `logging.Logger.warning` does, with the fields of `info`."""
+        self._log(logging.WARNING, text, arguments, fields=fields)
 
     def exception(self, text: str, *arguments: object) -> None:
         """Log as `logging.Logger.exception` does: with the traceback of the current exception."""
         self._log(logging.ERROR, text, arguments, sys.exc_info())
 
-    def _log(self, level: int, text: str, arguments: Any, error: Any = None) -> None:
+    def _log(
+        self, level: int, text: str, arguments: Any, error: Any = None, fields: Fields = None
+    ) -> None:
         logger = self._logger
         if logger.isEnabledFor(level):
             code = sys._getframe(2)
             where = code.f_code.co_filename, code.f_lineno
             name = code.f_code.co_name
             record = logger.makeRecord(logger.name, level, *where, text, arguments, error, name)
+            record.fields = fields or {}
             _lines.put(logger, record)
 
 

@@ -49,12 +49,12 @@ class Outlet:
 
         Raises OSError if the client has disconnected.
         """
-        data = chunk(block, self.chunked)
+        data = chunk(block) if self.chunked else block
         try:
             sent = os.write(self.descriptor, data)
         except BlockingIOError:
             sent = 0
-        if sent < len(data):
+        if sent != len(data):
             self._keep(memoryview(data)[sent:])
 
     def _keep(self, rest: memoryview) -> None:

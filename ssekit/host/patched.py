@@ -70,7 +70,10 @@ def begin(run: Callable[[], None], name: str) -> None:
 
 
 def begin_natively(run: Callable[[], None]) -> None:
-    """Run a function in a thread of the system's, which runs also while no greenlet waits."""
+    """Run a function in a thread of the system's, also under gevent.
+
+    There it goes on while no greenlet of the main thread lets another one run.
+    """
     start: Callable[..., int] = _thread.start_new_thread
     if under_gevent():
         from gevent.monkey import get_original

@@ -75,7 +75,9 @@ class SharedCounters:
         # This process's alone, until there is a file.
         self._all = memoryview(bytearray(self._width * 8)).cast("q")
         self._own = self._all
+        self._before: dict[str, int] = {}  # what the processes before this one in its slot counted
         self._entered = False  # by this process; its children begin anew
+        self._uses = 0
         _instances.add(self)
 
     def add(self, name: str, amount: int = 1) -> None:
@@ -98,6 +100,34 @@ class SharedCounters:
             if not self._entered:
                 self._enter()
             return self._sums()
+
+    def details(self) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, int]]]:
+        """Return the sums by name, and the numbers of each process that lives, by its pid.
+
+        The counters of another process begin with those of the ended ones that it has taken over.
+        """
+        with _lock:
+            if not self._entered:
+                self._enter()
+            return self._sums()[0], self._of_each()
+
+    def own(self) -> Mapping[str, int]:
+        """Return the numbers of this process alone."""
+        with _lock:
+            before = self._before
+            return {
+                name: self._own[word] - before.get(name, 0) for name, word in self._words.items()
+            }
+
+    def _of_each(self) -> dict[int, Mapping[str, int]]:
+        if self._map is None:
+            return {os.getpid(): self.own()}
+        found: dict[int, Mapping[str, int]] = {}
+        for number in range(SLOTS):
+            words = self._all[number * self._width : (number + 1) * self._width]
+            if words[_PID] and (number == self._slot or self._is_held(number)):
+                found[words[_PID]] = {name: words[word] for name, word in self._words.items()}
+        return found
 
     def _enter(self) -> None:
         self._entered = True
@@ -178,9 +208,10 @@ class SharedCounters:
                 continue
             counted, self._slot = self._own, number
             self._own = self._all[number * self._width : (number + 1) * self._width]
+            self._before = {name: self._own[word] for name, word in self._words.items()}
+            self._before.update(dict.fromkeys(self._gauges, 0))
             for name, word in self._words.items():
-                before = 0 if name in self._gauges else self._own[word]
-                self._own[word] = before + counted[word]
+                self._own[word] = self._before[name] + counted[word]
             self._own[_PARENT] = os.getppid()
             self._own[_PID] = os.getpid()
             return
@@ -202,6 +233,7 @@ class SharedCounters:
     def _close(self) -> None:
         """Leave the file; what this process counts from now on, it counts for itself."""
         self._own = self._all = memoryview(bytearray(self._width * 8)).cast("q")
+        self._before = {}
         self._map = None  # closed with its last view
         if self._file >= 0:
             os.close(self._file)
@@ -216,14 +248,28 @@ class SharedCounters:
 def join(
     path: Path | None, counters: Sequence[str] = (), gauges: Sequence[str] = ()
 ) -> SharedCounters:
-    """Return this process's numbers in ``path``: the same object each time for the same path."""
+    """Return this process's numbers in ``path``: the same object each time for the same path.
+
+    Whoever does not need them as long as the process lives calls `leave` once.
+    """
     if path is None:
         return SharedCounters(None, counters, gauges)
     with _lock:
         name = os.path.abspath(path)
         if name not in _joined:
             _joined[name] = SharedCounters(Path(name), counters, gauges)
+        _joined[name]._uses += 1
         return _joined[name]
+
+
+def leave(counters: SharedCounters) -> None:
+    """Undo one `join`: after the last, the file is closed, and has what this process counted."""
+    with _lock:
+        counters._uses -= 1
+        if counters._path is not None and not counters._uses:
+            _joined.pop(str(counters._path), None)
+            counters._path = None  # What is still counted, it counts for itself.
+            counters._close()
 
 
 def read(
@@ -238,23 +284,49 @@ def read(
         return joined.totals() if joined is not None else _Reader(counters, gauges).read(path)
 
 
+def details_of(
+    path: Path, counters: Sequence[str] = (), gauges: Sequence[str] = ()
+) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, int]]] | None:
+    """Return what `SharedCounters.details` does, without being one of the processes.
+
+    Returns None where `read` does.
+    """
+    with _lock:
+        joined = _joined.get(os.path.abspath(path))
+        if joined is not None:
+            return joined.details()
+        return _Reader(counters, gauges).details_of(path)
+
+
 class _Reader(SharedCounters):
     def __init__(self, counters: Sequence[str], gauges: Sequence[str]) -> None:
         super().__init__(None, counters, gauges)
         self._slot = -1
 
     def read(self, path: Path) -> tuple[Mapping[str, int], int] | None:
+        with self._mapped(path) as fits:
+            return self._sums() if fits else None
+
+    def details_of(
+        self, path: Path
+    ) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, int]]] | None:
+        with self._mapped(path) as fits:
+            return (self._sums()[0], self._of_each()) if fits else None
+
+    @contextmanager
+    def _mapped(self, path: Path) -> Iterator[bool]:
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None
+            yield False
+            return
         try:
             fits = os.pread(self._file, _HEADER, 0) == self._header
-            if not fits or os.fstat(self._file).st_size != self._size:
-                return None
-            self._map = mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)
-            self._all = memoryview(self._map)[_HEADER:].cast("q")
-            return self._sums()
+            fits = fits and os.fstat(self._file).st_size == self._size
+            if fits:
+                self._map = mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)
+                self._all = memoryview(self._map)[_HEADER:].cast("q")
+            yield fits
         finally:
             self._close()
 

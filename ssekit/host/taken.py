@@ -14,7 +14,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from ssekit.host.chunks import LAST_CHUNK, chunk
+from ssekit.host.chunks import LAST_CHUNK
 from ssekit.host.connection import Connection
 from ssekit.host.wsgi_servers import worker_is_ending
 
@@ -58,7 +58,7 @@ class TakenConnection(Connection):
 
     def write(self, block: bytes) -> None:
         """Write a block; raises OSError if the client has disconnected."""
-        data = chunk(block, self._chunked)
+        data = b"%X\r\n%b\r\n" % (len(block), block) if self._chunked else block
         try:
             sent = self._socket.send(data)
         except BlockingIOError:

@@ -35,6 +35,7 @@ class TickingClient:
         "_outlet",
         "_running",
         "_seconds",
+        "_shared",
         "_start",
         "connection",
         "descriptor",
@@ -58,7 +59,7 @@ class TickingClient:
         self._start = self.wrote_at = time.monotonic()
         self._running: Any = None  # the greenlet that runs `produce`
         self._moment = 0
-        shared = _of_process()
+        self._shared = shared = _of_process()
         shared.clients.add(self)
         shared.clients.ends_with(connection)
         shared.workers.add(self)
@@ -84,7 +85,7 @@ class TickingClient:
 
     def due(self) -> None:
         """It is time for the next tick."""
-        _of_process().workers.add(self)
+        self._shared.workers.add(self)
 
     def run(self) -> None:
         """Tick; in a greenlet, so that it may wait."""
@@ -103,17 +104,20 @@ class TickingClient:
             if self.ended is not None:
                 self._close(self.ended)
                 return
+            now = time.monotonic()
             if block:
-                self.wrote_at = time.monotonic()
+                self.wrote_at = now
                 try:
                     outlet.write(block)
                 except OSError:
                     self._close(DISCONNECTED)
                     return
+        else:
+            now = time.monotonic()
         start, seconds = self._start, self._seconds
-        number = int((time.monotonic() - start) / seconds)
+        number = int((now - start) / seconds)
         self.number = number = (number if number > self.number else self.number) + 1
-        self._moment = _of_process().timers.at(start + number * seconds, self)
+        self._moment = self._shared.timers.at(start + number * seconds, seconds, self)
 
     def disconnected(self) -> None:
         """The client has disconnected."""
@@ -126,7 +130,7 @@ class TickingClient:
             if self._running is None:
                 self._close(reason)
             else:
-                _of_process().clients.was_ended(self)
+                self._shared.clients.was_ended(self)
                 self._running.throw(Ended(reason))
 
     def insist(self) -> None:
@@ -150,7 +154,7 @@ class TickingClient:
         if outlet is None:
             return
         self.ended = why
-        shared = _of_process()
+        shared = self._shared
         shared.clients.remove(self)
         shared.timers.cancel(self._moment, self)
         last, cut = self.last_block(why) if why != DISCONNECTED else (b"", True)

@@ -11,8 +11,10 @@ from ssekit.host.shared_counters import SUFFIX
 from ssekit.host.state import state_folder
 
 
-def counters_file(url: str) -> Path | None:
+def counters_file(url: str, part: str = "") -> Path | None:
     """Return the file: beside a sqlite hub's own, for other hubs in the user's state folder.
+
+    ``part`` names another one for other numbers.
 
     Returns None for ``memory:``, whose processes share nothing, and where there is no such folder.
     """
@@ -20,9 +22,9 @@ def counters_file(url: str) -> Path | None:
         return None
     if url.startswith("sqlite:///"):
         path = os.fsdecode(unquote_to_bytes(url.removeprefix("sqlite:///")))
-        return Path(os.path.realpath(path) + SUFFIX)
+        return Path(os.path.realpath(path) + part + SUFFIX)
     try:
         # Hashed: a URL may have a password in it.
-        return state_folder() / (hashlib.sha256(url.encode()).hexdigest()[:16] + SUFFIX)
+        return state_folder() / (hashlib.sha256(url.encode()).hexdigest()[:16] + part + SUFFIX)
     except (OSError, RuntimeError):
         return None

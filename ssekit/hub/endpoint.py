@@ -124,6 +124,16 @@ class Endpoint(Opener):
         self._origins = origins
 
     def open(self, environ: dict[str, Any]) -> Blocks:
+        try:
+            blocks = self._admit(environ)
+        except Exception as error:
+            if is_http_exception(error):  # Refused among them
+                self.limit.counts.add("unauthorized")
+            raise
+        self.limit.counts.add("authorized")
+        return blocks
+
+    def _admit(self, environ: dict[str, Any]) -> Blocks:
         self._check_site(environ)
         request = request_of(environ)
         begun = time.time()
@@ -188,6 +198,7 @@ class GrantedBlocks(AtEnd):
     def __init__(self, access: Access, blocks: Stoppable, stream: GrantedStream) -> None:
         super().__init__(blocks, partial(access.discard, stream))
         self._stream = stream
+        self.subject = stream.grant.subject
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         self._check()

@@ -81,6 +81,7 @@ class Fanout:
         self._reading = 0
         self._checked_at = 0.0
         self._count = 0
+        self._counts = follower.counts
         self._owner: object = None  # keeps the hub as long as there are viewers
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
@@ -121,6 +122,7 @@ class Fanout:
         self._loop.ends_with(connection)
         stream.admission.release()
         self._count_in(viewer)
+        self._counts.add("taken over")
         self._begin(viewer, reader)
         return partial(self._end_open, viewer)
 
@@ -146,19 +148,31 @@ class Fanout:
         for entry in entries:
             for group in self._listening.get(entry.channel, ()):
                 batches.setdefault(group, []).append(entry)
+        events = 0
         for group, some in batches.items():
+            events += len(some) * len(group.caught_up)
             group.events += len(some)
             self._send(group, group.batch(some))
             group.note_ends(some)
             if group.finished_by(self._recent.end):
                 for viewer in list(group.caught_up.values()):
                     self.end(viewer, FINISHED)
+        self._counts.add("events", events)
+        if self._counts.channels:
+            self._count_by_channel(entries)
+
+    def _count_by_channel(self, entries: Sequence[Entry]) -> None:
+        for channel in self._counts.channels & {entry.channel for entry in entries}:
+            viewers = sum(len(group.caught_up) for group in self._listening.get(channel, ()))
+            count = sum(entry.channel == channel for entry in entries)
+            self._counts.in_channel("events", channel, viewers * count)
 
     def _send(self, group: ViewerGroup, batch: Batch) -> None:
         if not batch.data:
             return
         others = write_to_each(group.descriptors(), batch.data)
         group.bytes += batch.size
+        self._counts.add("bytes", batch.size * len(group.caught_up))
         group.wrote_at = time.monotonic()
         for descriptor, taken in others.items():
             viewer = group.caught_up[descriptor]
@@ -178,7 +192,9 @@ class Fanout:
             with Tcp(viewer.descriptor) as tcp:
                 tcp.wait_for_answers(0)
         viewer.lag = lag = Lag(epoch, position, rest)
-        self._lagging.add(viewer)
+        if viewer not in self._lagging:
+            self._lagging.add(viewer)
+            self._counts.add("lagging")
         return lag
 
     def _give_turn(self, viewer: Viewer) -> None:
@@ -260,6 +276,7 @@ class Fanout:
             viewer.group.note_end(piece.entries[-1].channel, piece.position)
         viewer.events += len(piece.entries)
         viewer.bytes += len(piece.block)
+        self._counts.delivered(len(piece.entries), len(piece.block))
         lag.rest = memoryview(piece.framed(viewer.group.kind.chunked))
         return bool(lag.rest)
 
@@ -277,6 +294,7 @@ class Fanout:
                 viewer.lag.watcher.close()
             viewer.lag = None
             self._lagging.discard(viewer)
+            self._counts.add("lagging", -1)
 
     def _want_older(self, viewer: Viewer, lag: Lag) -> None:
         """Have a piece read from the broker, once for all viewers that need it."""
@@ -350,7 +368,9 @@ class Fanout:
         viewer.descriptor = -1
         viewer.admission.end()
         self._count_out(viewer)
-        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why)
+        self._counts.add("taken over", -1)
+        self._counts.ended(why)
+        log_ended(viewer.path, viewer.began, viewer.events, viewer.bytes, why, about=viewer.about)
 
     def _count_in(self, viewer: Viewer) -> None:
         group = viewer.group

@@ -22,6 +22,7 @@ from ssekit.brokers import Broker, Entry, HistoryLost, Retention
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import Backoff
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.older import OlderEntries
@@ -51,8 +52,11 @@ class Parked(Protocol):
     def wake(self) -> None:
         """There is something to read, or the hub is closed."""
 
-    def passing(self, end: int) -> int:
-        """Return up to which position it gets passing entries, with the recent ones' end."""
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one.
+
+        ``end`` is the position of the newest.
+        """
 
 
 class Listener(Protocol):
@@ -84,8 +88,9 @@ class Internal(Protocol):
 class Follower:
     """Follows a broker for one process, once it was started."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, counts: Counts | None = None) -> None:
         self.process = os.getpid()
+        self.counts = counts or Counts()
         self.broker = broker
         self.recent = RecentEntries(RECENT)
         self.older = OlderEntries(broker)
@@ -107,7 +112,8 @@ class Follower:
         self._open: set[str] = set()  # channels that are not finished
         self._ends = 0  # that were seen
         self._backoff = Backoff(SOONEST, LONGEST)
-        self._stop = threading.Event()
+        self._again_now = threading.Event()
+        self._tried_at = 0.0  # on the monotonic clock
         self._started = False
 
     def start(self) -> None:
@@ -141,6 +147,16 @@ class Follower:
                 and not recent.may_be_trimmed(view, position, self._retention)
             )
 
+    def reached(self) -> None:
+        """Try again at once if the broker was away: another part of the hub has reached it."""
+        if self.away and time.monotonic() - self._tried_at > SOONEST:
+            self._again_now.set()
+
+    def will_reach(self, epoch: int, position: int) -> bool:
+        """Return whether a position is to become one of the recent ones before long."""
+        with self._lock:
+            return not self.away and (not self.ready or self.recent.is_ahead(epoch, position))
+
     def piece(self, reader: Parked) -> Piece | None:
         """Return what follows a reader's position; None if it is not among the recent entries.
 
@@ -153,7 +169,7 @@ class Follower:
                 return None
             if position == recent.end:
                 return Piece(reader.view, (), reader.epoch, position)
-            return recent.piece(reader.view, position, reader.live, reader.passing(recent.end))
+            return recent.piece(reader.view, position, *reader.keeps(recent.end))
 
     def ends(self, channels: Collection[str]) -> dict[str, Entry]:
         """Return the ends of those channels that are finished, as far as can be known now."""
@@ -211,7 +227,7 @@ class Follower:
         with self._lock:
             self.closed = True
             readers = self._all_readers()
-        self._stop.set()
+        self._again_now.set()
         if self.listener is not None:
             self.listener.end_all()
         for reader in readers:
@@ -266,10 +282,12 @@ class Follower:
         if not self.ready:
             self._retention = self.broker.retention()
             self._restart(*self.broker.recent(RECENT))
-        entries, _ = self.broker.follow(self.recent.tip, FOLLOW)
+        self._tried_at = time.monotonic()
+        entries, _ = self.broker.follow(self.recent.tip, 0.0 if self.away else FOLLOW)
         if self.away:
             log.info("the hub's broker is back")
             self.away = False
+            self.counts.set("away", 0)
         if not entries:
             self._backoff.reset()
             return
@@ -290,12 +308,14 @@ class Follower:
         if traceback or not first:
             log.error(text, error, exc_info=error if traceback else None)
         if not first:
-            self._stop.wait(wait)
+            self._wait(wait)
 
     def _pause(self, text: str, error: Exception, *, traceback: bool = False) -> None:
         """Wait for the broker to come back; it is logged once."""
         if not self.away:
             self.away = True
+            self.counts.add("outages")
+            self.counts.set("away", 1)
             log.log(
                 logging.ERROR if traceback else logging.WARNING,
                 text,
@@ -304,7 +324,12 @@ class Follower:
             )
             for internal in list(self.internal.values()):
                 internal.away()
-        self._stop.wait(self._backoff.next())
+        self._wait(self._backoff.next())
+
+    def _wait(self, seconds: float) -> None:
+        self._again_now.wait(seconds)
+        if not self.closed:
+            self._again_now.clear()
 
     def _restart(self, entries: Sequence[Entry], cursor: str) -> None:
         for internal in list(self.internal.values()):
@@ -320,6 +345,7 @@ class Follower:
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
+        self._note_position()
         for reader in readers:
             reader.live = 0
             reader.wake()
@@ -346,6 +372,17 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
+            self._note_position()
+            self.counts.sent([entry.time for entry in entries])
+
+    def _note_position(self) -> None:
+        """Let other processes see how far this one has read."""
+        recent, counts = self.recent, self.counts
+        counts.set("epoch", recent.epoch)
+        counts.set("position", recent.end)
+        counts.set("entries", recent.end - recent.start)
+        counts.set("entry bytes", recent.size)
+        counts.set("following", 1)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:

@@ -21,9 +21,11 @@ from urllib.parse import quote
 from ssekit import brokers
 from ssekit.brokers import Entry, Retention, Status
 from ssekit.errors import InvalidEvent
+from ssekit.host.counting import Counts
 from ssekit.host.state import state_folder
 from ssekit.hub import producer
 from ssekit.hub.access import Access
+from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
 from ssekit.hub.grant import member_of
@@ -33,6 +35,7 @@ from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
 from ssekit.hub.revocations import revocation
+from ssekit.hub.stats import Stats, stats_of
 from ssekit.hub.stream import Channels
 from ssekit.hub.subscription import Subscription
 from ssekit.stream.admission import Limit
@@ -107,14 +110,15 @@ class Hub:
     ) -> None:
         if not isinstance(max_event, int) or max_event < 1:
             raise ValueError(f"max_event must be bytes from 1 up, not {max_event!r}")
-        self.limit = Limit(max_streams, max_per_address)
+        self.counts = Counts(counters_file(url))
+        self.limit = Limit(max_streams, max_per_address, self.counts)
         retention = _retention(
             history=history, capacity=capacity, max_keys=max_keys, max_age=max_age
         )
         self._broker = brokers.connect(url, retention)
         if on_outage not in ("keep", "end"):
             raise ValueError(f'on_outage is "keep" or "end", not {on_outage!r}')
-        self._opened = Opened(self._broker, ends_in_outage=on_outage == "end")
+        self._opened = Opened(self._broker, self.counts, ends_in_outage=on_outage == "end")
         self._max_event = max_event
         self._memory = url.startswith("memory:")
         self._warned = False
@@ -162,8 +166,9 @@ class Hub:
             _check_key(key)
             if not store:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
-        body = self._encode(data, event, retry)
-        entry = self._broker.append(channel, body, key=key, passing=not store)
+        with self.counts.publishing(channel):
+            body = self._encode(data, event, retry)
+            entry = self._broker.append(channel, body, key=key, passing=not store)
         self._opened.published(entry.id)
         return event_of(entry)
 
@@ -293,15 +298,23 @@ class Hub:
         self._opened.access().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
-        self, *channels: str, last_event_id: str | None = None, timeout: float | None = None
+        self,
+        *channels: str,
+        last_event_id: str | None = None,
+        timeout: float | None = None,
+        replay: int | Literal["all"] = 0,
     ) -> Subscription:
         """Return an iterator of the events of some channels, after ``last_event_id`` or from now.
+
+        From now begins as a stream does: with the newest event of each key and the last ``replay``
+        events without one, and then ``stream-open``.
 
         It waits for events, and in a stream's source it ends with the stream.  ``close()`` ends it.
         It raises TimeoutError after ``timeout`` seconds without an event.  Each event has its
         ``channel`` and ``key``.
         """
-        reader = Reader(self._follower(), View(_checked(channels)), last_event_id)
+        view = View(_checked(channels))
+        reader = Reader(self._follower(), view, last_event_id, _replay(replay))
         return Subscription(self, reader, timeout)
 
     # -- what the log has
@@ -370,7 +383,9 @@ class Hub:
         the channel has a producer, and `ChannelFinished` if it is finished.
         """
         _check_channel(channel)
-        return Producer(self._broker, self._opened.leases(), channel, self._encode_item)
+        return Producer(
+            self._broker, self._opened.leases(), channel, self._encode_item, self.counts
+        )
 
     def start(self, channel: str, function: Callable[..., Any], *arguments: Any) -> bool:
         """Produce a channel in the background of this process, and return whether that has begun.
@@ -391,6 +406,16 @@ class Hub:
         _check_channel(channel)
         return self._end(channel, "cancelled", None) is not None
 
+    def stats(self) -> Stats:
+        """Return what is going on: in this process, and in all of this server that use the log.
+
+        Those are the processes of this machine whose hub has the same URL.  Where the log cannot be
+        reached, its end and how far processes are behind it are None.  Raises `HubClosed` after
+        `close`.
+        """
+        self._opened.check()
+        return stats_of(self._broker, self.counts)
+
     def close(self) -> None:
         """End every stream and subscription of this process, and close the log."""
         self._opened.close()
@@ -402,6 +427,7 @@ class Hub:
     def _published(self, entry: Entry | None) -> Event | None:
         if entry is None:
             return None
+        self.counts.add("published")
         self._opened.published(entry.id)
         return event_of(entry)
 

@@ -12,6 +12,7 @@ import time
 from ssekit.brokers import Broker, parse_id
 from ssekit.brokers.contract import RECENT
 from ssekit.errors import HubClosed
+from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.access import Access
 from ssekit.hub.follower import Follower
@@ -27,8 +28,9 @@ SETTLED = 5.0
 class Opened:
     """The parts of one hub in this process; made when they are first needed."""
 
-    def __init__(self, broker: Broker, *, ends_in_outage: bool = False) -> None:
+    def __init__(self, broker: Broker, counts: Counts, *, ends_in_outage: bool = False) -> None:
         self.broker = broker
+        self.counts = counts
         self._ends_in_outage = ends_in_outage
         self._made_at = time.monotonic()
         self._closed = False
@@ -45,8 +47,9 @@ class Opened:
             self.check()
             # A thread does not survive a fork.
             if self._follower is None or self._follower.process != os.getpid():
-                self._follower = Follower(self.broker)
+                self._follower = Follower(self.broker, self.counts)
             follower = self._follower
+        self.counts.begin()
         follower.start()
         return follower
 
@@ -85,11 +88,13 @@ class Opened:
         """
         if self._leases is None and time.monotonic() - self._made_at > SETTLED:
             self.leases()
+            self.counts.begin()
         follower = self._follower
         if follower is None:
             return
         epoch, seq = follower.published = parse_id(cursor)
         if follower.away:
+            follower.reached()
             return
         deadline = time.monotonic() + OUTRUN
         while follower.is_behind(epoch, seq - RECENT // 2) and time.monotonic() < deadline:
@@ -116,3 +121,4 @@ class Opened:
         if follower is not None:
             follower.close()
         self.broker.close()
+        self.counts.end()

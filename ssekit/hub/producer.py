@@ -17,6 +17,7 @@ from ssekit import host
 from ssekit.brokers import Broker
 from ssekit.errors import BrokerUnavailable, Cancelled, ChannelBusy, ChannelFinished, HubClosed
 from ssekit.host import wsgi_servers
+from ssekit.host.counting import Counts
 from ssekit.hub.entries import end_body, event_of
 from ssekit.hub.lease import Leases
 from ssekit.wire import Event
@@ -40,7 +41,9 @@ class Producer:
         leases: Leases,
         channel: str,
         encode: Callable[[Any, str | None, int | None], bytes],
+        counts: Counts,
     ) -> None:
+        self._counts = counts
         self.channel = channel
         self._broker = broker
         self._leases = leases
@@ -80,10 +83,12 @@ class Producer:
         channel was cancelled, `ChannelFinished` if it was finished otherwise, and what
         ``Hub.publish`` raises.
         """
-        body = self._encode(data, event, retry)
-        self._check()
         try:
-            return event_of(self._broker.append(self.channel, body, key=key, holder=self._holder))
+            with self._counts.publishing(self.channel):
+                body = self._encode(data, event, retry)
+                self._check()
+                entry = self._broker.append(self.channel, body, key=key, holder=self._holder)
+            return event_of(entry)
         except ChannelFinished as error:
             if error.reason != "cancelled":
                 raise

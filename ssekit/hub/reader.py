@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from ssekit import host
@@ -18,6 +19,8 @@ from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
 from ssekit.hub.follower import Follower
 from ssekit.hub.recent import Piece, View
 
+KEEPS_UP = 0.1
+"""Seconds after which a client that had read everything, and has not come for more, is slow."""
 RETRY = 1.0
 """Seconds between two attempts to read from a broker that is away."""
 
@@ -37,6 +40,7 @@ class Reader:
         "_caught_up_at",
         "_closed",
         "_follower",
+        "_gave_at",
         "_opening",
         "_ready",
         "_replay",
@@ -81,6 +85,7 @@ class Reader:
         self._away = False
         self._closed = False
         self._caught_up_at = -1
+        self._gave_at = 0.0  # when it gave a piece, on the monotonic clock
         # HTML standard, 9.2.4: an empty last event ID is the same as none.
         if last_event_id:
             self._resume(last_event_id)
@@ -128,6 +133,7 @@ class Reader:
         while not self.over:
             piece = self.take_ready()
             if piece is not None:
+                self._gave_at = time.monotonic()
                 return piece
             if not self._read():
                 return None
@@ -151,9 +157,13 @@ class Reader:
         if self.client is not None:
             self.client.wake()
 
-    def passing(self, end: int) -> int:
-        """Return up to which position it gets passing entries."""
-        return end if self.keeps_passing and self._caught_up_at == self.position else self.live
+    def keeps(self, end: int) -> tuple[int, int]:
+        """Return up to where it gets every entry, and up to where every passing one."""
+        if self._caught_up_at != self.position:
+            return self.live, self.live
+        if time.monotonic() - self._gave_at < KEEPS_UP:
+            return end, end  # Nothing has held it up since: it is about to wait for more.
+        return self.live, end if self.keeps_passing else self.live
 
     def close(self) -> None:
         """End the reading, also a wait in another thread."""
@@ -186,7 +196,8 @@ class Reader:
             return self._open()
         piece = self._follower.piece(self)
         if piece is None:
-            return self._read_older()
+            # What the follower is about to reach is read from there: it has passing entries too.
+            return not self._follower.will_reach(self.epoch, self.position) and self._read_older()
         if piece.position == self.position:
             self._caught_up_at = self.position
             return False
@@ -206,6 +217,7 @@ class Reader:
         except HubClosed:
             return False
         self._away = False
+        self._follower.reached()
         if piece is None:
             self._caught_up_at = self.position
             return False
@@ -214,6 +226,8 @@ class Reader:
 
     def _take(self, piece: Piece) -> None:
         self.epoch, self.position = piece.epoch, piece.position
+        if piece.position == self._follower.recent.end:
+            self._caught_up_at = piece.position
         if not piece.entries:
             return
         self._ready = piece
@@ -243,9 +257,11 @@ class Reader:
             self._away = True
             return False
         self._away = self._opening = False
+        self._follower.reached()
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
+            self._follower.counts.add("resets")
             reason = {"reason": "history-lost"}
             entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
         entries += map(without_id, opening.state)

@@ -86,6 +86,11 @@ class RecentEntries:
         self._shared_bytes = 0
 
     @property
+    def size(self) -> int:
+        """The bytes of the entries' bodies."""
+        return self._bytes
+
+    @property
     def tip(self) -> str:
         """The cursor at the newest entry."""
         return id_of(self.epoch, self.end)

@@ -162,8 +162,9 @@ class Revocations:
 
     def _apply(self, revocation: Revocation) -> None:
         now = time.time()
-        if revocation.until <= now:
-            return
+        known = self._known.get(revocation.who)
+        if revocation.until <= now or (known and known[0] == revocation):
+            return  # It is over, or was applied when it was first seen.
         self._known[revocation.who] = (revocation, now)
         found = self._streams.find(revocation.subject, revocation.session, revocation.channel)
         for stream in found:

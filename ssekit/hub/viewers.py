@@ -178,6 +178,7 @@ class Viewer:
 
     __slots__ = (
         "_end",
+        "about",
         "admission",
         "began",
         "bytes",
@@ -203,6 +204,7 @@ class Viewer:
         self.lag: Lag | None = None
         self.admission = stream.admission
         self.path = sys.intern(stream.path)
+        self.about = stream.about
         self.retry = stream.retry
         self.cuts = stream.cuts
         self.began = stream.began

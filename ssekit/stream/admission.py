@@ -14,6 +14,7 @@ from typing import Any
 
 from ssekit.host import wsgi_servers
 from ssekit.host.backoff import jittered
+from ssekit.host.counting import Counts
 from ssekit.host.logs import Logger, Printable
 from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
 
@@ -57,13 +58,20 @@ class Limit:
 
     ``streams`` bounds all of them, ``per_address`` those of one client address; None does not.
     The address is ``REMOTE_ADDR``: behind a proxy that you trust, wrap the application in
-    werkzeug's ``ProxyFix``, which puts the client's there.
+    werkzeug's ``ProxyFix``, which puts the client's there.  ``counts`` has the numbers of these
+    streams.
     """
 
-    def __init__(self, streams: int | None = None, per_address: int | None = None) -> None:
+    def __init__(
+        self,
+        streams: int | None = None,
+        per_address: int | None = None,
+        counts: Counts | None = None,
+    ) -> None:
         for name, value in (("max_streams", streams), ("max_per_address", per_address)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
+        self.counts = counts or _uncounted
         self._streams = streams
         self._per_address = per_address
         self._open = 0
@@ -82,8 +90,13 @@ class Limit:
                 if address is not None:
                     self._addresses[address] = self._addresses.get(address, 0) + 1
                 return Admission(self, address)
-        log_rejected(environ, reason)
+        self.reject(environ, reason)
         return None
+
+    def reject(self, environ: Mapping[str, Any], reason: str) -> None:
+        """Count and log a client that is rejected."""
+        self.counts.rejected(reason)
+        log_rejected(environ, reason)
 
     def _of(self, address: str | None) -> int:
         return 0 if address is None else self._addresses.get(address, 0)
@@ -128,6 +141,8 @@ class _Process:
 
 
 _process = _Process()
+_uncounted = Counts()
+"""What streams count that belong to no hub: nobody asks for it."""
 
 
 def open_streams() -> int:
@@ -154,7 +169,8 @@ def log_rejected(environ: Mapping[str, Any], reason: str) -> None:
     """Log one line about a client that was rejected."""
     path = str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", ""))
     address = str(environ.get("REMOTE_ADDR", ""))
-    log.warning("path=%s address=%s reason=%r", Printable(path), Printable(address), reason)
+    fields = {"path": Printable(path), "address": Printable(address), "reason": reason}
+    log.warning("path=%s address=%s reason=%r", *fields.values(), fields=fields)
 
 
 def rejection(environ: Mapping[str, Any], cors: Headers) -> Answer:

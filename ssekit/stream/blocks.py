@@ -30,6 +30,8 @@ from ssekit.stream.open import OpenStream
 class Blocks(ABC):
     """The events of one client, as blocks of bytes."""
 
+    subject: str | None = None
+    """Who the client is, for the log line of its stream, if that is known."""
     waits = False
     """Whether there may be waits between the events, so that a greenlet of its own is worth it.
 

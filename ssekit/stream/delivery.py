@@ -28,6 +28,8 @@ class Delivery:
         self._blocks = blocks
         self._next: Callable[[], bytes] = self._pull
         self._why = host.DISCONNECTED
+        self._moves = type(blocks).take_over is not Blocks.take_over
+        self._events = 0  # of the block that comes next
 
     def attach(self, connection: Connection | None) -> bool:
         """Go on with a connection, now that the opening has left; None if the server is unknown.
@@ -46,6 +48,7 @@ class Delivery:
         ):
             self.stream.connection = client.connection
             self.stream.admission.release()
+            self._moves = False
             return True
         client.attach(connection)
         return False
@@ -54,6 +57,8 @@ class Delivery:
         """Return what to send next.  Raises StopIteration at the end."""
         block = self._next()
         self.stream.client.wrote(block)
+        self.stream.counts.delivered(self._events, len(block))
+        self._events = 0
         return block
 
     def _taken_over(self) -> bool:
@@ -68,11 +73,12 @@ class Delivery:
     def _pull(self) -> bytes:
         block = b""
         while not block:
-            if self._taken_over():
+            if self._moves and self._taken_over():
                 return _over()
             try:
                 events, block = self._blocks.next_block(self.stream.client)
-                self.stream.events += events
+                self.stream.client.events += events
+                self._events = events
             except StopIteration:
                 return self._finish("source ended")
             except host.Ended as ended:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ssekit import host
 from ssekit.host.connection import Connection
+from ssekit.host.counting import Counts
 from ssekit.host.logs import Logger, Printable
 from ssekit.stream.admission import Admission
 
 streams = Logger("ssekit.streams")
 
+LONGEST = 200
+"""Characters of a client's text in a log line."""
+About = tuple[tuple[str, str], ...]
+"""Further fields of a stream's log line, as pairs of name and value."""
+
 
 class OpenStream:
     """One client's open stream.
 
-    ``client.given`` counts the bytes of the body, the opening included.
+    ``client.given`` counts the bytes of the body, the opening included, and ``client.events`` the
+    events.
     """
 
-    __slots__ = ("admission", "began", "client", "connection", "cuts", "events", "path", "retry")
+    __slots__ = (
+        "about",
+        "admission",
+        "began",
+        "client",
+        "connection",
+        "counts",
+        "cuts",
+        "path",
+        "retry",
+    )
 
     def __init__(
         self,
@@ -26,6 +45,8 @@ class OpenStream:
         admission: Admission,
         *,
         path: str,
+        counts: Counts,
+        about: About = (),
         retry: int | None,
         cuts: bool = False,
     ) -> None:
@@ -33,6 +54,9 @@ class OpenStream:
         self.admission = admission
         self.path = path
         """Of the request."""
+        self.about = about
+        """Who the client is and which request this was, as far as it is known."""
+        self.counts = counts
         self.retry = retry
         """Milliseconds, as the stream was told, or None."""
         self.cuts = cuts
@@ -40,18 +64,42 @@ class OpenStream:
         self.connection: Connection | None = None
         """Known once the opening has left, if the server is known."""
         self.began = time.monotonic()
-        self.events = 0
+        counts.add("opened")
+        counts.add("streams")
+
+    @property
+    def events(self) -> int:
         """How many were sent so far."""
+        return self.client.events
 
     def end(self, why: str) -> None:
         """Count the stream no more, and log that it has ended; to be called once."""
         self.connection = None  # It refers to us: both would stay until the collector comes.
         self.admission.end()
-        log_ended(self.path, self.began, self.events, self.client.given, why)
+        self.counts.ended(why)
+        log_ended(self.path, self.began, self.events, self.client.given, why, about=self.about)
 
 
-def log_ended(path: str, began: float, events: int, size: int, why: str) -> None:
+def about(environ: Mapping[str, Any], subject: str | None) -> About:
+    """Return what a log line says about a client and its request, besides the path."""
+    values = {
+        "subject": subject,
+        "request_id": environ.get("HTTP_X_REQUEST_ID"),
+        "traceparent": environ.get("HTTP_TRACEPARENT"),
+    }
+    return tuple((name, str(value)[:LONGEST]) for name, value in values.items() if value)
+
+
+def log_ended(path: str, began: float, events: int, size: int, why: str, *, about: About) -> None:
     """Log one line about a stream that has ended; ``began`` is on the monotonic clock."""
-    seconds = time.monotonic() - began
+    fields: dict[str, object] = {
+        "path": Printable(path),
+        "seconds": round(time.monotonic() - began, 3),
+        "events": events,
+        "bytes": size,
+        "ended": why,
+        **{name: Printable(value) for name, value in about},
+    }
     text = "path=%s seconds=%.3f events=%d bytes=%d ended=%r"
-    streams.info(text, Printable(path), seconds, events, size, why)
+    text += "".join(f" {name}=%s" for name, _ in about)
+    streams.info(text, *fields.values(), fields=fields)

@@ -51,8 +51,7 @@ class SourceBlocks(Blocks):
         self.waits = waits
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
-        block = encode(client.pull(self._items))
-        return (1, block) if block else (0, b"")
+        return client.next_of(self._items, encode)
 
     def close(self, client: host.Client) -> None:
         client.close(self._items)

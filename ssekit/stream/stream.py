@@ -14,11 +14,11 @@ from typing import Any
 
 from ssekit import host
 from ssekit.errors import SSEError
-from ssekit.stream.admission import Admission, Overloaded, log_rejected, rejection
+from ssekit.stream.admission import Admission, Overloaded, rejection
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.body import Body
 from ssekit.stream.delivery import Delivery
-from ssekit.stream.open import OpenStream
+from ssekit.stream.open import OpenStream, about
 from ssekit.stream.response import Answer, Headers, Offer, misreads_an_end, opening
 from ssekit.stream.source import Source, SourceOpener, Stop, is_http_exception
 from ssekit.stream.ticking import Tick, TickOpener
@@ -108,7 +108,7 @@ class Stream:
                 try:
                     return self._stream(environ, start_response, answer, admission)
                 except Overloaded as error:
-                    log_rejected(environ, str(error) or "overloaded")
+                    self._opener.limit.reject(environ, str(error) or "overloaded")
             answer = rejection(environ, self._offer.cors(environ))
         return answer.give(environ, start_response)
 
@@ -126,6 +126,8 @@ class Stream:
                 host.client_of(environ, self._heartbeat),
                 admission,
                 path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
+                counts=self._opener.limit.counts,
+                about=about(environ, blocks.subject),
                 retry=self._retry,
                 cuts=self._opener.cuts or misreads_an_end(environ),
             )

@@ -26,9 +26,11 @@ class TakenTicks(TickingClient):
     """
 
     __slots__ = (
+        "_about",
         "_admission",
         "_began",
         "_bytes",
+        "_counts",
         "_cuts",
         "_events",
         "_function",
@@ -47,6 +49,8 @@ class TakenTicks(TickingClient):
     ) -> None:
         self._admission = stream.admission
         self._path = sys.intern(stream.path)
+        self._about = stream.about
+        self._counts = stream.counts
         self._retry = stream.retry
         self._cuts = stream.cuts
         self._began = stream.began
@@ -82,4 +86,5 @@ class TakenTicks(TickingClient):
 
     def was_closed(self, why: str) -> None:
         self._admission.end()
-        log_ended(self._path, self._began, self._events, self._bytes, why)
+        self._counts.ended(why)
+        log_ended(self._path, self._began, self._events, self._bytes, why, about=self._about)

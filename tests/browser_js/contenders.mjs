@@ -30,6 +30,11 @@ const clients = {
       problems.push(String(error)),
     ),
   eventsource: (url) => listen(new Polyfill(url)),
+  "htmx with ssekit.js": (url) => {
+    htmx.createEventSource = (address) => new Stream(address);
+    return clients.htmx(url);
+  },
+  "Turbo with ssekit.js": (url) => clients.Turbo(url, new Stream(url)),
   htmx: async (url) => {
     await import("htmx-ext-sse");
     document.body.addEventListener("htmx:sseMessage", ({ detail }) => got.push(number(detail.data)));
@@ -40,12 +45,12 @@ const clients = {
     document.body.append(element);
     htmx.process(element);
   },
-  Turbo: (url) => {
+  Turbo: (url, source = new EventSource(url)) => {
     addEventListener("turbo:before-stream-render", (event) => {
       event.preventDefault();
       got.push(number(event.target.target));
     });
-    Turbo.session.connectStreamSource(new EventSource(url));
+    Turbo.session.connectStreamSource(source);
   },
 };
 

@@ -325,6 +325,10 @@ export class Server {
   }
 
   publish(data) {
+    if (this.anonymous) {
+      this.#send(`data: ${data}\n\n`);
+      return "";
+    }
     if (this.ownIds) {
       for (const connection of this.connections) {
         connection.number = (connection.number ?? 0) + 1;
@@ -374,7 +378,7 @@ export class Server {
   }
 
   #beginning(last) {
-    if (this.ownIds) return "";
+    if (this.ownIds || this.anonymous) return "";
     if (!last) return this.#opening();
     const at = this.log.findIndex(({ id }) => id === last);
     if (at >= 0 && at >= this.first - 1) {

@@ -127,7 +127,6 @@ for (const [name, answer, reason, code] of [
 }
 
 for (const [name, answer, reason, code] of [
-  ["204", status(204), "finished", 204],
   ["404", status(404, {}, "nothing here"), "status", 404],
   ["410", status(410, {}, "gone"), "status", 410],
   ["401 without a refresh", status(401, {}, "who are you?"), "refused", 401],
@@ -149,6 +148,17 @@ for (const [name, answer, reason, code] of [
     });
   });
 }
+
+test("204 ends it, and is no error", async () => {
+  await serve([stream("data: a\n\n", "end"), status(204)], async (server) => {
+    const source = follow(server);
+    await until(() => source.readyState === 2);
+    assert.deepEqual(source.status, { state: "closed", reason: "finished", code: 204, retryAt: 0, role: "alone" });
+    assert.deepEqual(source.errors, [["ended", undefined]]);
+    await sleep(50);
+    assert.equal(server.requests.length, 2);
+  });
+});
 
 for (const type of ["text/event-stream;charset=utf-8", "TEXT/Event-Stream ; x", "text/event-stream;"]) {
   test(`${type} is the right type`, async () => {

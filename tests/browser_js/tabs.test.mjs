@@ -288,6 +288,30 @@ test("a page that comes back asks the other tabs, and not the server", async () 
   assert.equal(server.count, made);
 });
 
+test("a handler may close its stream whatever happens, and nothing goes on after that", async () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    const { world, server, tabs } = await settled({ seed });
+    const closing = world.pick(tabs);
+    let left = Math.floor(world.between(1, 4));
+    const close = () => --left === 0 && closing.stream.close();
+    for (const type of ["statuschange", "message", "error", "open"]) closing.stream.on(type, close);
+    leaderOf(tabs).blocked = true;
+    server.publish("e1");
+    await world.run(4000);
+    for (const tab of tabs) tab.unblock();
+    for (const connection of [...server.connections]) connection.end();
+    await world.run(3000);
+    closing.stream.close();
+    const events = closing.events.length;
+    server.publish("e2");
+    await world.run(20000);
+    assert.equal(closing.events.length, events);
+    assert.equal(closing.stream.readyState, 2);
+    assert.equal(server.connections.size, 1);
+    assert.ok([...server.connections].every(({ tab }) => tab !== closing));
+  }
+});
+
 test("reconnect() makes the connection anew, in whichever tab it is called", async () => {
   const { world, server, tabs } = await settled();
   for (const tab of [leaderOf(tabs), followersOf(tabs)[0]]) {
@@ -297,6 +321,34 @@ test("reconnect() makes the connection anew, in whichever tab it is called", asy
     assert.equal(server.count, made + 1);
     assert.equal(server.connections.size, 1);
   }
+});
+
+test("a live stream without ids is shared at once", async () => {
+  const world = new World(5);
+  const server = new Server(world);
+  server.anonymous = true;
+  const open = () => world.open({ server, live: true });
+  const tabs = [open()];
+  let number = 0;
+  const publish = async (count) => {
+    for (let turn = 0; turn < count; turn++) {
+      server.publish(`e${++number}`);
+      await world.run(20);
+    }
+    await world.run(100);
+  };
+  await world.run(500);
+  await publish(5);
+  tabs.push(open(), open());
+  await world.run(500);
+  assert.equal(server.count, 1);
+  await publish(5);
+  assert.deepEqual(tabs.map((tab) => data(tab).length), [10, 5, 5]);
+  tabs[0].close();
+  await world.run(500);
+  await publish(5);
+  assert.deepEqual(tabs.map((tab) => data(tab).length), [10, 10, 10]);
+  assert.equal(server.connections.size, 1);
 });
 
 test("history that is lost is said once in each tab, and all go on together", async () => {

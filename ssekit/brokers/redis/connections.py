@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +18,7 @@ from typing import Any
 
 from ssekit import host
 from ssekit.brokers.interrupted import INTERRUPTING
-from ssekit.brokers.redis.places import Places
+from ssekit.brokers.places import Places, in_a_foreign_thread
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import Wakeup
 
@@ -97,7 +95,7 @@ class Connections:
 
     @contextmanager
     def _lend(self, pool: _Pool) -> Iterator[_Line]:
-        if _in_a_foreign_thread():
+        if in_a_foreign_thread():
             line = self._line(pool)
             try:
                 yield line
@@ -123,7 +121,7 @@ class Connections:
     @contextmanager
     def follower(self) -> Iterator[_Line]:
         """Lend the connection that follows; there is a second one only if two follow at once."""
-        if _in_a_foreign_thread():
+        if in_a_foreign_thread():
             line = self._line(self._followers)
             try:
                 yield line
@@ -289,14 +287,3 @@ class _Line:
             return
         with suppress(RedisError, OSError):  # it is gone already
             self._connection.disconnect()
-
-
-def _in_a_foreign_thread() -> bool:
-    """Whether sockets are gevent's, each bound to a thread's loop, and this is a passing thread.
-
-    Only the main thread's loop is sure to live on, so elsewhere connections are not kept.
-    """
-    if socket.socket.__module__ == "socket":
-        return False
-    main = os.getpid() if sys.platform == "linux" else threading.main_thread().native_id
-    return threading.get_native_id() != main

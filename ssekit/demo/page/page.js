@@ -1,7 +1,6 @@
 // The page: starts its panels and the room, asks the server how it is, and gives connections back
 // while nobody looks.
 
-import { limited, placesTaken, protocol, shared } from "./connections.js";
 import { Panel } from "./panel.js";
 import { Room, withToken } from "./room.js";
 
@@ -14,7 +13,13 @@ for (const place of document.querySelectorAll("[data-fill=origin]")) {
   place.textContent = new URL(".", document.baseURI).href;
 }
 
-if (typeof EventSource === "undefined") {
+const [navigation] = performance.getEntriesByType("navigation");
+const protocol = navigation?.nextHopProtocol || "http/1.1";
+const limited = protocol.startsWith("http/1");
+// Browsers have Web Locks on https and on localhost only.
+const shared = "locks" in navigator;
+
+if (typeof ReadableStream === "undefined") {
   element("unsupported").hidden = false;
 } else {
   run();
@@ -31,7 +36,7 @@ function run() {
 
   const panels = [clock, hello, script];
   room.start();
-  // Without a way to share connections with other tabs, only what is asked for is started.
+  // Without a way to share connections with other windows, only what is asked for is started.
   if (shared || !limited) panels.forEach((panel) => panel.start());
   document.addEventListener("visibilitychange", () => {
     for (const part of [room, ...panels]) part.seen(!document.hidden);
@@ -39,7 +44,10 @@ function run() {
 
   element("protocol").textContent = explain();
   const ask = async () => {
-    if (!document.hidden) await Promise.all([showStatus(room, script), showPlaces()]);
+    if (!document.hidden) {
+      const parts = [room, ...panels].map((part) => part.showSharing());
+      await Promise.all([showStatus(room, script), showConnections(), ...parts]);
+    }
     setTimeout(ask, ASK_EVERY);
   };
   ask();
@@ -94,14 +102,16 @@ function explain() {
     "seventh request stalls. ";
   if (!shared) return `${limit}So the panels here start on demand. HTTP/2 lifts the limit.`;
   return (
-    `${limit}So a hidden tab gives its streams back, and all tabs of this page share five ` +
-    "connections. HTTP/2 lifts the limit."
+    `${limit}So all windows of this page share one connection for each stream, and a hidden one ` +
+    "gives its streams back. HTTP/2 lifts the limit."
   );
 }
 
-async function showPlaces() {
-  if (!shared) return;
-  const taken = await placesTaken();
+/** How many streams of this site all windows of this browser hold: ssekit.js has a lock for each. */
+async function showConnections() {
+  if (!shared || !limited) return;
+  const { held } = await navigator.locks.query();
+  const taken = held.filter(({ name }) => name.startsWith("ssekit ")).length;
   element("meter").hidden = false;
   [...document.querySelectorAll("#meter i")].forEach((cell, index) => {
     cell.className = index < taken ? "taken" : "";

@@ -18,7 +18,7 @@ export class Panel {
     this.wanted = false; // started by the visitor or the page, and not stopped by the visitor
     this.stream = new LiveStream({
       path: article.dataset.path,
-      kind: "panel",
+      live: true,
       listeners: {
         state: (state) => this.showState(state),
         event: (event) => this.showEvent(event),
@@ -89,7 +89,8 @@ export class Panel {
     const before = this.part("state").dataset.state;
     this.part("state").dataset.state = state;
     this.part("state").textContent = state;
-    this.hint(state === "waiting" ? "Waiting for a connection: other tabs hold them all." : "");
+    this.hint("");
+    this.showSharing();
     if (state === "open") this.mark("opened");
     if (before === "open") this.mark("lost");
     if (state === "reconnecting" && before === "open") {
@@ -100,6 +101,10 @@ export class Panel {
     if (state === "open" && before === "reconnecting") this.announce(`${this.name}: open again`);
     if (state === "closed") this.wanted = false;
     this.part("toggle").textContent = this.wanted ? "Stop" : "Start";
+  }
+
+  async showSharing() {
+    this.part("sharing").textContent = await this.stream.sharing();
   }
 
   hint(text) {

@@ -19,7 +19,6 @@ export class Room {
     this.joinedAgain = undefined;
     this.stream = new LiveStream({
       path: "events?channel=room",
-      kind: "room",
       types: ["message", "stream-open", "stream-reset"],
       listeners: {
         state: (state) => this.showState(state),
@@ -67,7 +66,6 @@ export class Room {
     const label = this.section.querySelector("[data-part=state]");
     label.dataset.state = state;
     label.textContent = state;
-    if (state === "waiting") this.waits();
     if (state === "open") this.back();
     else if (!this.lostAt && this.stream.lastEventId) {
       this.lostAt = Date.now();
@@ -75,11 +73,8 @@ export class Room {
     }
   }
 
-  waits() {
-    setTimeout(() => {
-      if (this.stream.state !== "waiting") return;
-      this.note("Waiting for a connection: other windows hold all that this browser has.");
-    }, 1000);
+  async showSharing() {
+    this.section.querySelector("[data-part=sharing]").textContent = await this.stream.sharing();
   }
 
   back() {

@@ -1,49 +1,39 @@
-// One stream, from "start" to "stop": an EventSource and what it does not tell by itself.
-//
-// EventSource reconnects after a lost connection, but gives up for good after an answer other
-// than 200, as a proxy sends while the server behind it restarts. Here such a stream is opened
-// again, later and later, with the last id in the query, since a new EventSource cannot send the
-// header. This file knows no element of the page: it tells `listeners` what happens.
+// One stream of the page, which a visitor starts and stops. ssekit.js does the work: it comes back
+// after whatever is not final, and all windows of this page share its connection. This file knows no
+// element of the page: it tells `listeners` what happens.
 
-import { takePlace } from "./connections.js";
+import { Stream } from "./ssekit.js";
 
 const STALLED_AFTER = 4000; // ms without an answer before the page says so
-const LONGEST_PAUSE = 30000; // ms between attempts
 
 export class LiveStream {
   /**
-   * `path`: its address; `kind`: whose place it takes ("panel" or "room"); `types`: the event
-   * types to listen for; `listeners`: state(name), event(event), stalled(), text(text) in raw mode.
+   * `path`: its address; `live`: only what comes from now on matters; `types`: the event types to
+   * listen for; `listeners`: state(name), event(event), stalled(), text(text) in raw mode.
    */
-  constructor({ path, kind, types = ["message"], listeners }) {
-    Object.assign(this, { path, kind, types, listeners });
+  constructor({ path, live = false, types = ["message"], listeners }) {
+    Object.assign(this, { path, live, types, listeners });
     this.lastEventId = "";
     this.withCredentials = false;
     this.raw = false;
     this.state = "closed";
-    this.attempts = 0;
-  }
-
-  get running() {
-    return Boolean(this.current);
   }
 
   /** Starts again where the stream was: from the last id that it has seen. */
-  async start() {
+  start() {
     this.current?.abort();
     const current = new AbortController();
     this.current = current;
-    this.become("waiting");
-    if (!(await takePlace(this.kind, current.signal)) || current.signal.aborted) return;
     this.become("connecting");
     if (this.raw) this.read(current);
-    else this.open(current);
+    else this.open(current.signal);
   }
 
   /** Ends the stream; `state` is what to show: "closed" or "paused". */
   stop(state = "closed") {
     this.current?.abort();
     this.current = undefined;
+    this.source = undefined;
     this.become(state);
   }
 
@@ -53,38 +43,32 @@ export class LiveStream {
     this.listeners.state(state);
   }
 
-  address() {
-    const url = new URL(this.path, document.baseURI);
-    if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
-    return url;
+  /** Which window's connection this is, in a few words. */
+  async sharing() {
+    if (!this.source) return "–";
+    const { role } = this.source.status;
+    const tabs = await this.source.tabs();
+    return tabs > 1 ? `${role} of ${tabs} windows` : role;
   }
 
-  open(current) {
-    const url = this.address();
-    const source = new EventSource(url, { withCredentials: this.withCredentials });
+  open(signal) {
+    const { withCredentials, lastEventId, live } = this;
+    const source = new Stream(this.path, { withCredentials, lastEventId, live, signal });
+    this.source = source;
     const stalled = setTimeout(() => this.listeners.stalled?.(), STALLED_AFTER);
-    let again;
-    current.signal.addEventListener("abort", () => {
-      source.close();
-      clearTimeout(stalled);
-      clearTimeout(again);
+    signal.addEventListener("abort", () => clearTimeout(stalled));
+    let opened = false;
+    source.addEventListener("statuschange", () => {
+      if (signal.aborted) return; // stopped: `stop` says what to show
+      const { state } = source.status;
+      if (state !== "connecting") clearTimeout(stalled);
+      opened ||= state === "open";
+      if (state === "connecting") this.become(opened ? "reconnecting" : "connecting");
+      else this.become(state === "waiting" ? "reconnecting" : state);
     });
-
-    source.onopen = () => {
-      clearTimeout(stalled);
-      this.attempts = 0;
-      this.become("open");
-    };
-    source.onerror = () => {
-      clearTimeout(stalled);
-      this.become("reconnecting");
-      if (source.readyState !== EventSource.CLOSED) return; // it comes back by itself
-      this.attempts += 1;
-      const pause = Math.min(LONGEST_PAUSE, 500 * 2 ** this.attempts) * (0.5 + Math.random() / 2);
-      again = setTimeout(() => this.open(current), pause);
-    };
+    const { origin } = new URL(this.path, document.baseURI);
     const take = (event) => {
-      if (event.origin !== url.origin) return; // not from where this stream was asked for
+      if (event.origin !== origin) return; // not from where this stream was asked for
       if (event.lastEventId) this.lastEventId = event.lastEventId;
       this.listeners.event(event);
     };
@@ -94,7 +78,9 @@ export class LiveStream {
   /** The same answer read as bytes: comments, retry lines and blank lines included. */
   async read(current) {
     try {
-      const answer = await fetch(this.address(), {
+      const url = new URL(this.path, document.baseURI);
+      if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
+      const answer = await fetch(url, {
         headers: { Accept: "text/event-stream" },
         credentials: this.withCredentials ? "include" : "same-origin",
         cache: "no-store",

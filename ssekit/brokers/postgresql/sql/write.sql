@@ -1,0 +1,501 @@
+-- What changes a log.  One transaction at a time writes: it takes the lock first, and as each
+-- statement of a volatile function has a snapshot of its own under READ COMMITTED, it then sees all
+-- that was committed before.  So seqs have no gaps and become visible in their order.
+
+-- Which server, timeline, database and tables these are.  After a restart, a failover or a restored
+-- backup something of it differs, and the newest entries may have been forgotten.
+CREATE FUNCTION ssekit.mark() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN extract(epoch FROM pg_postmaster_start_time())::double precision || '/'
+        || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/'
+        || pg_relation_filepath('ssekit.tip');  -- has the database in it
+END $$;
+
+-- Take the lock, and put what transactions have published into the log.
+CREATE FUNCTION ssekit.begin_writing(bounds double precision[]) RETURNS ssekit.rules
+LANGUAGE plpgsql AS $$
+DECLARE
+    r ssekit.rules;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'ssekit writes in READ COMMITTED only' USING ERRCODE = 'SK002';
+    END IF;
+    IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    PERFORM pg_advisory_xact_lock(1936942955, 'ssekit.log'::regclass::oid::integer);
+    SELECT history, capacity, max_keys, max_age, bounds[1], bounds[2], bounds[3], bounds[4],
+        bounds[5] INTO r FROM ssekit.log;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the log has lost its row' USING ERRCODE = 'SK001';
+    END IF;
+    IF EXISTS (SELECT FROM ssekit.outbox) THEN
+        PERFORM ssekit.drain(r);
+    END IF;
+    RETURN r;
+END $$;
+
+-- Store an entry at the end of the log.
+CREATE FUNCTION ssekit.store(
+    r ssekit.rules, into_channel bytea, its_body bytea, its_key bytea, is_passing boolean,
+    reason_kept integer
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    a ssekit.answer;
+    here text := ssekit.mark();
+BEGIN
+    UPDATE ssekit.tip SET seq = seq + 1, at = greatest(at, extract(epoch FROM clock_timestamp())) WHERE mark = here
+        RETURNING epoch, seq, at INTO a.epoch, a.seq, a.at;
+    IF NOT FOUND THEN
+        INSERT INTO ssekit.past SELECT epoch, seq, mark FROM ssekit.tip;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the log has lost its end' USING ERRCODE = 'SK001';
+        END IF;
+        DELETE FROM ssekit.past WHERE epoch NOT IN
+            (SELECT epoch FROM ssekit.past ORDER BY epoch DESC LIMIT r.epochs_remembered);
+        UPDATE ssekit.tip SET seq = seq + 1, at = greatest(at, extract(epoch FROM clock_timestamp())), mark = here,
+            epoch = greatest(epoch + 1, floor(ssekit.clock() * 1000)::bigint)
+            RETURNING epoch, seq, at INTO a.epoch, a.seq, a.at;
+    END IF;
+    INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, key, body)
+        VALUES (a.seq, a.epoch, reason_kept, is_passing, a.at, into_channel, its_key, its_body);
+    DELETE FROM ssekit.entry WHERE seq = a.seq - r.recent AND kept = 0;
+    PERFORM pg_notify('ssekit.log', '');
+    IF a.seq % 16 = 0 THEN
+        PERFORM ssekit.tidy(r, 16);
+    END IF;
+    a.word := 'stored';
+    RETURN a;
+END $$;
+
+-- Keep an entry no longer, except for those who follow.
+CREATE FUNCTION ssekit.withdraw(r ssekit.rules, its_seq bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF its_seq > (SELECT seq FROM ssekit.tip) - r.recent THEN
+        UPDATE ssekit.entry SET kept = 0 WHERE seq = its_seq;
+    ELSE
+        DELETE FROM ssekit.entry WHERE seq = its_seq;
+    END IF;
+END $$;
+
+-- Keep the events of a channel up to a seq no longer, except for those who follow.
+CREATE FUNCTION ssekit.cut_to(r ssekit.rules, c ssekit.channel, upto bigint) RETURNS ssekit.channel
+LANGUAGE plpgsql AS $$
+DECLARE
+    followed bigint := (SELECT seq FROM ssekit.tip) - r.recent;
+    deleted bigint;
+    withdrawn bigint;
+BEGIN
+    DELETE FROM ssekit.entry
+        WHERE channel = c.name AND kept = 1 AND seq <= least(upto, followed);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    UPDATE ssekit.entry SET kept = 0 WHERE channel = c.name AND kept = 1 AND seq <= upto;
+    GET DIAGNOSTICS withdrawn = ROW_COUNT;
+    c.events := c.events - deleted - withdrawn;
+    c.trimmed := upto;
+    RETURN c;
+END $$;
+
+-- Leave only the newest events of a channel.
+CREATE FUNCTION ssekit.cut(r ssekit.rules, c ssekit.channel, keep bigint) RETURNS ssekit.channel
+LANGUAGE plpgsql AS $$
+DECLARE
+    upto bigint;
+BEGIN
+    IF c.events <= keep THEN
+        RETURN c;
+    END IF;
+    SELECT seq INTO upto FROM ssekit.entry WHERE channel = c.name AND kept = 1
+        ORDER BY seq OFFSET c.events - keep - 1 LIMIT 1;
+    RETURN ssekit.cut_to(r, c, upto);
+END $$;
+
+-- Save a channel, and what it adds to the log's sums.  A produced channel does not count while it
+-- has a producer, and an internal one never does.  Lengths have steps because an event that changes
+-- nothing that an index has is much cheaper to store.
+CREATE FUNCTION ssekit.save(r ssekit.rules, c ssekit.channel) RETURNS ssekit.channel
+LANGUAGE plpgsql AS $$
+DECLARE
+    internal boolean := substr(c.name, 1, 1) = '\x00';
+    counted_before bigint := c.counted;
+    bare_before boolean := c.bare;
+    bare_channels bigint;
+    oldest bigint;
+BEGIN
+    c.counted := CASE WHEN internal OR c.producer IS NOT NULL THEN 0 ELSE c.events END;
+    c.length := CASE WHEN internal OR c.produced THEN 0 WHEN c.events < 128 THEN c.events
+        WHEN c.events < 1024 THEN c.events & ~15::bigint ELSE c.events & ~127::bigint END;
+    c.quiet_since := CASE WHEN c.events < 128 THEN c.last ELSE 0 END;
+    c.is_given_up := c.produced AND c.ending IS NOT NULL AND c.events > 0;
+    c.bare := c.events = 0 AND c.keys = 0 AND c.ending IS NULL AND c.producer IS NULL;
+    IF c.bare AND c.trimmed <= (SELECT floor FROM ssekit.tip) THEN
+        DELETE FROM ssekit.channel WHERE name = c.name;
+        c.bare := false;
+    ELSE
+        UPDATE ssekit.channel SET trimmed = c.trimmed, last = c.last, events = c.events,
+            keys = c.keys, ending = c.ending, ended = c.ended, reason = c.reason,
+            producer = c.producer, produced = c.produced, counted = c.counted,
+            length = c.length, quiet_since = c.quiet_since, is_given_up = c.is_given_up,
+            bare = c.bare WHERE name = c.name;
+        IF NOT FOUND THEN
+            INSERT INTO ssekit.channel SELECT c.*;
+        END IF;
+    END IF;
+    IF c.counted <> counted_before OR c.bare <> bare_before THEN
+        UPDATE ssekit.tip SET counted = counted + c.counted - counted_before,
+            bare = bare + c.bare::integer - bare_before::integer
+            RETURNING bare INTO bare_channels;
+        WHILE bare_channels > r.channels_remembered LOOP
+            DELETE FROM ssekit.channel WHERE name =
+                (SELECT name FROM ssekit.channel WHERE bare ORDER BY trimmed LIMIT 1)
+                RETURNING trimmed INTO oldest;
+            UPDATE ssekit.tip SET floor = greatest(floor, oldest), bare = bare - 1
+                RETURNING bare INTO bare_channels;
+        END LOOP;
+    END IF;
+    RETURN c;
+END $$;
+
+-- Return a channel, known or new, without what has expired.
+CREATE FUNCTION ssekit.load(r ssekit.rules, wanted bytea) RETURNS ssekit.channel
+LANGUAGE plpgsql AS $$
+DECLARE
+    c ssekit.channel;
+    cutoff double precision;
+    event record;
+    upto bigint;
+    changed boolean := false;
+BEGIN
+    SELECT * INTO c FROM ssekit.channel WHERE name = wanted;
+    IF NOT FOUND THEN
+        c.name := wanted;
+        c.trimmed := (SELECT floor FROM ssekit.tip);
+        c.last := 0;
+        c.events := 0;
+        c.keys := 0;
+        c.ended := 0;
+        c.produced := false;
+        c.counted := 0;
+        c.bare := false;
+        RETURN c;
+    END IF;
+    IF r.max_age IS NOT NULL AND c.events > 0 THEN
+        cutoff := ssekit.expired();
+        FOR event IN SELECT seq, at FROM ssekit.entry
+            WHERE channel = c.name AND kept = 1 ORDER BY seq
+        LOOP
+            EXIT WHEN event.at >= cutoff;
+            upto := event.seq;
+        END LOOP;
+        IF upto IS NOT NULL THEN
+            c := ssekit.cut_to(r, c, upto);
+            changed := true;
+        END IF;
+    END IF;
+    IF c.ending IS NOT NULL AND ssekit.is_forgotten(c, r.end_remembered) THEN
+        PERFORM ssekit.withdraw(r, c.ending);
+        c.ending := NULL;
+        c.reason := NULL;
+        c.produced := false;
+        changed := true;
+    END IF;
+    IF changed THEN
+        c := ssekit.save(r, c);
+    END IF;
+    RETURN c;
+END $$;
+
+-- Forget what has expired of some more channels, in turn.
+CREATE FUNCTION ssekit.tidy(r ssekit.rules, many integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    next bytea;
+BEGIN
+    next := (SELECT turn FROM ssekit.tip);
+    FOR n IN 1..many LOOP
+        next := (SELECT name FROM ssekit.channel WHERE name > next ORDER BY name LIMIT 1);
+        EXIT WHEN next IS NULL;
+        PERFORM ssekit.load(r, next);
+    END LOOP;
+    UPDATE ssekit.tip SET turn = coalesce(next, '');
+END $$;
+
+-- Have all channels together keep no more than the log has room for.
+CREATE FUNCTION ssekit.bound(r ssekit.rules) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    found_name bytea;
+    c ssekit.channel;
+BEGIN
+    FOR n IN 1..1000 LOOP
+        EXIT WHEN (SELECT counted FROM ssekit.tip) <= greatest(r.capacity, r.history);
+        SELECT name INTO found_name FROM ssekit.channel
+            WHERE is_given_up ORDER BY ending LIMIT 1;
+        IF FOUND THEN
+            c := ssekit.cut(r, ssekit.load(r, found_name), 0);
+        ELSE
+            SELECT name INTO found_name FROM ssekit.channel
+                WHERE length > 0 ORDER BY length DESC, quiet_since LIMIT 1;
+            EXIT WHEN NOT FOUND;
+            c := ssekit.load(r, found_name);
+            c := ssekit.cut(r, c, least(r.history, c.events - 1));
+        END IF;
+        PERFORM ssekit.save(r, c);
+    END LOOP;
+END $$;
+
+-- Bound a channel, save it, and bound the whole log.
+CREATE FUNCTION ssekit.trim(r ssekit.rules, c ssekit.channel) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF c.produced THEN
+        c := ssekit.cut(r, c, r.most_produced);
+    ELSIF c.events >= 2 * r.history THEN
+        c := ssekit.cut(r, c, r.history);
+    END IF;
+    PERFORM ssekit.save(r, c);
+    PERFORM ssekit.bound(r);
+END $$;
+
+-- Store an event, and what is to happen to its channel because of it.
+CREATE FUNCTION ssekit.put(
+    r ssekit.rules, into_channel bytea, its_body bytea, its_key bytea, is_passing boolean,
+    its_holder text
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    a ssekit.answer;
+    c ssekit.channel := ssekit.load(r, into_channel);
+    superseded bigint;
+BEGIN
+    IF c.ending IS NOT NULL THEN
+        a.word := 'finished';
+        a.detail := c.reason;
+        RETURN a;
+    ELSIF its_holder IS NOT NULL AND c.producer IS DISTINCT FROM its_holder THEN
+        a.word := 'taken';
+        RETURN a;
+    ELSIF is_passing THEN
+        RETURN ssekit.store(r, into_channel, its_body, NULL, true, 0);
+    ELSIF its_key IS NULL THEN
+        a := ssekit.store(r, into_channel, its_body, NULL, false, 1);
+        c.last := a.seq;
+        c.events := c.events + 1;
+        PERFORM ssekit.trim(r, c);
+        RETURN a;
+    END IF;
+    SELECT seq INTO superseded FROM ssekit.entry
+        WHERE channel = into_channel AND key = its_key AND kept = 2;
+    IF FOUND THEN
+        PERFORM ssekit.withdraw(r, superseded);
+    ELSIF c.keys >= r.max_keys AND substr(into_channel, 1, 1) <> '\x00' THEN
+        a.word := 'full';
+        a.detail := r.max_keys;
+        RETURN a;
+    ELSE
+        c.keys := c.keys + 1;
+    END IF;
+    a := ssekit.store(r, into_channel, its_body, its_key, false, 2);
+    c.last := a.seq;
+    PERFORM ssekit.save(r, c);
+    RETURN a;
+END $$;
+
+-- Put what committed transactions have published into the log, in the order in which each of them
+-- published it.
+CREATE FUNCTION ssekit.drain(r ssekit.rules) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    moved bigint := 0;
+    before bigint;
+    o record;
+    a ssekit.answer;
+BEGIN
+    LOOP
+        before := moved;
+        FOR o IN
+            WITH gone AS (
+                DELETE FROM ssekit.outbox WHERE id IN
+                    (SELECT id FROM ssekit.outbox ORDER BY id LIMIT 1000) RETURNING *
+            )
+            SELECT * FROM gone ORDER BY id
+        LOOP
+            moved := moved + 1;
+            a := ssekit.put(r, o.channel, o.body, o.key, o.passing, NULL);
+            IF a.word = 'finished' THEN
+                RAISE WARNING 'ssekit: an event for the channel "%" was dropped: when its transaction was committed, the channel was finished (%)',
+                    encode(o.channel, 'escape'), a.detail;
+            ELSIF a.word = 'full' THEN
+                RAISE WARNING 'ssekit: an event for the channel "%" was dropped: it has % keys already',
+                    encode(o.channel, 'escape'), a.detail;
+            END IF;
+        END LOOP;
+        EXIT WHEN moved - before < 1000;
+    END LOOP;
+    RETURN moved;
+END $$;
+
+-- The step that gives committed events their places.  Without any it takes no lock.
+CREATE FUNCTION ssekit.sequence(bounds double precision[]) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM ssekit.outbox) THEN
+        RETURN false;
+    END IF;
+    PERFORM ssekit.begin_writing(bounds);
+    RETURN true;
+END $$;
+
+-- Look after the outbox, if no other process does; true if this one does.
+CREATE FUNCTION ssekit.look(bounds double precision[], me text, term double precision)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    now double precision := ssekit.clock();
+    w ssekit.watch;
+BEGIN
+    SELECT * INTO w FROM ssekit.watch;
+    IF NOT FOUND THEN
+        INSERT INTO ssekit.watch VALUES (true, me, now + term) ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+    ELSIF w.holder <> me AND w.until > now THEN
+        RETURN false;
+    ELSIF w.holder <> me OR w.until < now + term / 2 THEN
+        UPDATE ssekit.watch SET holder = me, until = now + term
+            WHERE holder = me OR until <= now;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+    END IF;
+    PERFORM ssekit.sequence(bounds);
+    RETURN true;
+END $$;
+
+-- Publish in the caller's own transaction: it becomes visible when that is committed.
+CREATE FUNCTION ssekit.enqueue(
+    expected text, remembered double precision, into_channel bytea, its_body bytea, its_key bytea,
+    is_passing boolean
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    a ssekit.answer;
+BEGIN
+    IF ssekit.identity() IS DISTINCT FROM expected THEN
+        a.word := 'elsewhere';
+        RETURN a;
+    END IF;
+    a := ssekit.status(into_channel, remembered);
+    IF a.word = 'finished' THEN
+        RETURN a;
+    END IF;
+    INSERT INTO ssekit.outbox (channel, key, passing, body)
+        VALUES (into_channel, its_key, is_passing, its_body);
+    a.word := 'queued';
+    RETURN a;
+END $$;
+
+-- Names a log among its copies in other databases.
+CREATE FUNCTION ssekit.identity() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT concat_ws('/', uid, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    FROM ssekit.log
+$$;
+
+CREATE FUNCTION ssekit.append(
+    bounds double precision[], into_channel bytea, its_body bytea, its_key bytea,
+    is_passing boolean, its_holder text
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN ssekit.put(
+        ssekit.begin_writing(bounds), into_channel, its_body, its_key, is_passing, its_holder);
+END $$;
+
+CREATE FUNCTION ssekit.remove(
+    bounds double precision[], from_channel bytea, its_key bytea, its_body bytea
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN ssekit.take_out(ssekit.begin_writing(bounds), from_channel, its_key, its_body);
+END $$;
+
+-- Store the removal of a key.
+CREATE FUNCTION ssekit.take_out(
+    r ssekit.rules, from_channel bytea, its_key bytea, its_body bytea
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    c ssekit.channel := ssekit.load(r, from_channel);
+    a ssekit.answer;
+    value bigint;
+BEGIN
+    IF c.ending IS NOT NULL THEN
+        a.word := 'finished';
+        a.detail := c.reason;
+        RETURN a;
+    END IF;
+    SELECT seq INTO value FROM ssekit.entry
+        WHERE channel = from_channel AND key = its_key AND kept = 2;
+    IF NOT FOUND THEN
+        a.word := 'nothing';
+        RETURN a;
+    END IF;
+    PERFORM ssekit.withdraw(r, value);
+    a := ssekit.store(r, from_channel, its_body, its_key, false, 1);
+    c.last := a.seq;
+    c.keys := c.keys - 1;
+    c.events := c.events + 1;
+    PERFORM ssekit.trim(r, c);
+    RETURN a;
+END $$;
+
+CREATE FUNCTION ssekit.finish(
+    bounds double precision[], its_channel bytea, its_body bytea, its_reason text, its_holder text
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    r ssekit.rules := ssekit.begin_writing(bounds);
+    c ssekit.channel := ssekit.load(r, its_channel);
+    a ssekit.answer;
+    before text := c.producer;
+BEGIN
+    IF c.ending IS NOT NULL OR (its_holder IS NOT NULL AND before IS DISTINCT FROM its_holder) THEN
+        a.word := 'nothing';
+        RETURN a;
+    END IF;
+    a := ssekit.store(r, its_channel, its_body, NULL, false, 3);
+    c.last := a.seq;
+    c.ending := a.seq;
+    c.ended := a.at;
+    c.reason := its_reason;
+    c.producer := NULL;
+    PERFORM ssekit.save(r, c);
+    IF before IS NOT NULL THEN
+        PERFORM ssekit.release(before, its_channel, false, '');
+    END IF;
+    PERFORM ssekit.bound(r);
+    RETURN a;
+END $$;
+
+CREATE FUNCTION ssekit.reopen(bounds double precision[], its_channel bytea) RETURNS ssekit.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    r ssekit.rules := ssekit.begin_writing(bounds);
+    c ssekit.channel := ssekit.load(r, its_channel);
+    a ssekit.answer;
+BEGIN
+    IF c.ending IS NULL THEN
+        a.word := 'nothing';
+        RETURN a;
+    END IF;
+    PERFORM ssekit.withdraw(r, c.ending);
+    c.ending := NULL;
+    c.reason := NULL;
+    c.produced := false;
+    PERFORM ssekit.trim(r, c);
+    a.word := 'reopened';
+    RETURN a;
+END $$;
+
+-- Write what was given into a log that exists.
+CREATE FUNCTION ssekit.settle(
+    bounds double precision[], given text[], new_history bigint, new_capacity bigint,
+    new_max_keys bigint, new_max_age double precision
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM ssekit.begin_writing(bounds);
+    UPDATE ssekit.log SET
+        history = CASE WHEN 'history' = ANY (given) THEN new_history ELSE history END,
+        capacity = CASE WHEN 'capacity' = ANY (given) THEN new_capacity ELSE capacity END,
+        max_keys = CASE WHEN 'max_keys' = ANY (given) THEN new_max_keys ELSE max_keys END,
+        max_age = CASE WHEN 'max_age' = ANY (given) THEN new_max_age ELSE max_age END;
+END $$;

@@ -1,0 +1,261 @@
+"""What is counted about a hub in this process, for all processes of its server to sum.
+
+The table below has every number.  The stream, the hub and the fan-out call `Counts`; they count for
+a batch of events or a group of clients, never for each delivery.  Where the numbers are kept is
+`ssekit.host.shared_counters`' business: until `Counts.begin`, and where there can be no file, in
+this process alone, so that a script that only publishes opens no file for them.
+
+This module knows no hub and no metrics format.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ssekit.errors import BrokerUnavailable
+from ssekit.host.shared_counters import SUFFIX, SharedCounters, details_of, join, leave
+
+ENDED = (
+    "client disconnected",
+    "source ended",
+    "source failed",
+    "too slow",
+    "process ending",
+    "delivery failed",
+    "history lost",
+    "grant expired",
+    "revoked",
+    "disconnected by the application",
+    "the log of revocations is away",
+    "lifetime over",
+    "other",
+)
+"""Why streams end; the last for every other reason."""
+REJECTED = {
+    "max_streams": "max_streams",
+    "max_per_address": "max_per_address",
+    "limit of open files": "open files",
+    "the server answers": "server capacity",
+    "too many clients are being authorized": "authorizing",
+    "authorize failed": "authorize failed",
+    "the log of revocations is away": "outage",
+}
+"""By how a reason begins, why clients were rejected; "other" for every other reason."""
+CAUSES = (*dict.fromkeys(REJECTED.values()), "other")
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The upper bounds of the histograms' buckets, in seconds; one more bucket has no bound."""
+HISTOGRAMS = ("publish", "delay")
+"""Seconds of a publish, and from when an event was stored to when it was sent."""
+
+
+def bucket(histogram: str, number: int) -> str:
+    """Return the name of a bucket's counter."""
+    return f"{histogram} le {number}"
+
+
+COUNTERS = (
+    "opened",
+    *(f"ended {reason}" for reason in ENDED),
+    *(f"rejected {cause}" for cause in CAUSES),
+    "events",
+    "bytes",
+    "published",
+    "refused",
+    "failed",
+    "resets",
+    "authorized",
+    "unauthorized",
+    "outages",
+    *(bucket(name, number) for name in HISTOGRAMS for number in range(len(BOUNDS) + 1)),
+    *(f"{name} microseconds" for name in HISTOGRAMS),
+)
+GAUGES = (
+    "streams",
+    "taken over",
+    "lagging",
+    "members",
+    "following",  # whether the process reads the log
+    "away",  # whether it cannot just now
+    "epoch",
+    "position",
+    "entries",
+    "entry bytes",
+)
+OF_A_CHANNEL = ("published", "events")
+"""What is counted of each channel that was named in `Counts.watch`."""
+
+
+class Counts:
+    """The numbers of one hub in this process; ``path`` is the file that its server shares."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.channels: frozenset[str] = frozenset()
+        """The channels that are counted one by one."""
+        self.at_once = False
+        """Whether a process shares its numbers from its first publish on.
+
+        Otherwise it does so when it has streams or has lived for some seconds: scripts end before.
+        """
+        self._numbers = SharedCounters(None, COUNTERS, GAUGES)
+        self._of_channels: SharedCounters | None = None
+        self._process = 0
+
+    def begin(self) -> None:
+        """Share the numbers with the server's other processes from now on."""
+        if self.path is None or self._process == os.getpid():
+            return
+        first, self._process = not self._process, os.getpid()
+        if first:
+            own, self._numbers = self._numbers, join(self.path, COUNTERS, GAUGES)
+            for name, value in own.totals()[0].items():
+                if value:
+                    self._numbers.add(name, value)
+        self._numbers.add("opened", 0)  # A child of the one that shared them has to open the file.
+        if self._of_channels is not None:
+            self._of_channels.add(_of_channel("events", min(self.channels)), 0)
+
+    def end(self) -> None:
+        """Share the numbers no more."""
+        if self._process and self.path is not None:
+            self._process, self.path = 0, None
+            leave(self._numbers)
+        if self._of_channels is not None:
+            leave(self._of_channels)
+            self._of_channels = None
+
+    def watch(self, channels: Iterable[str]) -> None:
+        """Count these channels one by one, too."""
+        self.channels = frozenset(channels)
+        if self.channels:
+            names = _names_of(self.channels)
+            self._of_channels = join(_path_of(self.path, names), names)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Add to one of the numbers; a gauge may be lowered."""
+        self._numbers.add(name, amount)
+
+    def set(self, name: str, value: int) -> None:
+        """Set a gauge."""
+        self._numbers.set(name, value)
+
+    def ended(self, reason: str) -> None:
+        """A stream has ended."""
+        self.add(f"ended {reason if reason in ENDED else 'other'}")
+        self.add("streams", -1)
+
+    def rejected(self, reason: str) -> None:
+        """A client was rejected."""
+        for begins, cause in REJECTED.items():
+            if reason.startswith(begins):
+                self.add(f"rejected {cause}")
+                return
+        self.add("rejected other")
+
+    def delivered(self, events: int, size: int) -> None:
+        """So many events and bytes were given to the kernel or the server."""
+        if events:
+            self.add("events", events)
+        self.add("bytes", size)
+
+    def in_channel(self, name: str, channel: str, amount: int = 1) -> None:
+        """Add to a number of one of `channels`."""
+        if self._of_channels is not None and channel in self.channels:
+            self._of_channels.add(_of_channel(name, channel), amount)
+
+    def sent(self, times: Sequence[float]) -> None:
+        """Events that were stored at these times, which never decrease, have now been sent."""
+        now = time.time()
+        first, last = _bucket_of(now - times[0]), _bucket_of(now - times[-1])
+        if first == last:
+            self.add(bucket("delay", first), len(times))
+        else:
+            for at in times:
+                self.add(bucket("delay", _bucket_of(now - at)))
+        total = now * len(times) - sum(times)
+        self.add("delay microseconds", max(int(total * 1e6), 0))
+
+    def publishing(self, channel: str) -> Publishing:
+        """Return a block in which one event is published."""
+        return Publishing(self, channel)
+
+    def totals(self) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, int]]]:
+        """Return the sums over all processes, ended ones included, and each living one's by pid.
+
+        A process that shares nothing itself sees what the others do.
+        """
+        if self.path is not None and not self._process:
+            found = details_of(self.path, COUNTERS, GAUGES)
+            return found or (dict.fromkeys((*COUNTERS, *GAUGES), 0), {})
+        return self._numbers.details()
+
+    def own(self) -> Mapping[str, int]:
+        """Return the numbers of this process."""
+        return self._numbers.own()
+
+    def of_channels(self) -> Mapping[str, Mapping[str, int]]:
+        """Return the sums over all processes of each of `channels`."""
+        if self._of_channels is None:
+            return {}
+        totals, _ = self._of_channels.totals()
+        return {
+            channel: {name: totals[_of_channel(name, channel)] for name in OF_A_CHANNEL}
+            for channel in sorted(self.channels)
+        }
+
+
+class Publishing:
+    """Counts one event as published, refused or failed, and how long that took."""
+
+    __slots__ = ("_began", "_channel", "_counts")
+
+    def __init__(self, counts: Counts, channel: str) -> None:
+        self._counts = counts
+        self._channel = channel
+
+    def __enter__(self) -> None:
+        if self._counts.at_once:
+            self._counts.begin()
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        counts = self._counts
+        if error is None:
+            seconds = time.perf_counter() - self._began
+            counts.add("published")
+            counts.add(bucket("publish", _bucket_of(seconds)))
+            counts.add("publish microseconds", int(seconds * 1e6))
+            counts.in_channel("published", self._channel)
+        else:
+            counts.add("failed" if isinstance(error, BrokerUnavailable) else "refused")
+
+
+def _bucket_of(seconds: float) -> int:
+    return bisect_left(BOUNDS, seconds)
+
+
+def _of_channel(name: str, channel: str) -> str:
+    return f"{name} {channel}"
+
+
+def _names_of(channels: Iterable[str]) -> list[str]:
+    return [_of_channel(name, channel) for channel in sorted(channels) for name in OF_A_CHANNEL]
+
+
+def _path_of(path: Path | None, names: Sequence[str]) -> Path | None:
+    """Return the file for numbers of channels: beside the hub's own, another one for each list."""
+    if path is None:
+        return None
+    mark = zlib.crc32("\n".join(names).encode())
+    return path.with_name(f"{path.name.removesuffix(SUFFIX)}-channels-{mark:08x}{SUFFIX}")
