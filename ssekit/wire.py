@@ -132,10 +132,10 @@ class Event:
             found.setdefault(name, []).append(value.removeprefix(" "))
         comment, data = (_joined(found.pop(name, None)) for name in ("", "data"))
         # 9.2.6: the last of several lines counts for the other fields.
-        event, id, retry = (found.pop(name, [None])[-1] for name in ("event", "id", "retry"))
+        event, event_id, retry = (found.pop(name, [None])[-1] for name in ("event", "id", "retry"))
         if found:
             raise InvalidEvent(f"an event stream has no field {min(found)!r:.80}")
-        parsed = cls(data, event, id, None if retry is None else _digits(retry), comment)
+        parsed = cls(data, event, event_id, None if retry is None else _digits(retry), comment)
         parsed.encode()
         return parsed
 
