@@ -6,10 +6,11 @@ import { test } from "node:test";
 import { Server, World } from "./simulation.mjs";
 import { tell } from "./story.mjs";
 
-const STORIES = 30;
+// The first ones, and one that a plausible fault does not survive where those do.
+const SEEDS = [...Array(30).keys(), 481];
 
-test(`${STORIES} random stories end with every event in every tab, once and in order`, async () => {
-  for (let seed = 1; seed <= STORIES; seed++) {
+test("random stories end with every event in every tab, once and in order", async () => {
+  for (const seed of SEEDS) {
     const story = await tell(seed);
     assert.deepEqual(story.problems(), [], `node story.mjs ${seed}\n${story.lines.join("\n")}`);
   }
