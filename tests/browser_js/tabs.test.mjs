@@ -313,6 +313,21 @@ test("a handler may close its stream whatever happens, and nothing goes on after
   }
 });
 
+test("a tab that catches up slowly keeps its connection until it has everything", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const world = new World(seed);
+    const server = new Server(world);
+    const first = server.publish("e0");
+    for (let number = 1; number <= 10; number++) server.publish(`e${number}`);
+    world.open({ server });
+    await world.run(1000);
+    server.slow = 3000;
+    const late = world.open({ server, lastEventId: first });
+    await world.run(8000);
+    assert.equal(data(late).length, 10, `seed ${seed}`);
+  }
+});
+
 test("reconnect() makes the connection anew, in whichever tab it is called", async () => {
   const { world, server, tabs } = await settled();
   for (const tab of [leaderOf(tabs), followersOf(tabs)[0]]) {
