@@ -421,6 +421,31 @@ class TestConnections:
             )
             return len(connection.execute(statement.encode()).fetchall())
 
+    def test_what_writers_count_together_is_what_is_there(
+        self, open_one: Opener, database: str
+    ) -> None:
+        brokers = [open_one(history=3, capacity=10) for _ in range(4)]
+        start = brokers[0].tip()
+
+        def publish(n: int) -> None:
+            key = f"key {n % 5}" if n % 3 == 0 else None
+            brokers[n % 4].append(f"channel {n % 7 % 3}", body(n), key=key)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(publish, range(400)))
+        assert len(followed(brokers[0], start, 400)) == 400
+        with psycopg.connect(database) as connection:
+            found = connection.execute(
+                "SELECT name, events, keys, (SELECT count(*) FROM ssekit.entry e"
+                " WHERE channel = name AND kept = 1), (SELECT count(*) FROM ssekit.entry e"
+                " WHERE channel = name AND kept = 2) FROM ssekit.channel"
+            ).fetchall()
+            assert len(found) == 3
+            for _, events, keys, events_there, keys_there in found:
+                assert (events, keys) == (events_there, keys_there)
+            (counted,) = connection.execute("SELECT counted FROM ssekit.tip").fetchone() or ()
+        assert counted == sum(events for _, events, *_ in found) <= 10
+
     def test_a_terminated_connection_is_replaced(
         self, broker: PostgreSQLBroker, database: str
     ) -> None:
@@ -688,7 +713,7 @@ class TestAPlace:
         assert one.follow(starts[0], 5)[0] == [sent]
         assert data(followed(two, starts[1], 1)) == ["in two"]
 
-    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "1a", 'x"y', "x" * 41, "\u6b22"])
+    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "-a", 'x"y', "x" * 41, "\u6b22"])
     def test_a_name_that_no_schema_can_have_is_refused(self, database: str, name: str) -> None:
         with pytest.raises(ValueError, match="stream="):
             connect(f"{database}?{urlencode({'stream': name})}")
