@@ -80,7 +80,7 @@ def test_an_outage_is_logged_once_and_tried_at_growing_jittered_intervals(
 
     monkeypatch.setattr(broker, "recent", away)
     follower = Follower(broker)
-    monkeypatch.setattr(follower._stop, "wait", wait)
+    monkeypatch.setattr(follower, "_wait", wait)
     with caplog.at_level("INFO", "ssekit.hub"):
         follower._run()
     outage = "the hub's broker is away, its streams stay open: nobody answers"

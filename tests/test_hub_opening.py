@@ -13,6 +13,7 @@ from ssekit.brokers import HistoryLost
 from ssekit.testing import connect
 from tests.waiting import until
 
+
 def got(viewer: Iterator[Event], count: int) -> list[tuple[str | None, Any, bool]]:
     """Events as their name, data, and whether the id has changed with them."""
     found: list[tuple[str | None, Any, bool]] = []
@@ -75,7 +76,9 @@ def test_a_client_that_was_cut_in_the_replay_resumes_there(hub: Hub) -> None:
         assert [event.data for event in islice(viewer, 5)] == ["2", "3", "4", "5", "new"]
 
 
-def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(open_hub: Callable[..., Hub]) -> None:
+def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(
+    open_hub: Callable[..., Hub],
+) -> None:
     hub = open_hub(history=3)
     for n in range(10):
         hub.publish("news", n)
@@ -92,7 +95,9 @@ def test_an_invalid_replay_is_refused(replay: Any) -> None:
         hub.stream("news", replay=replay)
 
 
-def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(open_hub: Callable[..., Hub]) -> None:
+def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(
+    open_hub: Callable[..., Hub],
+) -> None:
     hub = open_hub(history=3)
     ids = [hub.publish("news", n).id for n in range(10)]
     for n in range(20):

@@ -98,6 +98,21 @@ class Client:
         """
         return False
 
+    def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
+        """Call a function that sends a whole answer, from inside the WSGI call.
+
+        Returns what it returns, or None once it has left the server with `leave_server`, and goes
+        on beside it.
+        """
+        return function()
+
+    def leave_server(self, connection: Connection) -> bool:
+        """Take the connection over, in a function that `call_alone` has called.
+
+        ``connection`` of the client is then what to write to, and the function ends it.
+        """
+        return False
+
     def detach(self) -> None:
         """Forget the connection: the stream is over."""
         self.connection = None

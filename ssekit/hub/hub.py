@@ -28,7 +28,9 @@ from ssekit.hub.access import Access
 from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
+from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
+from ssekit.hub.presence import Presence, members_channel, members_in
 from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
@@ -188,6 +190,8 @@ class Hub:
         *channels: str,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        member: str | tuple[str, object] | None = None,
+        presence: bool = False,
         **stream_options: Any,
     ) -> Stream:
         """Return a WSGI application that streams some channels to each client.
@@ -195,8 +199,17 @@ class Hub:
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
         that cannot ignore events whose names they do not know: they get none of the hub's own.
+<<<<<<< HEAD
         The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
         and what `Stream` raises.
+=======
+
+        ``member``: who is present in the channels while the stream is open: an id, or a pair of an
+        id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
+        client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
+        are there.
+        The other options are those of `Stream`.
+>>>>>>> integ
         """
         opener = Channels(
             self._follower,
@@ -204,6 +217,9 @@ class Hub:
             _checked(channels),
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
+            member=member_of(member),
             check=self._warn_if_alone,
         )
         return Stream(opener, **stream_options)
@@ -214,6 +230,7 @@ class Hub:
         *,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        presence: bool = False,
         authorizing: int = 32,
         max_age: float = 86_400,
         **stream_options: Any,
@@ -228,7 +245,8 @@ class Hub:
         ``authorizing``: clients that are authorized at once; others wait for their turn.
         ``max_age``: seconds after which a grant that says when it was issued is refused; `revoke`
         with a longer ``keep`` needs a longer one.
-        The other options are those of `stream`.  Raises ValueError for an invalid value.
+        Members are those of the grants.  The other options are those of `stream`.  Raises
+        ValueError for an invalid value.
         """
         view = partial(
             Channels,
@@ -236,6 +254,8 @@ class Hub:
             self.limit,
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
             check=self._warn_if_alone,
         )
         opener = Endpoint(
@@ -333,6 +353,12 @@ class Hub:
         self._opened.check()
         entries = self._broker.opening(_checked((channel,)), 0).state
         return {str(entry.key): event_of(entry) for entry in entries}
+
+    def members(self, channel: str) -> dict[str, Any]:
+        """Return who is present in a channel: the value of each member, by id."""
+        _check_channel(channel)
+        self._opened.leases()  # which end those of processes that have died
+        return members_in(self._broker.opening([members_channel(channel)], 0).state)
 
     def status(self, channel: str) -> Status:
         """Return whether a channel is "open", "producing" or "finished", and why it is finished.
@@ -442,6 +468,9 @@ class Hub:
     def _access(self) -> Access:
         return self._opened.access()
 
+    def _presence(self) -> Presence:
+        return self._opened.presence()
+
     def _warn_if_alone(self, environ: Mapping[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""
         if self._memory and environ.get("wsgi.multiprocess") and not self._warned:
@@ -467,6 +496,12 @@ def _replay(replay: int | str) -> int | None:
     if not isinstance(replay, int) or isinstance(replay, bool) or replay < 0:
         raise ValueError(f'replay must be a whole number from 0 up, or "all", not {replay!r}')
     return replay
+
+
+def _presence(presence: bool, hub_events: bool) -> bool:
+    if presence and not hub_events:
+        raise ValueError("joins and leaves are the hub's own events: hub_events has to be True")
+    return presence
 
 
 def _checked(channels: Collection[str]) -> frozenset[str]:

@@ -35,6 +35,12 @@ class View(NamedTuple):
     channels: frozenset[str]
     hub_events: bool = True
     """Whether it knows the hub's own events; otherwise it gets their ids alone."""
+    internal: int = 0
+    """How many of the channels are the hub's own: they never end."""
+
+    def is_finished(self, ended: Collection[str]) -> bool:
+        """Tell whether nothing more comes, once these of the channels are finished."""
+        return len(ended) >= len(self.channels) - self.internal
 
 
 class Piece:

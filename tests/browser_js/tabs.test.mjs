@@ -288,6 +288,30 @@ test("a page that comes back asks the other tabs, and not the server", async () 
   assert.equal(server.count, made);
 });
 
+test("a handler may close its stream whatever happens, and nothing goes on after that", async () => {
+  for (let seed = 1; seed <= 30; seed++) {
+    const { world, server, tabs } = await settled({ seed });
+    const closing = world.pick(tabs);
+    let left = Math.floor(world.between(1, 4));
+    const close = () => --left === 0 && closing.stream.close();
+    for (const type of ["statuschange", "message", "error", "open"]) closing.stream.on(type, close);
+    leaderOf(tabs).blocked = true;
+    server.publish("e1");
+    await world.run(4000);
+    for (const tab of tabs) tab.unblock();
+    for (const connection of [...server.connections]) connection.end();
+    await world.run(3000);
+    closing.stream.close();
+    const events = closing.events.length;
+    server.publish("e2");
+    await world.run(20000);
+    assert.equal(closing.events.length, events);
+    assert.equal(closing.stream.readyState, 2);
+    assert.equal(server.connections.size, 1);
+    assert.ok([...server.connections].every(({ tab }) => tab !== closing));
+  }
+});
+
 test("reconnect() makes the connection anew, in whichever tab it is called", async () => {
   const { world, server, tabs } = await settled();
   for (const tab of [leaderOf(tabs), followersOf(tabs)[0]]) {

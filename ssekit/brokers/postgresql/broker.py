@@ -236,6 +236,8 @@ class PostgreSQLBroker(Broker):
             self._sequence_committed()
             rows = self._read("history", *arguments, after=before)
         except NoLog:
+            if before is not None:
+                raise HistoryLost(f"{before}: there is no log") from None
             return []
         return [_entry(row) for row in reversed(rows)]
 

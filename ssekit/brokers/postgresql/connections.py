@@ -335,6 +335,8 @@ class Line:
 
     def has_ended(self) -> bool:
         try:
+            # The first may read the server's last words, and then the second finds the end.
+            self.connection.pgconn.consume_input()
             self.connection.pgconn.consume_input()
         except psycopg.Error:
             return True
