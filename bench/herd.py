@@ -74,9 +74,7 @@ def _name(broker: str, missed: int) -> str:
     return f"{broker}, {missed} missed" if missed else f"{broker}, {OWN} missed in own channels"
 
 
-def _measure(
-    settings: Settings, results: Results, broker: str, viewers: int, missed: int
-) -> None:
+def _measure(settings: Settings, results: Results, broker: str, viewers: int, missed: int) -> None:
     own = 0 if missed else viewers
     with ExitStack() as stack:
         url = stack.enter_context(_log(broker))
