@@ -1,8 +1,8 @@
 """A storm: all viewers connect at once, with the id of an event some time ago.
 
 The yardstick is as many plain requests on new connections to the same gunicorn, and a C program
-that sends the same bytes with one ``send`` for each.  Meanwhile a request is asked again and again on
-a connection that is open already, and events are published.
+that sends the same bytes with one ``send`` for each.  Meanwhile a request is asked again and again
+on a connection that is open already, and events are published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What our log lines say of clients: no ticket, no token, and one line however strange a name is."""
+"""What our log lines say of clients: no ticket, no token, one line however strange a name is."""
 
 from __future__ import annotations
 

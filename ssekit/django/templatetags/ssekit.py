@@ -47,7 +47,8 @@ def ssekit_script(context: template.Context) -> SafeString:
         ) from error
     nonce = _nonce(context)
     # In JSON within an element, "<" could end it; Django's addresses have none unquoted.
-    mapping = mark_safe(json.dumps({"imports": {"ssekit": address}}).replace("<", "\\u003c"))
+    imports = json.dumps({"imports": {"ssekit": address}}).replace("<", "\\u003c")
+    mapping = mark_safe(imports)  # noqa: S308 - see above
     return format_html(
         '<script type="importmap"{0}>{1}</script>\n'
         '<script type="module" src="{2}" integrity="{3}"{0}></script>',
