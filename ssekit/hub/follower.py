@@ -147,6 +147,11 @@ class Follower:
                 and not recent.may_be_trimmed(view, position, self._retention)
             )
 
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have recent entries after a position."""
+        with self._lock:
+            return self.recent.channels_after(view, position)
+
     def reached(self) -> None:
         """Try again at once if the broker was away: another part of the hub has reached it."""
         if self.away and time.monotonic() - self._tried_at > SOONEST:
