@@ -30,6 +30,7 @@ BENCHES = {
     "access": "streams for those who have a ticket, and 10,000 members",
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
     "slow-readers": "1,000 readers that stop reading, and read again",
+    "herd": "viewers that all come back at once, with events missed",
     "churn": "100,000 connects and closes: descriptors and memory",
     "ending": "SIGTERM with 10,000 streams",
     "cgi-start": "a CGI script's first event, beside a bare Python script's",

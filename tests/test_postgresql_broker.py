@@ -26,7 +26,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.orm
 
-from ssekit import BrokerUnavailable
+from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.postgresql import connections
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
@@ -99,6 +99,23 @@ class TestTransactions:
         ]
         assert broker.history(["news"], 10, None) == entries[:1]
         assert broker.opening(["fx"], 0).state == entries[1:2]
+
+    def test_a_hub_publishes_in_a_transaction_and_returns_the_event_without_an_id(
+        self, database: str
+    ) -> None:
+        with Hub(database) as hub:
+            events = hub.subscribe("news", timeout=10)
+            assert next(events).event == "stream-open"
+            with psycopg.connect(database) as connection:
+                sent = hub.publish("news", {"n": 1}, "step", connection=connection)
+                assert sent.id is None
+            came = next(events)
+            assert came.id is not None
+            assert came == Event(sent.data, "step", id=came.id)
+            with psycopg.connect(database) as connection, pytest.raises(InvalidEvent):
+                hub.publish("news", "x", "stream-open", connection=connection)
+        with Hub() as memory, pytest.raises(ValueError, match="postgresql:"):
+            memory.publish("news", "x", connection=connection)
 
     def test_what_is_committed_is_in_the_log_for_whoever_reads_it_next(
         self, broker: PostgreSQLBroker, database: str
@@ -573,13 +590,12 @@ class TestAPooler:
         broker, direct = open_one(pooled), open_one()
         start = cursor = broker.tip()
         with psycopg.connect(pooled, prepare_threshold=None) as connection:
-            for n, publish in enumerate(
-                (
-                    lambda: broker.append("news", body("pooled")),
-                    lambda: direct.append("news", body("direct")),
-                    lambda: broker.append_in(connection, "news", body("committed")),
-                )
-            ):
+            calls: list[Callable[[], object]] = [
+                lambda: broker.append("news", body("pooled")),
+                lambda: direct.append("news", body("direct")),
+                lambda: broker.append_in(connection, "news", body("committed")),
+            ]
+            for n, publish in enumerate(calls):
                 with ThreadPoolExecutor() as pool:
                     waiting = pool.submit(broker.follow, cursor, 10)
                     until_asleep(pool)

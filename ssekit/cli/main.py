@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "config": ("ssekit.cli.config", "print a server configuration that is right for streams"),
 }
-OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug", "rich"}
+OPTIONAL = {"httpx", "psycopg", "redis", "gunicorn", "gevent", "werkzeug", "rich"}
 """Packages that a command may need and an installation may lack."""
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
