@@ -199,17 +199,14 @@ class Hub:
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
         that cannot ignore events whose names they do not know: they get none of the hub's own.
-<<<<<<< HEAD
-        The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
-        and what `Stream` raises.
-=======
 
         ``member``: who is present in the channels while the stream is open: an id, or a pair of an
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
         client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
         are there.
-        The other options are those of `Stream`.
->>>>>>> integ
+
+        The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
+        and what `Stream` raises.
         """
         opener = Channels(
             self._follower,
