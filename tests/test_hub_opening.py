@@ -59,7 +59,7 @@ def test_replay_gives_the_last_events_without_a_key_with_their_ids(hub: Hub, rep
     hub.publish("c", "other")
     with connect(hub.stream("a", "b", replay=replay)) as viewer:
         assert next(viewer).data == "value"
-        expected = sent if replay == "all" else sent[len(sent) - replay :] if replay < 6 else sent
+        expected = sent[-replay:] if replay in {2, 10} else sent if replay else []
         assert [event.id for event in islice(viewer, len(expected))] == [e.id for e in expected]
         assert next(viewer).event == "stream-open"
         hub.publish("b", "live")
@@ -148,7 +148,7 @@ def test_history_is_the_last_events_of_some_channels_oldest_first(hub: Hub) -> N
     assert hub.history("a", "b") == ab
     assert hub.history("a", "b", limit=2) == ab[-2:]
     assert hub.history("a", "b", limit=2, before=ab[-2].id) == ab[-4:-2]
-    assert [event.channel for event in hub.history("c", limit=1)] == ["c"]  # type: ignore[attr-defined]
+    assert [getattr(event, "channel", None) for event in hub.history("c", limit=1)] == ["c"]
     with pytest.raises(HistoryLost):
         hub.history("a", before="1-1")
     with pytest.raises(ValueError, match="limit"):

@@ -147,12 +147,18 @@ class Hub:
         *,
         key: str | None = None,
         store: bool = True,
+        connection: object = None,
     ) -> Event:
         """Store an event, and return it with its id: every viewer of the channel gets it.
 
         The fields are those of `Event`.  With a ``key`` it replaces the channel's earlier event of
         that key, and is kept until it is replaced or removed.  With ``store=False`` the viewers
         that are caught up get it, without an id, and nobody later.
+
+        With a ``connection`` to the database of a ``postgresql:`` log it is stored by the commit of
+        that connection's transaction, or never; it is returned without an id, which it gets then.
+        It may be psycopg's, Django's or SQLAlchemy's, or an SQLAlchemy session; in autocommit
+        outside a transaction it is a ValueError.
 
         Raises `InvalidEvent`, before anything is stored, for what the format cannot carry, what is
         larger than ``max_event``, names that begin with ``stream-``, which are the hub's own, and
@@ -169,6 +175,9 @@ class Hub:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
         with self.counts.publishing(channel):
             body = self._encode(data, event, retry)
+            if connection is not None:
+                self._broker.append_in(connection, channel, body, key=key, passing=not store)
+                return event_of(Entry("", channel, body, key, passing=True))  # without an id
             entry = self._broker.append(channel, body, key=key, passing=not store)
         self._opened.published(entry.id)
         return event_of(entry)

@@ -7,7 +7,6 @@ serves all (`ssekit.stream.taken_ticks`).  Elsewhere it is a generator with `eve
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -18,23 +17,12 @@ from ssekit.stream.admission import Limit
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import last_event_id
-from ssekit.stream.source import SourceBlocks, Stop, request_of
+from ssekit.stream.source import SourceBlocks, Stop, request_of, with_streams, without_server
 from ssekit.stream.timer import every
 
 log = Logger("ssekit.stream")
 
 Function = Callable[["Tick"], Any]
-
-_OF_THE_SERVER = {
-    "gunicorn.sock",
-    "gunicorn.socket",
-    "werkzeug.request",
-    "wsgi.early_hints",
-    "wsgi.errors",
-    "wsgi.file_wrapper",
-    "wsgi.input",
-}
-"""What an environ refers to that must not be kept for the life of a stream."""
 
 
 class Tick:
@@ -65,8 +53,7 @@ class Tick:
         """The request's WSGI environ (PEP 3333)."""
         if isinstance(self._environ, dict):
             return self._environ
-        environ = dict(zip(*self._environ, strict=True))
-        return {**environ, "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr}
+        return with_streams(dict(zip(*self._environ, strict=True)))
 
     def shrink(self) -> None:
         """Keep of the environ only what outlives the server's part in the stream.
@@ -74,7 +61,7 @@ class Tick:
         Most clients send the same headers: those are kept once.
         """
         if isinstance(self._environ, dict):
-            kept = {k: v for k, v in self._environ.items() if k not in _OF_THE_SERVER}
+            kept = without_server(self._environ)
             names = tuple(map(sys.intern, kept))
             values = tuple(
                 sys.intern(value) if type(value) is str else value for value in kept.values()

@@ -106,15 +106,7 @@ class PostgreSQLBroker(Broker):
         key: str | None = None,
         passing: bool = False,
     ) -> None:
-        """Publish in the transaction of a connection of the application's own.
-
-        ``connection`` is one of psycopg, Django's, or SQLAlchemy's, or an SQLAlchemy session, to
-        the same database.  The event gets its place in the log after the commit, or never.  If the
-        channel is finished by then, the event is dropped with a warning in the log.
-
-        Raises `ChannelFinished` if it is finished already, and `ValueError` for a connection in
-        autocommit outside a transaction, or to another database.
-        """
+        # The connection may be psycopg's, Django's or SQLAlchemy's, or an SQLAlchemy session.
         self._check_open()
         identity = self._log_identity()
         answer = enqueue(

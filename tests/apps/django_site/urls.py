@@ -56,8 +56,7 @@ def publishing(request: HttpRequest) -> HttpResponse:
 
 def inside(request: HttpRequest) -> HttpResponse:
     """How many streams the fan-out serves."""
-    taken = hub._tail.listener if hub._tail is not None else None
-    return HttpResponse(str(len(taken) if taken is not None else 0))  # type: ignore[arg-type]
+    return HttpResponse(str(hub.stats().process.taken_over))
 
 
 urlpatterns = [
