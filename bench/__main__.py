@@ -27,6 +27,7 @@ BENCHES = {
     "latency": "from publish to arrival at a fixed 45,000 deliveries a second",
     "memory": "what an idle subscriber costs the server in memory",
     "accept": "10,000 streams opened, beside 10,000 plain requests",
+    "access": "streams for those who have a ticket, and 10,000 members",
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
     "slow-readers": "1,000 readers that stop reading, and read again",
     "herd": "viewers that all come back at once, with events missed",

@@ -1,8 +1,8 @@
 """A storm: all viewers connect at once, with the id of an event some time ago.
 
 The yardstick is as many plain requests on new connections to the same gunicorn, and a C program
-that sends the same bytes with one ``send`` for each.  Meanwhile a request is asked again and again on
-a connection that is open already, and events are published.
+that sends the same bytes with one ``send`` for each.  Meanwhile a request is asked again and again
+on a connection that is open already, and events are published.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def _name(broker: str, missed: int) -> str:
     return f"{broker}, {missed} missed" if missed else f"{broker}, {OWN} missed in own channels"
 
 
-def _measure(
-    settings: Settings, results: Results, broker: str, viewers: int, missed: int
-) -> None:
+def _measure(settings: Settings, results: Results, broker: str, viewers: int, missed: int) -> None:
     own = 0 if missed else viewers
     with ExitStack() as stack:
         url = stack.enter_context(_log(broker))

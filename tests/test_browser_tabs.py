@@ -113,6 +113,47 @@ def test_a_tab_that_joins_later_begins_at_its_own_opening(
     late.close()
 
 
+def test_values_and_passing_events_are_the_same_in_every_tab(
+    server: Server, tabs: Tabs[ChromiumTab], hub: Hub
+) -> None:
+    tabs.forget_all()
+    channel = "prices"
+    for name in ("EUR", "GBP"):
+        hub.publish(channel, {"key": name, "bid": 1}, "price", key=name)
+    opened = []
+    for number in range(4):
+        # Each tab finds other values in its opening.
+        hub.publish(channel, {"key": "JPY", "bid": number}, "price", key="JPY")
+        opened.append(tabs.open(f"events?channel={channel}"))
+    settle(opened)
+    hub.remove(channel, "GBP")
+    hub.publish(channel, {"key": "EUR", "bid": 2}, "price", key="EUR")
+    for number in range(20):
+        hub.publish(channel, number, "typing", store=False)
+    first = leader(opened)
+    opened.remove(first)
+    for tab in opened:
+        shows(tab, "passed.at(-1) === '19'")
+        assert tab.evaluate("passed") == [str(number) for number in range(20)]
+    first.close()
+    leader(opened)
+    hub.publish(channel, {"key": "CHF", "bid": 3}, "price", key="CHF")
+    for tab in opened:
+        shows(tab, "stream.values.has('CHF')")
+        values = tab.evaluate("Object.fromEntries(stream.values)")
+        assert {name: value["bid"] for name, value in values.items()} == {
+            "EUR": 2,
+            "JPY": 3,
+            "CHF": 3,
+        }
+    hub.finish(channel)
+    for tab in opened:
+        shows(tab, "stream.status.reason === 'finished'", 20)
+        assert tab.evaluate("marks").count("stream-end") == 1
+        tab.close()
+    until_open(server, 0)
+
+
 def test_a_leader_that_is_closed_is_followed_by_another_within_100_ms(
     tabs: Tabs[ChromiumTab], hub: Hub
 ) -> None:

@@ -400,5 +400,5 @@ def test_serve_writes_each_log_line_as_json(tmp_path: Path) -> None:
     assert stream["events"] >= 1
     assert stream["ended"] == "client disconnected"
     assert stream["traceparent"] == "00-abc-def-01"
-    assert stream["request_id"] == "r-1\\xc3\\xa9"
+    assert stream["request_id"] == "r-1\u00e9"
     assert "traceparent=00-abc-def-01" in stream["message"]

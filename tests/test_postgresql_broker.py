@@ -26,7 +26,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.orm
 
-from ssekit import BrokerUnavailable
+from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.postgresql import connections
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
@@ -99,6 +99,23 @@ class TestTransactions:
         ]
         assert broker.history(["news"], 10, None) == entries[:1]
         assert broker.opening(["fx"], 0).state == entries[1:2]
+
+    def test_a_hub_publishes_in_a_transaction_and_returns_the_event_without_an_id(
+        self, database: str
+    ) -> None:
+        with Hub(database) as hub:
+            events = hub.subscribe("news", timeout=10)
+            assert next(events).event == "stream-open"
+            with psycopg.connect(database) as connection:
+                sent = hub.publish("news", {"n": 1}, "step", connection=connection)
+                assert sent.id is None
+            came = next(events)
+            assert came.id is not None
+            assert came == Event(sent.data, "step", id=came.id)
+            with psycopg.connect(database) as connection, pytest.raises(InvalidEvent):
+                hub.publish("news", "x", "stream-open", connection=connection)
+        with Hub() as memory, pytest.raises(ValueError, match="postgresql:"):
+            memory.publish("news", "x", connection=connection)
 
     def test_what_is_committed_is_in_the_log_for_whoever_reads_it_next(
         self, broker: PostgreSQLBroker, database: str
@@ -421,6 +438,31 @@ class TestConnections:
             )
             return len(connection.execute(statement.encode()).fetchall())
 
+    def test_what_writers_count_together_is_what_is_there(
+        self, open_one: Opener, database: str
+    ) -> None:
+        brokers = [open_one(history=3, capacity=10) for _ in range(4)]
+        start = brokers[0].tip()
+
+        def publish(n: int) -> None:
+            key = f"key {n % 5}" if n % 3 == 0 else None
+            brokers[n % 4].append(f"channel {n % 7 % 3}", body(n), key=key)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(publish, range(400)))
+        assert len(followed(brokers[0], start, 400)) == 400
+        with psycopg.connect(database) as connection:
+            found = connection.execute(
+                "SELECT name, events, keys, (SELECT count(*) FROM ssekit.entry e"
+                " WHERE channel = name AND kept = 1), (SELECT count(*) FROM ssekit.entry e"
+                " WHERE channel = name AND kept = 2) FROM ssekit.channel"
+            ).fetchall()
+            assert len(found) == 3
+            for _, events, keys, events_there, keys_there in found:
+                assert (events, keys) == (events_there, keys_there)
+            (counted,) = connection.execute("SELECT counted FROM ssekit.tip").fetchone() or ()
+        assert counted == sum(events for _, events, *_ in found) <= 10
+
     def test_a_terminated_connection_is_replaced(
         self, broker: PostgreSQLBroker, database: str
     ) -> None:
@@ -548,13 +590,12 @@ class TestAPooler:
         broker, direct = open_one(pooled), open_one()
         start = cursor = broker.tip()
         with psycopg.connect(pooled, prepare_threshold=None) as connection:
-            for n, publish in enumerate(
-                (
-                    lambda: broker.append("news", body("pooled")),
-                    lambda: direct.append("news", body("direct")),
-                    lambda: broker.append_in(connection, "news", body("committed")),
-                )
-            ):
+            calls: list[Callable[[], object]] = [
+                lambda: broker.append("news", body("pooled")),
+                lambda: direct.append("news", body("direct")),
+                lambda: broker.append_in(connection, "news", body("committed")),
+            ]
+            for n, publish in enumerate(calls):
                 with ThreadPoolExecutor() as pool:
                     waiting = pool.submit(broker.follow, cursor, 10)
                     until_asleep(pool)
@@ -688,7 +729,7 @@ class TestAPlace:
         assert one.follow(starts[0], 5)[0] == [sent]
         assert data(followed(two, starts[1], 1)) == ["in two"]
 
-    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "1a", 'x"y', "x" * 41, "\u6b22"])
+    @pytest.mark.parametrize("name", ["", "a b", "pg_x", "-a", 'x"y', "x" * 41, "\u6b22"])
     def test_a_name_that_no_schema_can_have_is_refused(self, database: str, name: str) -> None:
         with pytest.raises(ValueError, match="stream="):
             connect(f"{database}?{urlencode({'stream': name})}")

@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class Logger(GunicornsLogger):  # type: ignore[misc] - gunicorn has no types
+class Logger(GunicornsLogger):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's logger, and everything else that is logged, on standard error as JSON."""
 
     def setup(self, cfg: Any) -> None:

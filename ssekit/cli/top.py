@@ -279,9 +279,13 @@ def keys() -> Iterator[Callable[[float], str]]:
     tty.setcbreak(file)
 
     def pressed(seconds: float) -> str:
-        if select.select([file], [], [], seconds)[0]:
-            return os.read(file, 1).decode("ascii", "replace")
-        return ""
+        if not select.select([file], [], [], seconds)[0]:
+            return ""
+        try:
+            key = os.read(file, 1)
+        except OSError:  # EIO: the terminal is gone.
+            key = b""
+        return key.decode("ascii", "replace") or "q"
 
     try:
         yield pressed

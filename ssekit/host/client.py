@@ -72,6 +72,8 @@ class Client:
         self.events = 0
         """Events that were."""
         self.wrote_at = time.monotonic()
+        self.has_body = False
+        """Whether the request has a body, which the source may read while the server is there."""
         self.connection: Connection | None = None
         self.run: Any = None
         """What `ssekit.script` sends through, where a script streams to this client."""

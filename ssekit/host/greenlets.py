@@ -91,6 +91,7 @@ class GreenletClient(Client):
     def can_leave(self, connection: Connection) -> bool:
         return (
             TAKE_OVER
+            and not self.has_body
             and connection.can_abandon
             and plain(connection.socket)
             and connection.direct(self.given)
@@ -118,7 +119,7 @@ class GreenletClient(Client):
 
     def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
         if connection is None or not (
-            TAKE_OVER and connection.can_abandon and plain(connection.socket)
+            TAKE_OVER and not self.has_body and connection.can_abandon and plain(connection.socket)
         ):
             return function()
         hub, server = get_hub(), getcurrent()

@@ -135,10 +135,16 @@ def frame(entry: Entry) -> bytes:
 
 
 def quiet_frame(entry: Entry) -> bytes:
-    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone."""
+    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone.
+
+    OpenAI's client takes a block that has only an id for an event without data, and fails.  So the
+    id is a line of the next block; only that of the end, which no block follows, has its own.
+    """
     if not is_own(entry):
         return entry.frame
-    return b"" if entry.passing else b"id: %b\n\n" % entry.id.encode()
+    if entry.passing:
+        return b""
+    return b"id: %b\n%b" % (entry.id.encode(), b"\n" if is_end(entry) else b"")
 
 
 def framing(hub_events: bool) -> Callable[[Entry], bytes]:

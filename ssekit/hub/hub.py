@@ -56,7 +56,8 @@ def default_url() -> str:
     """Return the hub of this user: ``SSEKIT_URL``, or one sqlite file in the state folder.
 
     Workers, scripts and the command line that say nothing else then share it.  The folder is made
-    for this user alone; it is never the current folder.
+    for this user alone; it is never the current folder.  Raises OSError or RuntimeError if the user
+    has no such folder and it cannot be made.
     """
     url = os.environ.get("SSEKIT_URL")
     if url:
@@ -146,12 +147,18 @@ class Hub:
         *,
         key: str | None = None,
         store: bool = True,
+        connection: object = None,
     ) -> Event:
         """Store an event, and return it with its id: every viewer of the channel gets it.
 
         The fields are those of `Event`.  With a ``key`` it replaces the channel's earlier event of
         that key, and is kept until it is replaced or removed.  With ``store=False`` the viewers
         that are caught up get it, without an id, and nobody later.
+
+        With a ``connection`` to the database of a ``postgresql:`` log it is stored by the commit of
+        that connection's transaction, or never; it is returned without an id, which it gets then.
+        It may be psycopg's, Django's or SQLAlchemy's, or an SQLAlchemy session; in autocommit
+        outside a transaction it is a ValueError.
 
         Raises `InvalidEvent`, before anything is stored, for what the format cannot carry, what is
         larger than ``max_event``, names that begin with ``stream-``, which are the hub's own, and
@@ -168,6 +175,9 @@ class Hub:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
         with self.counts.publishing(channel):
             body = self._encode(data, event, retry)
+            if connection is not None:
+                self._broker.append_in(connection, channel, body, key=key, passing=not store)
+                return event_of(Entry("", channel, body, key, passing=True))  # without an id
             entry = self._broker.append(channel, body, key=key, passing=not store)
         self._opened.published(entry.id)
         return event_of(entry)
@@ -203,7 +213,9 @@ class Hub:
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
         client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
         are there.
-        The other options are those of `Stream`.
+
+        The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
+        and what `Stream` raises.
         """
         opener = Channels(
             self._follower,
@@ -293,7 +305,7 @@ class Hub:
         ``before`` names another time, in seconds since 1970, such as one in the near future for a
         session that is about to be deleted.  That holds for ``keep`` seconds; older credentials are
         refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
-        refused.
+        refused.  Raises as `disconnect` does, and ValueError for an invalid ``keep``.
         """
         self._opened.access().write(revocation(subject, session, channel, keep, before))
 
@@ -323,6 +335,7 @@ class Hub:
         """Return the log's end now: an id to begin a stream or a subscription after.
 
         Take it before you read the state that you render; what comes after it is not missed.
+        Raises `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.check()
         return self._broker.tip()
@@ -339,7 +352,10 @@ class Hub:
         return events_of(self._broker.history(_checked(channels), limit, before))
 
     def state(self, channel: str) -> dict[str, Event]:
-        """Return the newest event of each key of a channel, by key, oldest first."""
+        """Return the newest event of each key of a channel, by key, oldest first.
+
+        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        """
         self._opened.check()
         entries = self._broker.opening(_checked((channel,)), 0).state
         return {str(entry.key): event_of(entry) for entry in entries}
@@ -353,7 +369,8 @@ class Hub:
     def status(self, channel: str) -> Status:
         """Return whether a channel is "open", "producing" or "finished", and why it is finished.
 
-        The reason is "finished", "failed", "lost" or "cancelled".
+        The reason is "finished", "failed", "lost" or "cancelled".  Raises ValueError for an invalid
+        channel, `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.leases()
         _check_channel(channel)
@@ -365,13 +382,17 @@ class Hub:
         """Finish a channel: its last event is ``stream-end``, which is returned.
 
         Streams whose channels are all finished end after it.  None if it is finished already.
+        Raises as `publish` does.
         """
         self._opened.check()
         _check_channel(channel)
         return self._end(channel, "finished", data)
 
     def reopen(self, channel: str) -> bool:
-        """Open a finished channel again; false if it is not finished."""
+        """Open a finished channel again; false if it is not finished.
+
+        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        """
         self._opened.check()
         _check_channel(channel)
         return self._broker.reopen(channel)
@@ -417,7 +438,10 @@ class Hub:
         return stats_of(self._broker, self.counts)
 
     def close(self) -> None:
-        """End every stream and subscription of this process, and close the log."""
+        """End every stream and subscription of this process, and close the log.
+
+        May be called again; raises nothing.
+        """
         self._opened.close()
 
     def _end(self, channel: str, reason: str, data: Any) -> Event | None:

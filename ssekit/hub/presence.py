@@ -86,6 +86,8 @@ class Presence:
         self._joining: dict[Key, None] = {}
         self._leaving: deque[tuple[float, Key]] = deque()  # soonest first: each has the same grace
         self._running = False
+        self._unsure = False  # whether the log may have forgotten who is here
+        self._counted = 0  # in the hub's numbers
         leases.on_lost.append(self._lose)
         follower.internal[_MEMBERS] = self
 
@@ -132,26 +134,27 @@ class Presence:
         """Never called: no entry is in the channel that this listens to."""
 
     def restart(self) -> None:
-        """Join everything again: the log may have forgotten it."""
-        with self._lock:
-            self._joining.update((key, None) for key, here in self._here.items() if here.written)
+        """The log may have forgotten who is here."""
+        self._unsure = True
 
     def away(self) -> None:
-        """Join everything again once the log is back."""
-        self.restart()
+        """Once the log is back, it may have forgotten who is here."""
+        self._unsure = True
 
     # -- the background loop
 
     def _lose(self) -> None:
         """The lease was ended: everything has to be joined again, with another."""
         self._holder = None
-        self.restart()
+        with self._lock:
+            self._joining.update((key, None) for key, here in self._here.items() if here.written)
 
     def _run(self) -> None:
         backoff = Backoff(0.2, 5.0)
         while self._goes_on():
             time.sleep(TURN)
             try:
+                self._check()
                 self._join()
                 self._leave()
             except HubClosed:
@@ -165,14 +168,22 @@ class Presence:
                 backoff.reset()
 
     def _goes_on(self) -> bool:
+        self._count()
         with self._lock:
             goes_on = self._running = bool(self._here) and not self.closed
             released, self._holds = self._holds and not goes_on and not self.closed, self._holds
             if released:
                 self._holds, self._holder = False, None
+        self.follower.counts.set("members", len(self._here))
         if released:
             self._leases.release()
         return goes_on
+
+    def _count(self) -> None:
+        change = len(self._here) - self._counted
+        if change:
+            self._counted += change
+            self.follower.counts.add("members", change)
 
     def _lease(self) -> str:
         """Return this process's lease; everything that was joined with another is joined again."""
@@ -181,6 +192,26 @@ class Presence:
             self._holds = True
             self._holder = holder
         return self._holder
+
+    def _check(self) -> None:
+        """Join again what the log has forgotten."""
+        holder, unsure = self._holder, self._unsure
+        self._unsure = False
+        if not unsure or holder is None:
+            return
+        try:
+            held = {
+                (channel, member)
+                for channel, member in self._broker.held(holder)
+                if member is not None
+            }
+        except BaseException:
+            self._unsure = True
+            raise
+        with self._lock:
+            for key, here in self._here.items():
+                if here.written and (members_channel(key[0]), key[1]) not in held:
+                    self._joining[key] = None
 
     def _join(self) -> None:
         with self._lock:

@@ -34,6 +34,7 @@ from ssekit.stream.response import (
     opening,
     plain_answer,
 )
+from ssekit.stream.source import with_streams, without_server
 
 log = logging.getLogger("ssekit.script")
 
@@ -213,7 +214,7 @@ class WsgiRun(runs.Run):
         self._taken: Connection | None = None
         self.environ = environ
         self.client = client
-        self._start_response = start_response
+        self._start_response: Callable[..., Any] = start_response
         self._send: Callable[[bytes], Any] = self._not_begun
 
     def execute(self, function: Callable[[], object], name: str) -> bool:
@@ -259,6 +260,8 @@ class WsgiRun(runs.Run):
         self._server = None  # It refers to all that hangs on the request.
         if connection is not None and self.client.leave_server(connection):
             self._admission.release()
+            self.environ = with_streams(without_server(self.environ))
+            self._start_response = _has_begun
             connection = self._taken = self.client.connection
         else:
             self.client.attach(connection)
@@ -282,3 +285,7 @@ class WsgiRun(runs.Run):
 
     def _not_begun(self, block: bytes) -> None:
         raise AssertionError("a block was put before the run had begun")
+
+
+def _has_begun(*_: object) -> None:
+    raise AssertionError("the answer has begun")

@@ -115,6 +115,12 @@ def coloured() -> Iterator[str]:
         yield colour.get()
 
 
+def reading(request: Any) -> Iterator[int]:
+    """Reads the body only once the stream is open."""
+    yield 0
+    yield len(request.get_data())
+
+
 flask = Flask(__name__)
 
 
@@ -167,6 +173,7 @@ STREAMS: dict[str, Any] = {
     "/numbers": numbers,
     "/coloured": coloured,
     "/flask": flask,
+    "/reading": Stream(reading, methods=("POST",)),
     "/upper": upper(counting),
     "/state": state,
 }
