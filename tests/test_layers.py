@@ -40,7 +40,7 @@ FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
     "greenlet": {"ssekit.host"},
     "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
-    "gunicorn": {"ssekit.cli.served", "ssekit.gunicorn.worker"},
+    "gunicorn": {"ssekit.cli.log_json", "ssekit.cli.served", "ssekit.gunicorn.worker"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},
     "httpx": {"ssekit.client"},

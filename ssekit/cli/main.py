@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "listen": ("ssekit.cli.listen", "print the events of a URL, or of channels, as they arrive"),
     "history": ("ssekit.cli.history", "print the last events of channels, or their state"),
+    "members": ("ssekit.cli.members", "print who is present in a channel"),
     "stats": ("ssekit.cli.stats", "print what is going on in a running server's hub"),
     "top": ("ssekit.cli.top", "show it as a table that is kept up to date"),
     "doctor": (

@@ -140,6 +140,7 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
 
     The header wins over ``?last_event_id=``, which is for a first connection: an EventSource
     cannot set a header (HTML standard, 9.2.3).  The header is UTF-8, which WSGI shows as latin-1.
+    Raises nothing, whatever the client has sent.
     """
     header = environ.get("HTTP_LAST_EVENT_ID")
     if header is not None:
