@@ -219,7 +219,7 @@ class Follower:
             reader.parked = False
 
     def forget(self, reader: Parked) -> None:
-        """Let go of a reader that is closed."""
+        """Forget a reader that is closed."""
         if reader.parked:
             self.unpark(reader)
         with self._lock:
