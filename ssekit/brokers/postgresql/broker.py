@@ -49,7 +49,7 @@ from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-_LOOK = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 
@@ -200,7 +200,7 @@ class PostgreSQLBroker(Broker):
             raise HistoryLost(f"{after}: there is no log any more") from None
         except Damaged as error:
             raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        return _LOOK if rows[0][0] or line.pooled else _ASK
+        return _POLL if rows[0][0] or line.pooled else _ASK
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         self._settle()
