@@ -111,7 +111,7 @@ def test_an_error_in_taking_entries_is_logged_and_the_follower_begins_anew(
     assert "Traceback" in caplog.text
 
 
-def test_a_listener_that_fails_ends_its_streams_and_the_follower_goes_on(
+def test_a_distributor_that_fails_ends_its_streams_and_the_follower_goes_on(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing:
@@ -128,13 +128,13 @@ def test_a_listener_that_fails_ends_its_streams_and_the_follower_goes_on(
 
     events = hub.subscribe("news", timeout=5)
     next(events)
-    listener = Failing()
+    distributor = Failing()
     follower = hub._opened.follower()
-    follower.listener = listener
+    follower.distributor = distributor
     for n in range(3):
         hub.publish("news", n)
         assert next(events).data == str(n)
-    until(lambda: listener.ended > 0)
+    until(lambda: distributor.ended > 0)
     assert "in the middle" in caplog.text
 
 

@@ -73,7 +73,7 @@ def publishing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain")])
     follower = hub._opened._follower
-    taken = follower.listener if follower is not None else None
+    taken = follower.distributor if follower is not None else None
     descriptors = len(os.listdir("/proc/self/fd"))
     return [f"{0 if taken is None else len(taken)} {descriptors}".encode()]  # type: ignore[arg-type]
 

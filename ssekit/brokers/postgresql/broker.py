@@ -50,7 +50,7 @@ from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-_LOOK = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
 _VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
@@ -206,7 +206,7 @@ class PostgreSQLBroker(Broker):
         seq = rows[0][0]
         if seq is not None:
             self._vacuum_after(seq)
-        return _LOOK if seq is not None or line.pooled else _ASK
+        return _POLL if seq is not None or line.pooled else _ASK
 
     def _vacuum_after(self, seq: int) -> None:
         """Give back the room of what was trimmed, after some thousand entries.
