@@ -274,13 +274,13 @@ def seconds_to_stop_500(number: int, *options: str) -> float:
         until(lambda: inside(server)[0] == 490)
         took = server.seconds_to_stop(number)
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         return took
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("options", [(), ("--keep-alive", "0")])
-def test_a_stop_says_farewell_to_500_viewers_in_under_2_seconds(
+def test_a_stop_sends_500_viewers_a_closing_retry_in_under_2_seconds(
     number: int, options: tuple[str, ...]
 ) -> None:
     assert seconds_to_stop_500(number, *options) < 2

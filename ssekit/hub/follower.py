@@ -219,7 +219,7 @@ class Follower:
             reader.parked = False
 
     def forget(self, reader: Parked) -> None:
-        """Let go of a reader that is closed."""
+        """Forget a reader that is closed."""
         if reader.parked:
             self.unpark(reader)
         with self._lock:
@@ -382,12 +382,8 @@ class Follower:
 
     def _note_position(self) -> None:
         """Let other processes see how far this one has read."""
-        recent, counts = self.recent, self.counts
-        counts.set("epoch", recent.epoch)
-        counts.set("position", recent.end)
-        counts.set("entries", recent.end - recent.start)
-        counts.set("entry bytes", recent.size)
-        counts.set("following", 1)
+        recent = self.recent
+        self.counts.follows(recent.epoch, recent.end, recent.end - recent.start, recent.size)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.listener is not None:
