@@ -1,6 +1,6 @@
 """What is special to ``postgresql:``: transactions, servers that fail, poolers, and databases.
 
-The contract itself is tested in test_brokers.py and its neighbours.
+The contract itself is tested in test_brokers.py and the other tests of brokers.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class TestTransactions:
         with Hub() as memory, pytest.raises(ValueError, match="postgresql:"):
             memory.publish("news", "x", connection=connection)
 
-    def test_what_is_committed_is_in_the_log_for_whoever_reads_it_next(
+    def test_what_is_committed_is_in_the_log_for_the_next_reader(
         self, broker: PostgreSQLBroker, database: str
     ) -> None:
         start = broker.tip()

@@ -4,9 +4,9 @@ What happens in the log is done by its own functions, in ``sql/``: each call of 
 call of one of them.  Writers take turns, by a lock in the database; readers wait for nobody.
 
 An application can publish in its own transaction (`PostgreSQLBroker.append_in`).  Such an event
-goes to the *outbox*, where it blocks nobody; after the commit, whoever comes first gives it its
-place in the log: the next publish, whoever sees the commit, or the one process of all that looks at
-the outbox many times a second.
+goes to the *outbox*, where it blocks nobody; after the commit, the first of these gives it its
+place in the log: the next publish, a process that sees the commit, or the one process of all that
+looks at the outbox many times a second.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-_LOOK = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
 _VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
@@ -137,7 +137,7 @@ class PostgreSQLBroker(Broker):
         try:
             self._sequence_committed()
         except (HubClosed, BrokerUnavailable, NoLog) as error:
-            # It is committed: whoever looks at the outbox next does it.
+            # It is committed: the next one that looks at the outbox does it.
             _log.warning("an event of a transaction arrives later: %s", error)
 
     def _sequence_committed(self, *, create: bool = False) -> None:
@@ -207,7 +207,7 @@ class PostgreSQLBroker(Broker):
         seq = rows[0][0]
         if seq is not None:
             self._vacuum_after(seq)
-        return _LOOK if seq is not None or line.pooled else _ASK
+        return _POLL if seq is not None or line.pooled else _ASK
 
     def _vacuum_after(self, seq: int) -> None:
         """Give back the room of what was trimmed, after some thousand entries.
