@@ -213,6 +213,7 @@ class Hub:
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
         client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
         are there.
+
         The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
         and what `Stream` raises.
         """
