@@ -49,7 +49,7 @@ def run(settings: Settings, results: Results) -> None:
                 report = load.answer()["0"]
             columns = {
                 "seconds": seconds,
-                "farewells": report["farewells"],
+                "closing retries": report["closing_retries"],
                 "ended cleanly": report["ended"],
                 "cut": report["cut"] + report["open"],
             }
@@ -58,7 +58,7 @@ def run(settings: Settings, results: Results) -> None:
         row = f"{name}, {streams:,}"
         seconds_of = results.median(NAME, row, "seconds")
         results.at_most(NAME, f"{row}: seconds from SIGTERM to exit", seconds_of, 2)
-        for column in ("farewells", "ended cleanly"):
+        for column in ("closing retries", "ended cleanly"):
             results.at_least(NAME, f"{row}: {column}", results.median(NAME, row, column), streams)
 
 

@@ -24,7 +24,7 @@ from ssekit.host.threads import ThreadClient
 from ssekit.host.wsgi_loop import Application, Exchange
 from ssekit.wire import Decoder, Event
 
-__all__ = ["Connection", "connect"]
+__all__ = ["ReceivedStream", "connect"]
 
 _SENT_AS_IT_IS = "%!$&'()*+,;=:@/?[]"
 _OF_CGI = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -32,7 +32,7 @@ _AHEAD = 64
 """Blocks that a source may be ahead of the test, as it may be ahead of a client's kernel."""
 
 
-class Connection:
+class ReceivedStream:
     """A client's side of one answer.
 
     Iterating yields the events as a browser would dispatch them.  ``status`` is a number,
@@ -174,7 +174,7 @@ def connect(
     last_event_id: str | None = None,
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
     timeout: float = 2.0,
-) -> Iterator[Connection]:
+) -> Iterator[ReceivedStream]:
     """Connect to a WSGI application as an EventSource would, and disconnect when the block ends.
 
     ``path`` may have a query.  ``last_event_id`` is sent as the header.  ``timeout`` bounds, in
@@ -197,7 +197,7 @@ def connect(
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = name.upper().replace("-", "_")
         environ[key if key in _OF_CGI else f"HTTP_{key}"] = value
-    connection = Connection(app, environ, timeout)
+    connection = ReceivedStream(app, environ, timeout)
     try:
         yield connection
     finally:

@@ -12,7 +12,7 @@ import pytest
 from ssekit import Event, Hub
 from ssekit.access import Grant
 from ssekit.hub import lease, presence
-from ssekit.testing import Connection, connect
+from ssekit.testing import ReceivedStream, connect
 from tests.waiting import until
 
 ANN = ("7", {"name": "Ann"})
@@ -41,7 +41,7 @@ def says(event: Event) -> tuple[Any, ...]:
     return (event.event, data["channel"], data["member"], data["value"])
 
 
-def take(viewer: Connection, count: int) -> list[tuple[Any, ...]]:
+def take(viewer: ReceivedStream, count: int) -> list[tuple[Any, ...]]:
     return [says(event) for event in islice(viewer, count)]
 
 

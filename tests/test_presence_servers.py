@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from ssekit import Hub
-from ssekit.testing import Connection, connect
+from ssekit.testing import ReceivedStream, connect
 from tests.browser import chromium
 from tests.clients import Client
 from tests.ports import free_port
@@ -50,20 +50,20 @@ def served(tmp_path: Path, *options: str, **env: str) -> Iterator[Server]:
 
 
 @contextmanager
-def watching(hub: Hub) -> Iterator[Connection]:
+def watching(hub: Hub) -> Iterator[ReceivedStream]:
     """See all joins and leaves of the room from another process than the server's."""
     with connect(hub.stream("room", presence=True), timeout=30) as viewer:
         assert next(viewer).event == "stream-open"
         yield viewer
 
 
-def change(viewer: Connection) -> tuple[str, str]:
+def change(viewer: ReceivedStream) -> tuple[str, str]:
     """The next join or leave, and of whom."""
     event = next(viewer)
     return str(event.event), json.loads(str(event.data))["member"]
 
 
-def nothing_more(hub: Hub, viewer: Connection) -> None:
+def nothing_more(hub: Hub, viewer: ReceivedStream) -> None:
     """No join or leave has come since the last one that was looked at."""
     hub.publish("room", "end")
     assert next(viewer).data == "end"

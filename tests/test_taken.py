@@ -78,7 +78,7 @@ def test_a_function_that_fails_ends_its_stream_between_events(
     server: Server, path: str, events: list[str], error: str
 ) -> None:
     with Client(f"{server.url}{path}") as client:
-        client.until_farewell()
+        client.until_closing_retry()
         assert [event.data for event in client.events] == events
     until(lambda: error in server.log)
 
@@ -201,7 +201,7 @@ def seconds_to_stop(number: int) -> float:
         until(lambda: state(server)["open"] == 150)
         took = server.seconds_to_stop(number)
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         assert server.log.count("ended='process ending'") == 150
         return took
 

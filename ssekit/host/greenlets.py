@@ -132,7 +132,7 @@ class GreenletClient(Client):
                 results.append((None, error))
                 if self._server is None:
                     log.exception("a stream failed")
-            self._let_server_go()
+            self._release_server()
 
         self._server = server
         own = greenlet(alone, hub)
@@ -160,10 +160,10 @@ class GreenletClient(Client):
         self._alone = True
         self._greenlet = getcurrent()
         self.attach(taken)
-        self._let_server_go()
+        self._release_server()
         return True
 
-    def _let_server_go(self) -> None:
+    def _release_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             get_hub().loop.run_callback(server.switch)

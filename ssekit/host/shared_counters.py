@@ -268,7 +268,7 @@ def join(
 ) -> SharedCounters:
     """Return this process's numbers in ``path``: the same object each time for the same path.
 
-    Whoever does not need them as long as the process lives calls `leave` once.
+    A caller that does not need them as long as the process lives calls `leave` once.
     """
     if path is None:
         return SharedCounters(None, counters, gauges)

@@ -59,7 +59,7 @@ class Parked(Protocol):
         """
 
 
-class Listener(Protocol):
+class Distributor(Protocol):
     """Serves many clients by itself, and is told first."""
 
     def deliver(self, entries: Sequence[Entry]) -> None:
@@ -99,7 +99,7 @@ class Follower:
         self.closed = False
         self.away = False
         """Whether the broker could not be reached just now."""
-        self.listener: Listener | None = None
+        self.distributor: Distributor | None = None
         self.published = (-1, -1)
         """Epoch and position of the last entry that this process has published."""
         self.internal: dict[str, Internal] = {}
@@ -146,6 +146,11 @@ class Follower:
                 and not recent.is_ahead(*self.published)
                 and not recent.may_be_trimmed(view, position, self._retention)
             )
+
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have recent entries after a position."""
+        with self._lock:
+            return self.recent.channels_after(view, position)
 
     def reached(self) -> None:
         """Try again at once if the broker was away: another part of the hub has reached it."""
@@ -214,7 +219,7 @@ class Follower:
             reader.parked = False
 
     def forget(self, reader: Parked) -> None:
-        """Let go of a reader that is closed."""
+        """Forget a reader that is closed."""
         if reader.parked:
             self.unpark(reader)
         with self._lock:
@@ -228,8 +233,8 @@ class Follower:
             self.closed = True
             readers = self._all_readers()
         self._again_now.set()
-        if self.listener is not None:
-            self.listener.end_all()
+        if self.distributor is not None:
+            self.distributor.end_all()
         for reader in readers:
             reader.wake()
 
@@ -340,8 +345,8 @@ class Follower:
             self._open.clear()
             self._ends += 1
             epoch, position = self.recent.epoch, self.recent.end
-        if self.listener is not None:
-            self.listener.restart(epoch, position)
+        if self.distributor is not None:
+            self.distributor.restart(epoch, position)
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
@@ -381,10 +386,10 @@ class Follower:
         self.counts.follows(recent.epoch, recent.end, recent.end - recent.start, recent.size)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        if self.listener is not None:
+        if self.distributor is not None:
             try:
-                self.listener.deliver(entries)
+                self.distributor.deliver(entries)
             except Exception:
                 # Some have them and some have not: all come back, and read after their last id.
-                self.listener.end_all()
+                self.distributor.end_all()
                 raise

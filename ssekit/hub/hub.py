@@ -363,7 +363,8 @@ class Hub:
     def members(self, channel: str) -> dict[str, Any]:
         """Return who is present in a channel: the value of each member, by id.
 
-        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        Raises ValueError for an invalid channel, and `BrokerUnavailable` and `HubClosed` as
+        `publish` does.
         """
         _check_channel(channel)
         self._opened.leases()  # which end those of processes that have died

@@ -169,6 +169,6 @@ def fanout_of(follower: Follower) -> Fanout | None:
         return None
     from ssekit.hub.fanout import Fanout
 
-    if not isinstance(follower.listener, Fanout):
-        follower.listener = Fanout(follower)
-    return follower.listener
+    if not isinstance(follower.distributor, Fanout):
+        follower.distributor = Fanout(follower)
+    return follower.distributor

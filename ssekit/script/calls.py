@@ -85,7 +85,7 @@ def environ_of_run() -> dict[str, Any]:
 
 
 def last_event_id_of_run() -> str | None:
-    """Return the id after which the client of the run that asks wants to go on."""
+    """Return the id after which the client of the calling run wants to resume."""
     return last_event_id(current().environ)
 
 

@@ -1,4 +1,4 @@
-"""Follows a log for ever, and so looks after its outbox: URL"""
+"""Follows a log forever, and so looks after its outbox: URL"""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class OpenFile:
     def abandon(self) -> None:
         """Close a fork's copy of it.
 
-        SQLite's advice is to keep such a connection unused for ever, as a transaction may be open
+        SQLite's advice is to keep such a connection unused forever, as a transaction may be open
         in it.  In this one there is none.  Kept, it would do harm: SQLite takes its locks for this
         process's own, while the kernel gave them to the parent alone.  Once the parent has ended,
         another process would believe that nobody uses the file, and delete its -wal under us.

@@ -102,7 +102,7 @@ def _unit_options(parser: argparse.ArgumentParser) -> None:
 def _log_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--stream", default=Log.stream, metavar="NAME", help="the log's name, as in its URL")
-    add("--role", default="", help="who uses it, if not whoever runs these statements")
+    add("--role", default="", help="the user of the log, if not the one who runs these statements")
 
 
 OPTIONS = {"systemd": _unit_options, "postgresql": _log_options}
