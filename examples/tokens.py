@@ -31,7 +31,7 @@ hub = Hub(default_url())
 PAUSE = float(os.environ.get("PAUSE", "0.1"))
 TEXT = (
     "you asked, and nobody has to stay for the answer: close this tab, open it again, or send its"
-    " address to a friend. Each word is an event in the log, so whoever looks gets all of them,"
+    " address to a friend. Each word is an event in the log, so every viewer gets all of them,"
     " once and in order."
 )
 

@@ -28,7 +28,7 @@ class Event:
     ``event``: the type that a page listens for; without one a browser says "message".
     ``id``: what a client sends back as ``Last-Event-ID``; an empty one resets it.
     ``retry``: how long a client waits before it connects again, in whole milliseconds.
-    ``comment``: text that clients ignore.
+    ``comment``: text that clients ignore.  `encode` raises `InvalidEvent`.
     """
 
     # Not a dataclass: a CGI process would start a third slower, as `dataclasses` imports `inspect`.
@@ -110,6 +110,35 @@ class Event:
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"the event is not UTF-8 text: {error}") from error
 
+    @classmethod
+    def parse(cls, block: str | bytes) -> Event:
+        """Return the event of one finished block, such as the helpers of other libraries make.
+
+        Its text is kept as it is: ``data`` is a ``str`` with LF between its lines, and a name that
+        the block does not give is None, not "message".
+
+        Raises `InvalidEvent` for anything but one block and the blank line that ends it, which is
+        how a line break in somebody's id shows, and for what an event cannot have: a field that
+        the format does not know (clients ignore it), or a retry that is not a whole number.
+        """
+        text = _data(block) if isinstance(block, bytes) else _text("a block", block)
+        lines = _lines(text)
+        if len(lines) < 3 or lines.index("") != len(lines) - 2 or lines[-1]:
+            raise InvalidEvent(f"expected one block and its blank line, not {text!r:.80}")
+        found: dict[str, list[str]] = {}
+        for line in lines[:-2]:
+            # 9.2.6: "Collect the characters on the line before the first U+003A COLON character".
+            name, _, value = line.partition(":")
+            found.setdefault(name, []).append(value.removeprefix(" "))
+        comment, data = (_joined(found.pop(name, None)) for name in ("", "data"))
+        # 9.2.6: the last of several lines counts for the other fields.
+        event, event_id, retry = (found.pop(name, [None])[-1] for name in ("event", "id", "retry"))
+        if found:
+            raise InvalidEvent(f"an event stream has no field {min(found)!r:.80}")
+        parsed = cls(data, event, event_id, None if retry is None else _digits(retry), comment)
+        parsed.encode()
+        return parsed
+
 
 # Faster than object.__setattr__: an event is made for each delivery of a loop of its own.
 _set_data, _set_event, _set_id, _set_retry, _set_comment = (
@@ -137,6 +166,20 @@ def _field(name: str, value: object) -> str:
     if "\n" in text or "\r" in text or "\0" in text:
         raise InvalidEvent(f"{name} must not contain CR, LF or NUL: {text!r:.80}")
     return text
+
+
+def _joined(lines: list[str] | None) -> str | None:
+    return None if lines is None else "\n".join(lines)
+
+
+def _digits(value: str) -> int:
+    # 9.2.6: "consists of only ASCII digits": int() and str.isdigit() alone take more.
+    if not (value.isascii() and value.isdigit()):
+        raise InvalidEvent(f"retry must be whole milliseconds from 0 up, not {value!r:.80}")
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InvalidEvent(f"retry has too many digits: {error}") from error
 
 
 def _milliseconds(value: object) -> str:
@@ -201,7 +244,10 @@ class Decoder:
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes of the stream and return the events that they complete."""
+        """Take the next bytes of the stream and return the events that they complete.
+
+        Raises nothing: what is not an event is ignored, as in a browser.
+        """
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk[:1] == b"\n":

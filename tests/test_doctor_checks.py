@@ -350,7 +350,7 @@ BROKEN_SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "a place that is no address": lambda connection: connection.sendall(
         b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\nContent-Length: 0\r\n\r\n"
     ),
-    "another place for ever": lambda connection: connection.sendall(
+    "another place forever": lambda connection: connection.sendall(
         b"HTTP/1.1 302 Found\r\nLocation: x/x\r\nContent-Length: 0\r\n\r\n"
     ),
     "a file": lambda connection: connection.sendall(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import pytest
 
 from tests.commands import printed
@@ -14,14 +12,9 @@ def test_nothing_is_kept_of_a_stream_whose_server_gave_it_up(kind: str) -> None:
     assert int(printed("abandoned_streams", kind)) < 100  # not one object for each of 200 streams
 
 
-@pytest.mark.xfail(
-    tuple(map(int, version("gevent").split(".")[:2])) < (26, 8),
-    reason="hangs with gevent before 26.8: a native thread's subscription is not woken",
-    run=False,
-)
 @pytest.mark.parametrize("first", ["the main thread", "a native thread"])
 def test_native_threads_and_greenlets_hear_the_same_hub(first: str) -> None:
-    """Whoever is first begins the reading of the log, which must outlive a native thread."""
+    """The first one begins to read the log, and that must outlive a native thread."""
     assert printed("native_subscriber", first) == "{} one two last\nafterwards\n"
 
 

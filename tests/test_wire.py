@@ -268,3 +268,56 @@ def test_events_come_back_in_their_normal_form_cut_at_every_byte(events: list[Ev
 @given(st.binary(), st.binary())
 def test_no_bytes_break_the_decoder(one: bytes, two: bytes) -> None:
     assert decode(one + two) == decode(one + two, len(one))
+
+
+ONE_BLOCK = [
+    ("data: x\n\n", Event("x")),
+    ("data:x\ndata\ndata:  y\n\n", Event("x\n\n y")),
+    ("event: a\nevent: b\nid: 1\nid: 2\n\n", Event(event="b", id="2")),
+    (": one\n:\n:two\ndata: x\n\n", Event("x", comment="one\n\ntwo")),
+    ("retry: 007\r\nid\r\n\r\n", Event(id="", retry=7)),
+    ("data: a\rdata: b\r\r", Event("a\nb")),
+    ("data: a\u2028b\x85c\n\n", Event("a\u2028b\x85c")),
+    ("data: \u4e09\n\n".encode(), Event("\u4e09")),
+    (
+        "event: datastar-patch-elements\ndata: elements <p id='a'>\ndata: elements </p>\n\n",
+        Event("elements <p id='a'>\nelements </p>", "datastar-patch-elements"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "event"), ONE_BLOCK)
+def test_a_block_is_parsed_into_its_event(block: str | bytes, event: Event) -> None:
+    assert Event.parse(block) == event
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *("", "\n", "\n\n", "\n\n\n"),
+        *("data: x", "data: x\n", "\ndata: x\n\n", "data: x\n\n\n", "data: x\n\n "),
+        *("data: x\n\ndata: y\n\n", "data: x\n\ndata: y\n", "data: x\r\rdata: y\r\r"),
+        *("name: x\n\n", " data: x\n\n", "Data: x\n\n", "\ufeffdata: x\n\n"),
+        *("retry: +5\n\n", "retry:\n\n", "retry: \u0663\n\n", f"retry: {'9' * 5000}\n\n"),
+        *("id: \0\n\n", "event: \0\n\n", "data: \ud800\n\n", b"data: \xff\n\n"),
+    ],
+)
+def test_more_or_less_than_one_valid_block_is_refused(block: str | bytes) -> None:
+    with pytest.raises(InvalidEvent):
+        Event.parse(block)
+
+
+@pytest.mark.parametrize("block", [None, 5, Event("x")])
+def test_a_block_is_text(block: object) -> None:
+    with pytest.raises(InvalidEvent, match="a block must be a str"):
+        Event.parse(block)  # type: ignore[arg-type]
+
+
+@given(EVENTS)
+def test_an_encoded_event_is_parsed_into_one_that_encodes_the_same(event: Event) -> None:
+    wire = event.encode()
+    if wire.endswith(b"\n\n"):
+        assert Event.parse(wire).encode() == wire
+    else:
+        with pytest.raises(InvalidEvent):
+            Event.parse(wire)

@@ -17,10 +17,12 @@ from ssekit.wire import Event
 OWN = "stream-"
 """What the names of the hub's own events begin with; nobody else can publish such a name."""
 OPEN, RESET, REMOVE, END = "stream-open", "stream-reset", "stream-remove", "stream-end"
+JOIN, LEAVE = "stream-join", "stream-leave"
 
 _OWN = b"event: " + OWN.encode()
 _REMOVE = b"event: %b\n" % REMOVE.encode()
 _END = b"event: %b\n" % END.encode()
+_JOIN, _LEAVE = b"event: %b\n" % JOIN.encode(), b"event: %b\n" % LEAVE.encode()
 
 
 class ChannelEvent(Event):
@@ -90,6 +92,16 @@ def end_body(channel: str, reason: str, data: object = None, most: int | None = 
 def removal_body(channel: str, key: str) -> bytes:
     """Return the removal of a key as the body of an entry."""
     return body_of(Event({"channel": channel, "key": key}, REMOVE))
+
+
+def join_body(channel: str, member: str, value: object) -> bytes:
+    """Return the joining of a member as the body of an entry; raises as `body_of` does."""
+    return body_of(Event({"channel": channel, "member": member, "value": value}, JOIN))
+
+
+def leave_body(joined: bytes) -> bytes:
+    """Return the leave of the member that has joined with an entry of this body."""
+    return joined.replace(_JOIN, _LEAVE, 1)
 
 
 def own_entry(name: str, data: object, cursor: str, *, with_id: bool) -> Entry:

@@ -1,0 +1,1 @@
+"""What a project has before it follows docs/django.md."""
