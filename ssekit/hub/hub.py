@@ -360,7 +360,10 @@ class Hub:
         return {str(entry.key): event_of(entry) for entry in entries}
 
     def members(self, channel: str) -> dict[str, Any]:
-        """Return who is present in a channel: the value of each member, by id."""
+        """Return who is present in a channel: the value of each member, by id.
+
+        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        """
         _check_channel(channel)
         self._opened.leases()  # which end those of processes that have died
         return members_in(self._broker.opening([members_channel(channel)], 0).state)
