@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -17,8 +15,9 @@ import psycopg
 import pytest
 
 from tests.clients import Client
+from tests.ports import free_port
 from tests.postgres_server import PostgresServer
-from tests.servers import ROOT, Server, gunicorn
+from tests.servers import ROOT, Server, gunicorn, running
 from tests.waiting import until
 
 APP = "tests.apps.django_site.wsgi:app"
@@ -48,12 +47,19 @@ def database(postgres: PostgresServer) -> str:
     return url
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Mapping[str, str]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """The environment of a project with a sqlite database."""
-    environ = {"FILE": f"{tmp_path}/site.sqlite"}
+    environ = {"FILE": f"{tmp_path_factory.mktemp('site')}/site.sqlite"}
     manage("migrate", **environ)
     return environ
+
+
+@pytest.fixture(scope="module")
+def plain(site: Mapping[str, str]) -> Iterator[Server]:
+    """A server of the project as it is."""
+    with gunicorn(APP, env=site) as server:
+        yield server
 
 
 def manage(*command: str, **environ: str) -> None:
@@ -110,12 +116,11 @@ def test_a_stream_is_taken_over_whatever_middleware_is_there(
             assert client.wait(2)[1].data == "it works"
 
 
-def test_a_decorated_view_may_return_a_stream_or_another_response(site: Mapping[str, str]) -> None:
-    with gunicorn(APP, env=site) as server:
-        with Client(f"{server.url}/decorated?ok") as client:
-            assert client.wait(1)[0].event == "stream-open"
-        with Client(f"{server.url}/decorated") as client:
-            assert client.status == 403
+def test_a_decorated_view_may_return_a_stream_or_another_response(plain: Server) -> None:
+    with Client(f"{plain.url}/decorated?ok") as client:
+        assert client.wait(1)[0].event == "stream-open"
+    with Client(f"{plain.url}/decorated") as client:
+        assert client.status == 403
 
 
 @pytest.mark.parametrize(
@@ -123,59 +128,54 @@ def test_a_decorated_view_may_return_a_stream_or_another_response(site: Mapping[
     [("HEAD", {}, 200), ("POST", {}, 405), ("GET", {"Accept": "text/html"}, 406)],
 )
 def test_what_opens_no_stream_gets_the_streams_own_answer(
-    method: str, headers: Mapping[str, str], status: int, site: Mapping[str, str]
+    method: str, headers: Mapping[str, str], status: int, plain: Server
 ) -> None:
-    with gunicorn(APP, env={**site, "DEBUG": "1"}) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-        connection.request(method, "/decorated?ok", headers=dict(headers))
-        answer = connection.getresponse()
-        if method == "POST":  # Django's CSRF check comes first.
-            assert answer.status in (403, 405)
-        else:
-            assert answer.status == status
-        answer.read()
-        connection.close()
+    with Client(f"{plain.url}/decorated?ok", method=method, headers=headers) as client:
+        assert client.status == status
+        assert client.headers["X-Frame-Options"] == "DENY"
+        if method == "POST":
+            assert client.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
-SERVERS = {
-    "taken over": ("/events", {}),
-    "iterated": ("/ticking", {}),
-    "kept connections": ("/events", {"CONN_MAX_AGE": "None"}),
-    "kept connections, iterated": ("/ticking", {"CONN_MAX_AGE": "None"}),
-    "atomic requests": ("/events", {"ATOMIC": "1", "CONN_MAX_AGE": "None"}),
-    "a pool of four": ("/events", {"POOL": "1"}),
-    "a pool of four, iterated": ("/ticking", {"POOL": "1"}),
+SETTINGS = {
+    "connections that are closed": {},
+    "kept connections": {"CONN_MAX_AGE": "None"},
+    "atomic requests": {"ATOMIC": "1", "CONN_MAX_AGE": "None"},
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_open_streams_hold_no_database_connection(name: str, database: str) -> None:
-    path, settings = SERVERS[name]
-    with gunicorn(APP, env={"DATABASE": database, **settings}) as server, ExitStack() as stack:
-        clients = [stack.enter_context(Client(server.url + path)) for _ in range(50)]
+    with gunicorn(APP, env={"DATABASE": database, **SETTINGS[name]}) as server:
+        for path in ("/events", "/ticking"):  # taken over, and iterated
+            with opened(server, path):
+                assert until(lambda: in_use(database) == 0), in_use(database)
+
+
+@contextmanager
+def opened(server: Server, path: str, count: int = 50) -> Iterator[list[Client]]:
+    """Open so many streams at once."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.url + path)) for _ in range(count)]
         for client in clients:
-            client.wait(1, 20)
-        allowed = 4 if settings.get("POOL") else 0
-        assert until(lambda: in_use(database) <= allowed), in_use(database)
+            client.wait(1, 30)
+        yield clients
 
 
 def test_open_streams_hold_no_database_connection_under_threads(database: str) -> None:
-    with gunicorn(
-        APP, "--threads", "60", worker="gthread", env={"DATABASE": database, "CONN_MAX_AGE": "None"}
-    ) as server:
-        with ExitStack() as stack:
-            clients = [stack.enter_context(Client(f"{server.url}/events")) for _ in range(30)]
-            for client in clients:
-                client.wait(1, 20)
+    env = {"DATABASE": database, "CONN_MAX_AGE": "None"}
+    with gunicorn(APP, "--threads", "60", worker="gthread", env=env) as server:
+        with opened(server, "/events"):
             assert until(lambda: in_use(database) == 0), in_use(database)
 
 
-def test_two_hundred_streams_at_once_open_with_a_pool_of_four(database: str) -> None:
-    with gunicorn(APP, env={"DATABASE": database, "POOL": "1"}) as server, ExitStack() as stack:
-        clients = [stack.enter_context(Client(f"{server.url}/events")) for _ in range(200)]
-        for client in clients:
-            assert client.wait(1, 30)[0].event == "stream-open"
-        assert in_use(database) <= 4
+def test_streams_beyond_the_size_of_a_pool_open_and_hold_none_of_it(database: str) -> None:
+    with gunicorn(APP, env={"DATABASE": database, "POOL": "1"}) as server:
+        with opened(server, "/ticking"):
+            assert in_use(database) <= 4
+        with opened(server, "/events", 200) as clients:
+            assert {client.events[0].event for client in clients} == {"stream-open"}
+            assert in_use(database) <= 4
 
 
 def test_what_the_view_has_written_is_committed(database: str) -> None:
@@ -223,10 +223,7 @@ def test_ssekits_test_client_reads_a_project(site: Mapping[str, str]) -> None:
     assert done.stdout.splitlines() == ["stream-open", "it works"]
 
 
-def test_runserver_streams_reloads_and_ends(site: Mapping[str, str], tmp_path: Path) -> None:
-    from tests.ports import free_port
-    from tests.servers import running
-
+def test_runserver_streams_reloads_and_ends(site: Mapping[str, str]) -> None:
     port = free_port()
     command = [sys.executable, "-m", "django", "runserver", str(port)]
     env = {**site, "DJANGO_SETTINGS_MODULE": "tests.apps.django_site.settings", "DEBUG": "1"}

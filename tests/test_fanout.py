@@ -295,3 +295,22 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
     assert line.endswith("ended='client disconnected'")
+
+
+@pytest.mark.parametrize("step", ["viewer", "options", "abandon"])
+def test_a_connection_that_cannot_be_taken_over_is_iterated_and_loses_nothing(step: str) -> None:
+    with gunicorn(APP, env={"TAKING_FAILS": step, "BEAT": "0.2"}) as server:
+        with Client(server.url, version="1.1") as client:
+            client.wait(1)
+        until(lambda: get(f"{server.url}/open") == "0")
+        _, before = inside(server)
+        for _ in range(3):
+            with Client(server.url, version="1.1") as client:
+                assert client.wait(1)[0].event == "stream-open"
+                publish(server, "one", "two")
+                client.wait(3)
+                assert texts(client) == ["one", "two"]
+                client.until_body(b"\n:\n:\n")
+                assert inside(server)[0] == 0
+        until(lambda: get(f"{server.url}/open") == "0" and inside(server)[1] <= before)
+        assert f"{step} failed" in server.log

@@ -252,3 +252,30 @@ def test_the_follower_of_another_process_is_left_alone(hub: Hub) -> None:
     follower.close()
     assert not follower.closed
     follower.process -= 1
+
+
+def test_a_storm_of_returning_clients_reads_the_log_once(
+    open_hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = open_hub(history=5000)
+    ids = [hub.publish("news", n).id for n in range(1300)]
+    hub.subscribe("other").close()
+    until(lambda: hub._opened.follower().ready)
+    calls: list[str] = []
+    for name in ("read", "ends", "opening", "tip", "recent"):
+        original = getattr(hub._broker, name)
+
+        def counted(*given: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(hub._broker, name, counted)
+    for _ in range(50):
+        with client_of(hub.stream("news"), last_event_id=ids[1200], timeout=10) as viewer:
+            assert [event.id for event in islice(viewer, 99)] == ids[1201:]
+    assert calls == [], "what is in memory was read from the log"
+    for _ in range(50):
+        with client_of(hub.stream("news"), last_event_id=ids[100], timeout=10) as viewer:
+            assert next(viewer).id == ids[101]
+    assert calls.count("read") <= 5
+    assert set(calls) == {"read"}

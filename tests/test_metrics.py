@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +110,7 @@ PUBLISHED = 200
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hub")
     env = {"SSEKIT_URL": f"sqlite:///{folder}/hub.db", "TOKEN": TOKEN}
-    options = ["--workers", "4", "--max-requests", "20", "--max-requests-jitter", "10"]
-    with gunicorn("tests.apps.measured:app", *options, env=env) as server:
+    with gunicorn("tests.apps.measured:app", "--workers", "4", env=env) as server:
         yield server
 
 
@@ -120,10 +121,9 @@ def scraped(
     """A Prometheus that has seen streams, events, and workers come and go; and their ids."""
     folder = tmp_path_factory.mktemp("prometheus")
     with prometheus(folder, server.port, TOKEN) as found:
-        workers = set()
-        for _ in range(PUBLISHED):
-            with urlopen(f"{server.url}/publish") as answer:
-                workers.add(int(answer.read()))
+        workers = publish(server, PUBLISHED // 2)
+        recycle(server)
+        workers |= publish(server, PUBLISHED // 2)
         streams = [Client(f"{server.url}/events") for _ in range(3)]
         try:
             until(lambda: found.value("max_over_time(ssekit_streams[1m])") == 3, 20)
@@ -134,6 +134,25 @@ def scraped(
         finally:
             for stream in streams:
                 stream.close()
+
+
+def publish(server: Server, count: int) -> set[int]:
+    """Publish so many events, and return the ids of the workers that did."""
+    workers = set()
+    for _ in range(count):
+        with urlopen(f"{server.url}/publish") as answer:
+            workers.add(int(answer.read()))
+    return workers
+
+
+def recycle(server: Server) -> None:
+    """End each worker, one of them without a warning; the master starts others."""
+    before = server.children()
+    for number, worker in enumerate(before):
+        os.kill(worker, signal.SIGKILL if number == 0 else signal.SIGTERM)
+    until(lambda: len(set(server.children()) - set(before)) == 4, 30)
+    # Those that were told to end answer no more requests.
+    until(lambda: not set(server.children()) & set(before), 30)
 
 
 def test_one_scrape_sums_all_workers_and_those_that_were_recycled(

@@ -26,6 +26,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.orm
 
+from bench.postgresql import delays, rates
 from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.postgresql import connections
@@ -463,6 +464,25 @@ class TestConnections:
             (counted,) = connection.execute("SELECT counted FROM ssekit.tip").fetchone() or ()
         assert counted == sum(events for _, events, *_ in found) <= 10
 
+    def test_the_room_of_what_was_trimmed_is_given_back(
+        self, broker: PostgreSQLBroker, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ssekit.brokers.postgresql.broker._VACUUM", 20)
+        tip = broker.tip()
+
+        def vacuumed() -> bool:
+            nonlocal tip
+            broker.append("news", body("x"))
+            tip = broker.follow(tip, 1)[1]
+            broker.follow(tip, 0.05)  # looks after the outbox, and sees how far the log is
+            with psycopg.connect(database) as connection:
+                (count,) = connection.execute(
+                    "SELECT sum(vacuum_count) FROM pg_stat_user_tables WHERE schemaname = 'ssekit'"
+                ).fetchone() or (0,)
+            return bool(count)
+
+        until(vacuumed, 30)
+
     def test_a_terminated_connection_is_replaced(
         self, broker: PostgreSQLBroker, database: str
     ) -> None:
@@ -759,6 +779,11 @@ class TestAPlace:
             broker.append_in(connection, "news", body("one"))
         broker.append("news", body("two"))
         assert data(broker.follow(start, 5)[0]) == ["one", "two"]
+
+
+def test_the_benchmark_of_transactions_measures_them(database: str) -> None:
+    assert min(rates(database, seconds=0.05)) > 0
+    assert max(delays(database, count=2)) < 5
 
 
 def printed_by(*arguments: str) -> str:

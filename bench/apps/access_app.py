@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.apps import hub_app
+from ssekit import Hub
 from ssekit.access import Tickets
 
 tickets = Tickets(os.environ["BENCH_SECRET"])
-_granted = hub_app.hub.endpoint(tickets, authorizing=1000)
+hub = Hub(os.environ["BENCH_HUB"]) if "BENCH_HUB" in os.environ else hub_app.hub
+_granted = hub.endpoint(tickets, authorizing=1000)
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -31,7 +31,7 @@ import time
 import weakref
 import zlib
 from _thread import RLock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,6 +84,24 @@ class SharedCounters:
             if not self._entered:
                 self._enter()
             self._own[self._words[name]] += amount
+
+    def add_each(self, amounts: Iterable[tuple[str, int]]) -> None:
+        """Add to some numbers of this process at once."""
+        with _lock:
+            if not self._entered:
+                self._enter()
+            own, words = self._own, self._words
+            for name, amount in amounts:
+                own[words[name]] += amount
+
+    def set_each(self, values: Iterable[tuple[str, int]]) -> None:
+        """Set some gauges of this process at once."""
+        with _lock:
+            if not self._entered:
+                self._enter()
+            own, words = self._own, self._words
+            for name, value in values:
+                own[words[name]] = value
 
     def set(self, name: str, value: int) -> None:
         """Set a gauge of this process."""

@@ -147,6 +147,11 @@ class Follower:
                 and not recent.may_be_trimmed(view, position, self._retention)
             )
 
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have recent entries after a position."""
+        with self._lock:
+            return self.recent.channels_after(view, position)
+
     def reached(self) -> None:
         """Try again at once if the broker was away: another part of the hub has reached it."""
         if self.away and time.monotonic() - self._tried_at > SOONEST:
@@ -377,12 +382,8 @@ class Follower:
 
     def _note_position(self) -> None:
         """Let other processes see how far this one has read."""
-        recent, counts = self.recent, self.counts
-        counts.set("epoch", recent.epoch)
-        counts.set("position", recent.end)
-        counts.set("entries", recent.end - recent.start)
-        counts.set("entry bytes", recent.size)
-        counts.set("following", 1)
+        recent = self.recent
+        self.counts.follows(recent.epoch, recent.end, recent.end - recent.start, recent.size)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.distributor is not None:

@@ -213,6 +213,7 @@ class Hub:
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
         client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
         are there.
+
         The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
         and what `Stream` raises.
         """
@@ -362,7 +363,8 @@ class Hub:
     def members(self, channel: str) -> dict[str, Any]:
         """Return who is present in a channel: the value of each member, by id.
 
-        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        Raises ValueError for an invalid channel, and `BrokerUnavailable` and `HubClosed` as
+        `publish` does.
         """
         _check_channel(channel)
         self._opened.leases()  # which end those of processes that have died

@@ -42,6 +42,9 @@ class Opened:
 
     def follower(self) -> Follower:
         """Return the follower of this process, which is running.  Raises `HubClosed`."""
+        running = self._follower
+        if running is not None and not self._closed and running.process == os.getpid():
+            return running
         self.leases()
         with self._lock:
             self.check()

@@ -174,6 +174,7 @@ class Presence:
             released, self._holds = self._holds and not goes_on and not self.closed, self._holds
             if released:
                 self._holds, self._holder = False, None
+        self.follower.counts.set("members", len(self._here))
         if released:
             self._leases.release()
         return goes_on

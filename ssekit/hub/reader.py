@@ -177,12 +177,16 @@ class Reader:
         except HistoryLost:
             self._lose()
             return
-        ends = self._follower.ends(self.view.channels)
         begin = self.position
-        if not self._follower.can_resume(self.view, self.epoch, begin):
+        if self._follower.can_resume(self.view, self.epoch, begin):
+            going_on = self._follower.channels_after(self.view, begin)
+        else:
             self._read_older()  # at once, so that it is known now if history was lost
             if self.lost:
                 return
+            going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
+        # A channel with entries after the position had not ended there.
+        ends = self._follower.ends(self.view.channels - going_on)
         self.ended |= _ended_by(ends, begin)
         self.finished = self.view.is_finished(self.ended)
 

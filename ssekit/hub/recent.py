@@ -226,6 +226,11 @@ class RecentEntries:
                 each.append(islice(seqs, bisect_right(seqs, position), None))
         return each[0] if len(each) == 1 else merge(*each)
 
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have entries after a position."""
+        seqs = self._seqs
+        return {name for name in view.channels if name in seqs and seqs[name][-1] > position}
+
     def may_be_trimmed(self, view: View, position: int, retention: Retention) -> bool:
         """Return whether the log may no longer have all that follows a position.
 

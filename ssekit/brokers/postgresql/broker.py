@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
+from ssekit import host
 from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, parse_id
 from ssekit.brokers.contract import (
@@ -51,6 +52,7 @@ _log = logging.getLogger("ssekit.brokers")
 
 _POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
+_VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 
 
@@ -68,6 +70,7 @@ class PostgreSQLBroker(Broker):
         self._me = secrets.token_hex(8)
         self._settled = not self._retention.given
         self._identity: str | None = None  # of the log, once it is there
+        self._vacuumed: int | None = None  # the seq at which it was vacuumed last
 
     @classmethod
     def from_url(cls, url: str, retention: Retention) -> PostgreSQLBroker:
@@ -200,7 +203,29 @@ class PostgreSQLBroker(Broker):
             raise HistoryLost(f"{after}: there is no log any more") from None
         except Damaged as error:
             raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        return _POLL if rows[0][0] or line.pooled else _ASK
+        seq = rows[0][0]
+        if seq is not None:
+            self._vacuum_after(seq)
+        return _POLL if seq is not None or line.pooled else _ASK
+
+    def _vacuum_after(self, seq: int) -> None:
+        """Give back the room of what was trimmed, after some thousand entries.
+
+        PostgreSQL would look only once a minute, when a busy log has grown tenfold.
+        """
+        if self._vacuumed is None or seq < self._vacuumed:
+            self._vacuumed = seq
+        elif seq - self._vacuumed >= _VACUUM:
+            self._vacuumed = seq
+            host.begin(self._vacuum, "ssekit-vacuum")
+
+    def _vacuum(self) -> None:
+        # A user who does not own the tables gets a warning instead, which is not for the log.
+        try:
+            for table in ("entry", "channel", "tip", "outbox"):
+                self._connections.maintain(f"VACUUM {self._schema.quoted}.{table}")
+        except (HubClosed, BrokerUnavailable) as error:
+            _log.info("the log was not vacuumed: %s", error)
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         self._settle()

@@ -1,0 +1,139 @@
+"""examples/hypermedia, each page in Chromium with its real client."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, Error, Page
+
+from tests.browser import chromium
+from tests.components import need_packages
+from tests.ports import free_port
+from tests.servers import ROOT, Server, running
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = ROOT / "tests" / "clients_js"
+PAGES = ["htmx2", "htmx2?native", "htmx4", "turbo", "turbo?native", "datastar"]
+CLIENTS = [
+    ("htmx", "htmx-2"),
+    ("sse extension", "htmx-ext-sse"),
+    ("htmx", "htmx-4"),
+    ("Turbo", "@hotwired/turbo"),
+    ("Datastar", "@starfederation/datastar"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need_packages(PACKAGES)
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context() as context:
+        yield context.new_page()
+
+
+class Site:
+    """The example on one port, where it can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def serve(self) -> AbstractContextManager[Server]:
+        command = [sys.executable, "-m", "gunicorn", "--config", "/dev/null", "-k", "gevent"]
+        command += ["--chdir", str(ROOT / "examples" / "hypermedia")]
+        command += ["--bind", f"127.0.0.1:{self.port}", "app:app"]
+        env = {"DATA": str(self.folder), "ASSETS": str(PACKAGES / "node_modules")}
+        return running(command, self.port, env=env)
+
+    def say(self, text: str) -> None:
+        data = urlencode({"text": text}).encode()
+        with urlopen(f"{self.url}/messages", data, timeout=10) as answer:
+            assert answer.status == 204
+
+    def lose_the_log(self) -> None:
+        for file in self.folder.glob("hub.db*"):
+            if file.is_file():
+                file.unlink()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def shown(page: Page) -> list[str]:
+    """The messages of the page, by the ids of their elements; none while it is loaded anew."""
+    items = (
+        "[...document.querySelectorAll('#messages > li')].map((item) => [item.id, item.innerText])"
+    )
+    try:
+        found = page.evaluate(items)
+    except Error as error:
+        if "context was destroyed" not in error.message:
+            raise
+        return []
+    assert [key for key, _ in found] == [f"message-{n}" for n in range(1, len(found) + 1)]
+    return [text for _, text in found]
+
+
+def open_page(page: Page, site: Site, name: str) -> None:
+    """Open it and wait until its stream is there."""
+    with page.expect_response(lambda response: "/events/" in response.url):
+        page.goto(f"{site.url}/{name}")
+    page.evaluate("window.kept = true")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_misses_nothing_over_a_restart(name: str, page: Page, site: Site) -> None:
+    with site.serve():
+        site.say("before")
+        open_page(page, site, name)
+        assert shown(page) == ["before"]
+        site.say("<b>live</b>")
+        assert until(lambda: shown(page) == ["before", "<b>live</b>"])
+    with site.serve():
+        site.say("while it was away")
+        expected = ["before", "<b>live</b>", "while it was away"]
+        assert until(lambda: shown(page) == expected, 20), shown(page)
+        site.say("again")
+        assert until(lambda: shown(page) == [*expected, "again"])
+        assert page.evaluate("window.kept") is True
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_refreshed_when_its_history_is_lost(name: str, page: Page, site: Site) -> None:
+    with site.serve():
+        open_page(page, site, name)
+        site.say("before")
+        assert until(lambda: shown(page) == ["before"])
+    site.lose_the_log()
+    with site.serve():
+        site.say("in a new log")
+        assert until(lambda: shown(page) == ["before", "in a new log"], 20), shown(page)
+        site.say("live")
+        assert until(lambda: shown(page) == ["before", "in a new log", "live"], 20), shown(page)
+        # htmx 2 fetches its list alone; the others load the whole page.
+        assert page.evaluate("window.kept === true") is name.startswith("htmx2")
+
+
+def test_the_docs_name_the_versions() -> None:
+    docs = (ROOT / "docs" / "clients.md").read_text()
+    wanted = json.loads((PACKAGES / "package.json").read_text())["dependencies"]
+    for name, package in CLIENTS:
+        version = wanted[package].rpartition("@")[2]
+        assert f"{name} {version}" in docs
