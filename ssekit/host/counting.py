@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ssekit.errors import BrokerUnavailable
-from ssekit.host.shared_counters import SUFFIX, SharedCounters, details_of, join, leave
+from ssekit.host.counter_files import SUFFIX
+from ssekit.host.shared_counters import SharedCounters, details_of, join, leave
 
 ENDED = (
     "client disconnected",
