@@ -1,0 +1,1 @@
+"""Articles and their comments; an article's author is notified of each."""

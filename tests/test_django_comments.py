@@ -1,0 +1,89 @@
+"""examples/django_comments: its own tests on each database, and its pages over a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from http.cookiejar import CookieJar
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
+
+import pytest
+
+from tests.clients import Client
+from tests.postgres_server import PostgresServer
+from tests.servers import ROOT, gunicorn
+
+PROJECT = ROOT / "examples" / "django_comments"
+USERS = ROOT / "tests" / "apps" / "comment_users.json"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The settings of the project, with an empty database."""
+    found = {"DATA": str(tmp_path), "SECRET_KEY": "for a test, and long enough for it"}
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        found["DATABASE_URL"] = server.new_database()
+    return found
+
+
+def manage(environ: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_its_own_tests_pass_and_its_migrations_are_there(environ: dict[str, str]) -> None:
+    assert "Ran 4 tests" in manage(environ, "test")
+    assert "No changes" in manage(environ, "makemigrations", "--check")
+
+
+def posted(browser: OpenerDirector, jar: CookieJar, url: str, **fields: str) -> str:
+    """Post a form as a browser does, with the token of Django's protection."""
+    browser.open(url.removesuffix("/comments"), timeout=20).close()
+    token = next(cookie.value for cookie in jar if cookie.name == "csrftoken")
+    data = urlencode({**fields, "csrfmiddlewaretoken": token}).encode()
+    with browser.open(url, data, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_reader_sees_a_comment_and_the_author_is_notified(environ: dict[str, str]) -> None:
+    manage(environ, "migrate")
+    manage(environ, "loaddata", str(USERS))
+    app = "django.core.wsgi:get_wsgi_application()"
+    env = {**environ, "DJANGO_SETTINGS_MODULE": "settings"}
+    with gunicorn(app, "--workers", "2", "--chdir", str(PROJECT), env=env) as server:
+        jar = CookieJar()
+        browser = build_opener(HTTPCookieProcessor(jar))
+        sign_in = f"{server.url}/admin/login/?next=/"
+        posted(browser, jar, sign_in, username="ann", password="for a test")
+        with browser.open(f"{server.url}/", timeout=20) as answer:
+            found = re.search(r"last_event_id=([\w-]+)", answer.read().decode())
+        assert found is not None
+        session = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
+        reading = f"{server.url}/events?channel=article.1&last_event_id={found[1]}"
+        notified = f"{server.url}/events?channel=user.1&last_event_id={found[1]}"
+        with (
+            Client(reading) as reader,
+            Client(notified, headers={"Cookie": session}) as author,
+        ):
+            page = posted(browser, jar, f"{server.url}/articles/1/comments", text="It <works>")
+            assert '<li id="comment-1">ann: It &lt;works&gt;</li>' in page
+            for client, name in ((reader, "comment"), (author, "notification")):
+                (event,) = client.wait(1)
+                assert event.event == name
+                assert json.loads(event.data)["text"] == "It <works>"
+        with Client(notified) as stranger:
+            assert stranger.status == 403
