@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from redis.connection import AbstractConnection
-from ssekit.brokers.redis.places import Places
 
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
+from ssekit.brokers.places import Places
 from tests.logs import END, REMOVED, body, data, everything
 from tests.ports import free_port
 from tests.proxies import certificate_files
