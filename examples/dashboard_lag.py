@@ -15,8 +15,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from ssekit import Decoder, Hub
 from ssekit.hub import default_url
@@ -36,7 +37,7 @@ streams: dict[str, Hub] = {}
 
 
 def publish(stop: threading.Event) -> None:
-    with Hub(default_url(), history=20_000) as hub:
+    with Hub(default_url()) as hub:
         due = time.monotonic()
         while not stop.is_set():
             for metric in "abcde":
@@ -47,21 +48,35 @@ def publish(stop: threading.Event) -> None:
             stop.wait(max(0, due - time.monotonic()))
 
 
+def connect(port: int, channel: str, last_event_id: str) -> socket.socket:
+    """Ask for the stream, with a buffer as small as a slow line's."""
+    viewer = socket.socket()
+    viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ)
+    viewer.connect(("127.0.0.1", port))
+    query = urlencode({"channel": channel, "last_event_id": last_event_id})
+    viewer.sendall(f"GET /?{query} HTTP/1.0\r\n\r\n".encode())
+    return viewer
+
+
 def watch(port: int, channel: str, lags: list[float]) -> None:
-    """Read slowly, with buffers as small as a slow line's, and note the lag each second."""
-    with socket.socket() as viewer:
-        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        viewer.connect(("127.0.0.1", port))
-        path = f"/?channel={channel.replace(' ', '%20')}"
-        viewer.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        decoder, newest = Decoder(), time.time()
-        for _ in range(SECONDS):
-            second = time.monotonic()
-            for event in decoder.feed(viewer.recv(READ)):
-                if event.event == "message":
-                    newest = json.loads(event.data)["at"]
-            lags.append(time.time() - newest)
-            time.sleep(max(0, 1 - (time.monotonic() - second)))
+    """Read slowly, come back as a browser does, and note the lag each second."""
+    decoder, newest = Decoder(), time.time()
+    viewer = connect(port, channel, "")
+    for _ in range(SECONDS):
+        second = time.monotonic()
+        data = b""
+        with suppress(ConnectionError):
+            data = viewer.recv(READ)
+        if not data:
+            viewer.close()
+            last, decoder = decoder.last_event_id, Decoder()
+            viewer = connect(port, channel, last)
+        for event in decoder.feed(data):
+            if event.event == "message":
+                newest = json.loads(event.data)["at"]
+        lags.append(time.time() - newest)
+        time.sleep(max(0, 1 - (time.monotonic() - second)))
+    viewer.close()
 
 
 def drawing(lags: dict[str, list[float]]) -> str:

@@ -8,6 +8,7 @@ http://127.0.0.1:8000/jobs/report-7 shows that job, before, while and after it r
 from __future__ import annotations
 
 from flask import Flask, Response, send_file
+from werkzeug.routing import BaseConverter
 
 from ssekit import Hub
 from ssekit.hub import default_url
@@ -17,17 +18,26 @@ app = Flask(__name__)
 hub = Hub(default_url())
 
 
-@app.get("/jobs/<name>")
+class Name(BaseConverter):
+    """What a job may be called; a channel's name has no control characters and no ``*``."""
+
+    regex = r"[\w-]{1,64}"
+
+
+app.url_map.converters["name"] = Name
+
+
+@app.get("/jobs/<name:name>")
 def page(name: str) -> Response:
     return send_file("job.html")
 
 
-@app.get("/jobs/<name>/events")
+@app.get("/jobs/<name:name>/events")
 def events(name: str) -> Stream:
     return hub.stream(f"job/{name}")
 
 
-@app.post("/jobs/<name>/cancel")
+@app.post("/jobs/<name:name>/cancel")
 def cancel(name: str) -> tuple[str, int]:
     if hub.status(f"job/{name}").state == "producing":
         hub.cancel(f"job/{name}")

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.clients import Client
+from tests.commands import program
 from tests.ports import free_port
 from tests.postgres_server import PostgresServer
 from tests.servers import ROOT, Server, gunicorn, running
@@ -189,14 +190,17 @@ def test_what_the_view_has_written_is_committed(database: str) -> None:
 
 def test_under_asgi_a_stream_is_refused_with_the_reason(site: Mapping[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.apps.programs.django_over_asgi"],
+        program("django_over_asgi", "/events", "/users/events"),
         cwd=ROOT,
-        env={**os.environ, **site},
+        env={**os.environ, **site, "APPS": "ssekit.django", "HUB": "memory:"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "ImproperlyConfigured: ssekit streams over WSGI" in done.stdout
+    refusals = done.stdout.splitlines()
+    assert len(refusals) == 2
+    for line in refusals:
+        assert line.startswith("ImproperlyConfigured: ssekit streams over WSGI")
 
 
 def test_djangos_own_test_client_reads_a_stream(site: Mapping[str, str]) -> None:

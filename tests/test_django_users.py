@@ -133,6 +133,11 @@ def test_what_is_rolled_back_is_not_published(server: Server, stack: ExitStack) 
     assert client.wait(2, 20)[1].data == "done"
 
 
+def test_an_event_that_cannot_be_sent_undoes_the_transaction(server: Server) -> None:
+    body, _ = ask(server, "say/eve", data="done", event="two\nlines")
+    assert body == "InvalidEvent, and nothing was committed"
+
+
 def test_a_page_renders_the_logs_end(server: Server) -> None:
     assert ask(server, "cursor")[0] == ask(server, "position")[0]
 

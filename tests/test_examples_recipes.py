@@ -112,6 +112,16 @@ def test_a_dashboard_that_is_opened_shows_all_five_metrics(tmp_path: Path, page:
         expect(page.locator("table")).to_contain_text("MiB")
 
 
+def test_the_lag_of_a_slow_viewer_is_drawn(tmp_path: Path) -> None:
+    target = tmp_path / "lag.svg"
+    env = {**inherited(), "SECONDS": "3"}
+    command = [sys.executable, ROOT / "examples" / "dashboard_lag.py", target]
+    subprocess.run(command, env=env, check=True)
+    drawn = target.read_text()
+    assert drawn.count("<polyline") == 2
+    assert "with keys: " in drawn
+
+
 # -- the recipes
 
 

@@ -46,6 +46,10 @@ keys:
   q   end, as does Ctrl-C
 
 If standard output is no terminal, the table is printed once.
+
+examples:
+  ssekit top
+  ssekit top --url redis://localhost/0 --every 5
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from ssekit.django.configuration import hub
+from ssekit.wire import Event
 
 
 def publish_on_commit(
@@ -19,9 +20,13 @@ def publish_on_commit(
     The process may die between the commit and the publish; where that must lose nothing, use a
     ``postgresql:`` hub in the same database and ``hub.publish(..., connection=connection)``.
 
-    ``using`` names the database.  The other options are those of `Hub.publish`.  What that raises
-    is raised to the caller of the commit: with ``robust=True``, it is logged instead.
+    ``using`` names the database.  The other options are those of `Hub.publish`.
+
+    Raises `InvalidEvent` at once, so that a transaction is not committed whose event the format
+    cannot carry.  What publishing raises later is raised to the caller of the commit: with
+    ``robust=True``, it is logged instead.
     """
     robust = options.pop("robust", False)
+    Event(data, event, retry=options.get("retry")).encode()
     publish = partial(hub.publish, channel, data, event, **options)
     transaction.on_commit(publish, using=using, robust=robust)

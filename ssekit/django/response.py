@@ -40,12 +40,7 @@ class StreamResponse(HttpResponseBase):
     is_async = False
 
     def __init__(self, stream: WSGI, request: HttpRequest) -> None:
-        if isinstance(request, ASGIRequest):
-            raise ImproperlyConfigured(
-                "ssekit streams over WSGI, and this request came over ASGI, where Django would "
-                "hold the stream back until it ends; serve this project with gunicorn -k gevent "
-                "and its wsgi.py"
-            )
+        refuse_asgi(request)
         super().__init__()
         del self.headers["Content-Type"]
         self._blocks: Iterable[bytes] = stream(request.environ, self._start)
@@ -113,6 +108,16 @@ def streaming(view: View) -> View:
         return StreamResponse(found, request)
 
     return respond
+
+
+def refuse_asgi(request: HttpRequest) -> None:
+    """Raise ImproperlyConfigured for a request that came over ASGI."""
+    if isinstance(request, ASGIRequest):
+        raise ImproperlyConfigured(
+            "ssekit streams over WSGI, and this request came over ASGI, where Django would hold "
+            "the stream back until it ends; serve this project with gunicorn -k gevent and its "
+            "wsgi.py"
+        )
 
 
 def release_connections() -> None:

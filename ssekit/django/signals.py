@@ -61,7 +61,7 @@ def _user_saved(instance: Any, created: bool, **_: Any) -> None:
     if created:
         return
     # AbstractBaseUser keeps a password that was just set until the user is saved.
-    if not instance.is_active or getattr(instance, "_password", None) is not None:
+    if not getattr(instance, "is_active", True) or getattr(instance, "_password", None) is not None:
         _end_user(instance)
 
 

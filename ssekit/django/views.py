@@ -17,7 +17,7 @@ from django.http import Http404, HttpRequest
 from django.utils.crypto import salted_hmac
 from werkzeug.exceptions import Forbidden, NotFound
 
-from ssekit.django.response import StreamResponse
+from ssekit.django.response import StreamResponse, refuse_asgi
 from ssekit.hub import Hub
 from ssekit.hub.grant import Grant
 from ssekit.stream.stream import Stream
@@ -38,6 +38,7 @@ def endpoint(hub: Hub, authorize: Authorize, **options: Any) -> Callable[..., St
 
     The options are those of `Hub.endpoint`, and are checked at the first request: an invalid one
     raises what that raises.
+    The view raises ImproperlyConfigured under ASGI, as `StreamResponse` does.
     """
 
     def of_request(request: Any) -> Grant | None:
@@ -57,6 +58,7 @@ def endpoint(hub: Hub, authorize: Authorize, **options: Any) -> Callable[..., St
         return hub.endpoint(of_request, **options)
 
     def view(request: HttpRequest) -> StreamResponse:
+        refuse_asgi(request)
         request.environ[_REQUEST] = request
         try:
             return StreamResponse(stream(), request)

@@ -198,7 +198,8 @@ class PostgreSQLBroker(Broker):
         """Look after the outbox, if no other process does; return the seconds until the next."""
         statement = self._in_schema("SELECT {}.look(%s, %s, %s)")
         try:
-            rows = line.call(statement, (_bounds(), self._me, _TERM), writes=True)
+            # It stores nothing of its caller's: what it moves is in the outbox or in the log.
+            rows = line.call(statement, (_bounds(), self._me, _TERM), writes=False)
         except NoLog:
             raise HistoryLost(f"{after}: there is no log any more") from None
         except Damaged as error:

@@ -46,9 +46,9 @@ def ssekit_script(context: template.Context) -> SafeString:
             'path("ssekit/", include("ssekit.django.urls")) to your urlpatterns'
         ) from error
     nonce = _nonce(context)
-    # In JSON within an element, "<" could end it; Django's addresses have none unquoted.
+    # What JSON holds cannot end the element once it has no "<", as in Django's own json_script.
     imports = json.dumps({"imports": {"ssekit": address}}).replace("<", "\\u003c")
-    mapping = mark_safe(imports)  # noqa: S308 - see above
+    mapping = mark_safe(imports)  # noqa: S308
     return format_html(
         '<script type="importmap"{0}>{1}</script>\n'
         '<script type="module" src="{2}" integrity="{3}"{0}></script>',

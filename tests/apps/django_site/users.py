@@ -13,6 +13,7 @@ from django.template import engines
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
+from ssekit import InvalidEvent
 from ssekit.django import endpoint, hub, publish_on_commit
 
 User = get_user_model()
@@ -61,11 +62,16 @@ def say(request: HttpRequest, name: str) -> HttpResponse:
     """Publish in a transaction, which ``?rollback`` undoes."""
     try:
         with transaction.atomic():
-            publish_on_commit(f"user.{name}", request.GET["data"])
+            Session.objects.create(session_key="written", expire_date="2000-01-01T00:00Z")
+            publish_on_commit(f"user.{name}", request.GET["data"], request.GET.get("event"))
+            Session.objects.filter(session_key="written").delete()
             if "rollback" in request.GET:
                 raise LookupError
     except LookupError:
         pass
+    except InvalidEvent:
+        kept = Session.objects.filter(session_key="written").exists()
+        return HttpResponse(f"InvalidEvent, and {'all' if kept else 'nothing'} was committed")
     return HttpResponse("ok")
 
 

@@ -1,9 +1,10 @@
-"""Ask for a stream over ASGI, and print what its view raises."""
+"""Ask for streams over ASGI, and print what their views raise: PATH..."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.apps.django_site.settings"
 
@@ -15,10 +16,11 @@ from django.test import AsyncClient
 
 
 async def main() -> None:
-    try:
-        await AsyncClient().get("/events")
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}")
+    for path in sys.argv[1:]:
+        try:
+            await AsyncClient().get(path)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
 
 
 asyncio.run(main())

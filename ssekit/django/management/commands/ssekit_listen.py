@@ -30,7 +30,7 @@ class Command(BaseCommand):
         left = options["count"]
         try:
             for event in events:
-                if event.event in ("stream-open",):
+                if event.event == "stream-open":
                     continue
                 line = {"channel": event.channel, "event": event.event, "data": event.data}
                 self.stdout.write(json.dumps({**line, "id": event.id}, ensure_ascii=False))
