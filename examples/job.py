@@ -2,7 +2,7 @@
 
     python job.py report-7 200
 
-Run it by hand, from cron or by a queue's worker: whoever looks at the channel "job/report-7" sees
+Run it by hand, from cron or by a queue's worker: every viewer of the channel "job/report-7" sees
 how far it is, also those who come later.  If it is killed, they are told within 15 seconds.
 """
 
