@@ -7,27 +7,39 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from bench.load import clients
 from bench.measuring import Schedule, deliver, open_streams
 from bench.results import Results
-from bench.servers import fanout, portable
+from bench.servers import Server, fanout, gunicorn, portable
 from bench.settings import Settings
 
 NAME = "ending"
 STREAMS = 10_000
+GENERATORS, ITERATED, TICKS = "generators", "generators (iterated)", "@Stream.every"
+LOOPS = (GENERATORS, ITERATED, TICKS)
 
 
 def run(settings: Settings, results: Results) -> None:
     """End a server with one stream and one with many, by either way."""
     many = settings.scaled(STREAMS, 50)
     results.title(NAME, "from SIGTERM to the exit of gunicorn's master")
-    rows = [("ssekit", fanout, 1), ("ssekit", fanout, many), ("ssekit (portable)", portable, many)]
+    rows = [
+        ("ssekit", fanout, 1),
+        ("ssekit", fanout, many),
+        ("ssekit (portable)", portable, many),
+        (GENERATORS, _loops("/seldom"), many),
+        (ITERATED, _loops("/seldom", {"SSEKIT_FANOUT": "off"}), many),
+        (TICKS, _loops("/seldom-tick"), many),
+    ]
     for _ in range(settings.rounds):
         for name, start, streams in rows:
             with clients(settings.cores[1]) as load, start(settings.cores[0]) as server:
                 open_streams(server, load, streams)
-                deliver(server, load, Schedule(3))
+                if name not in LOOPS:
+                    deliver(server, load, Schedule(3))
                 load.reset()
                 load.tell("ended 20")
                 began = time.monotonic()
@@ -37,15 +49,26 @@ def run(settings: Settings, results: Results) -> None:
                 report = load.answer()["0"]
             columns = {
                 "seconds": seconds,
-                "farewells": report["farewells"],
+                "closing retries": report["closing_retries"],
                 "ended cleanly": report["ended"],
                 "cut": report["cut"] + report["open"],
             }
             results.put(NAME, f"{name}, {streams:,}", dict(columns))
-    row = f"ssekit, {many:,}"
-    seconds_of = results.median(NAME, row, "seconds")
-    results.at_most(NAME, f"seconds from SIGTERM to exit with {many:,} streams", seconds_of, 2)
-    for column in ("farewells", "ended cleanly"):
-        results.at_least(
-            NAME, f"of {many:,} streams: {column}", results.median(NAME, row, column), many
-        )
+    for name, _start, streams in rows[1:]:
+        row = f"{name}, {streams:,}"
+        seconds_of = results.median(NAME, row, "seconds")
+        results.at_most(NAME, f"{row}: seconds from SIGTERM to exit", seconds_of, 2)
+        for column in ("closing retries", "ended cleanly"):
+            results.at_least(NAME, f"{row}: {column}", results.median(NAME, row, column), streams)
+
+
+def _loops(
+    path: str, env: Mapping[str, str] = {}
+) -> Callable[[int], AbstractContextManager[Server]]:
+    @contextmanager
+    def start(core: int) -> Iterator[Server]:
+        with gunicorn("bench.apps.loop_app:app", core, env) as server:
+            server.path = path
+            yield server
+
+    return start

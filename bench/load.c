@@ -51,7 +51,7 @@ enum part { SIZE, DATA, CRLF, LAST, PLAIN };
 
 struct client {
     int fd;
-    uint8_t state, part, group, resume, has_event, has_id, farewell, pending, early;
+    uint8_t state, part, group, resume, has_event, has_id, closing_retry, pending, early;
     uint16_t length;        /* of the line, or of the head, so far */
     int64_t left;           /* bytes to come of the chunk */
     int64_t next;           /* sequence that is expected */
@@ -61,7 +61,7 @@ struct client {
 };
 
 struct group {
-    int64_t opened, left, ended, cut, failed, back, farewells, stream_resets;
+    int64_t opened, left, ended, cut, failed, back, closing_retries, stream_resets;
     int64_t deliveries, bytes, gaps, repeats, reads, first, last, slowest;
     int64_t latencies[BUCKETS];
 };
@@ -139,7 +139,7 @@ static void take_line(struct client *c, const char *line, size_t n, int64_t at) 
             c->has_id = 1;
         }
     } else if (n >= 6 && memcmp(line, "retry:", 6) == 0) {
-        c->farewell = 1;
+        c->closing_retry = 1;
     } else if (n >= 19 && memcmp(line, "event: stream-reset", 19) == 0) {
         groups[c->group].stream_resets++;
     }
@@ -228,7 +228,7 @@ static int start(struct client *c) {
     }
     c->state = CONNECTING;
     c->part = PLAIN;
-    c->length = c->left = c->sequence = c->has_event = c->has_id = c->farewell = 0;
+    c->length = c->left = c->sequence = c->has_event = c->has_id = c->closing_retry = 0;
     watch(c, EPOLL_CTL_ADD, EPOLLOUT);
     c->pending = 1;
     waiting++;
@@ -254,7 +254,7 @@ static void finish(struct client *c, int clean) {
         g->ended += clean;
         g->cut += !clean;
         g->left++;
-        g->farewells += c->farewell;
+        g->closing_retries += c->closing_retry;
         if (c->resume && start(c) == 0) {
             g->back++;
             return;
@@ -470,9 +470,9 @@ static void report(void) {
         if (!g->opened)
             continue;
         printf("%s\"%d\": {\"open\": %ld, \"opened\": %ld, \"ended\": %ld, \"cut\": %ld, "
-               "\"failed\": %ld, \"came_back\": %ld, \"farewells\": %ld, \"stream_resets\": %ld, ",
+               "\"failed\": %ld, \"came_back\": %ld, \"closing_retries\": %ld, \"stream_resets\": %ld, ",
                comma, i, (long)open, (long)g->opened, (long)g->ended, (long)g->cut,
-               (long)g->failed, (long)g->back, (long)g->farewells, (long)g->stream_resets);
+               (long)g->failed, (long)g->back, (long)g->closing_retries, (long)g->stream_resets);
         printf("\"deliveries\": %ld, \"bytes\": %ld, \"reads\": %ld, \"gaps\": %ld, "
                "\"repeats\": %ld, \"least\": %ld, \"most\": %ld, \"seconds\": %.6f, ",
                (long)g->deliveries, (long)g->bytes, (long)g->reads, (long)g->gaps,
@@ -506,7 +506,7 @@ static void reset(void) {
     }
     for (int i = 0; i < top; i++) {
         clients[i].next = 1;
-        clients[i].farewell = 0;
+        clients[i].closing_retry = 0;
     }
 }
 

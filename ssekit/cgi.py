@@ -22,6 +22,8 @@ from ssekit.host import Ended
 from ssekit.host.process import ProcessClient
 from ssekit.host.wsgi_loop import Application, Exchange
 
+__all__ = ["run"]
+
 MAX_SECONDS = 60.0
 """How long a CGI stream lives by default; the client then connects again and resumes."""
 

@@ -27,6 +27,8 @@ from ssekit.errors import SSEError
 from ssekit.host.backoff import Backoff, jittered
 from ssekit.wire import Decoder, Event
 
+__all__ = ["Listener", "StreamRefused", "listen"]
+
 try:
     import httpx
 except ImportError as error:
@@ -113,7 +115,10 @@ def _tls() -> ssl.SSLContext:
 
 
 class Listener:
-    """The events of one stream; made by `listen`.  Closes itself at the end of a ``with`` block."""
+    """The events of one stream; made by `listen`.  Closes itself at the end of a ``with`` block.
+
+    Iterating raises what `listen` says.
+    """
 
     def __init__(  # noqa: PLR0917 - `listen` is the one that calls it
         self,
@@ -169,7 +174,10 @@ class Listener:
         self.close()
 
     def close(self) -> None:
-        """End the stream, from any thread or greenlet: a wait for the next event ends at once."""
+        """End the stream, from any thread or greenlet: a wait for the next event ends at once.
+
+        Raises nothing, also when called again.
+        """
         self._closed.set()
         self._shut()
         # ValueError: another thread is inside the generator; it finds the socket shut, and ends.

@@ -178,7 +178,8 @@ class Health:
     It answers 200 as long as the worker answers, also while the log is away: the open streams go
     on, and a load balancer that took the worker out would end them.  The body says which:
     ``{"status": "ok", "log": "ok"}`` or ``"away"``.  With ``?log`` the answer is 503 while the log
-    is away, for alerts and for checks before a deploy.  After `Hub.close` it is always 503.
+    is away, for alerts and for checks before a deploy.  After `Hub.close` it is always 503.  Raises
+    nothing.
     """
 
     def __init__(self, hub: Hub) -> None:

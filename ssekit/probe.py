@@ -32,6 +32,8 @@ from ssekit.stream.response import last_event_id, plain_answer
 from ssekit.stream.timer import every
 from ssekit.wire import Event
 
+__all__ = ["Probe"]
+
 MOST_EVENTS = 100
 LONGEST_INTERVAL = 1.0
 LONGEST_STAY = 60.0
@@ -51,7 +53,10 @@ class Asked(NamedTuple):
 
 
 class Probe:
-    """The WSGI application; ``stream_options`` are those of `Stream`, such as ``origins``."""
+    """The WSGI application; ``stream_options`` are those of `Stream`, such as ``origins``.
+
+    Raises what `Stream` raises for them.
+    """
 
     def __init__(self, **stream_options: Any) -> None:
         self._options = {"retry": 1000, **stream_options}

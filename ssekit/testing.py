@@ -24,18 +24,21 @@ from ssekit.host.threads import ThreadClient
 from ssekit.host.wsgi_loop import Application, Exchange
 from ssekit.wire import Decoder, Event
 
+__all__ = ["ReceivedStream", "connect"]
+
 _SENT_AS_IT_IS = "%!$&'()*+,;=:@/?[]"
 _OF_CGI = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _AHEAD = 64
 """Blocks that a source may be ahead of the test, as it may be ahead of a client's kernel."""
 
 
-class Connection:
+class ReceivedStream:
     """A client's side of one answer.
 
     Iterating yields the events as a browser would dispatch them.  ``status`` is a number,
     ``headers`` finds a field in any case, ``body`` holds the bytes received so far, and
-    ``last_event_id`` is what a browser would send back.
+    ``last_event_id`` is what a browser would send back.  Reading raises whatever the application
+    raised.
     """
 
     def __init__(self, app: Application, environ: dict[str, Any], timeout: float) -> None:
@@ -79,7 +82,10 @@ class Connection:
         return self._events.pop(0)
 
     def read(self, timeout: float | None = None) -> bytes:
-        """Return the next block of the body as bytes, or nothing at its end."""
+        """Return the next block of the body as bytes, or nothing at its end.
+
+        Raises TimeoutError, and whatever the application raised.
+        """
         try:
             block = self._blocks.get(timeout=self._timeout if timeout is None else timeout)
         except queue.Empty:
@@ -95,13 +101,16 @@ class Connection:
         return block
 
     def read_all(self) -> bytes:
-        """Return the whole body of an answer that ends."""
+        """Return the whole body of an answer that ends.  Raises as `read` does."""
         while self.read():
             pass
         return self.body
 
     def close(self) -> None:
-        """Disconnect, and wait for the source to end; a source that sleeps ends when it wakes."""
+        """Disconnect, and wait for the source to end; a source that sleeps ends when it wakes.
+
+        Raises nothing; what the source raised is raised where the test reads that far.
+        """
         self._client.end(host.DISCONNECTED)
         self._thread.join(self._timeout)
 
@@ -165,7 +174,7 @@ def connect(
     last_event_id: str | None = None,
     headers: Iterable[tuple[str, str]] | Mapping[str, str] = (),
     timeout: float = 2.0,
-) -> Iterator[Connection]:
+) -> Iterator[ReceivedStream]:
     """Connect to a WSGI application as an EventSource would, and disconnect when the block ends.
 
     ``path`` may have a query.  ``last_event_id`` is sent as the header.  ``timeout`` bounds, in
@@ -188,7 +197,7 @@ def connect(
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = name.upper().replace("-", "_")
         environ[key if key in _OF_CGI else f"HTTP_{key}"] = value
-    connection = Connection(app, environ, timeout)
+    connection = ReceivedStream(app, environ, timeout)
     try:
         yield connection
     finally:

@@ -28,7 +28,7 @@ class Event:
     ``event``: the type that a page listens for; without one a browser says "message".
     ``id``: what a client sends back as ``Last-Event-ID``; an empty one resets it.
     ``retry``: how long a client waits before it connects again, in whole milliseconds.
-    ``comment``: text that clients ignore.
+    ``comment``: text that clients ignore.  `encode` raises `InvalidEvent`.
     """
 
     # Not a dataclass: a CGI process would start a third slower, as `dataclasses` imports `inspect`.
@@ -132,10 +132,10 @@ class Event:
             found.setdefault(name, []).append(value.removeprefix(" "))
         comment, data = (_joined(found.pop(name, None)) for name in ("", "data"))
         # 9.2.6: the last of several lines counts for the other fields.
-        event, key, retry = (found.pop(name, [None])[-1] for name in ("event", "id", "retry"))
+        event, event_id, retry = (found.pop(name, [None])[-1] for name in ("event", "id", "retry"))
         if found:
             raise InvalidEvent(f"an event stream has no field {min(found)!r:.80}")
-        parsed = cls(data, event, key, None if retry is None else _digits(retry), comment)
+        parsed = cls(data, event, event_id, None if retry is None else _digits(retry), comment)
         parsed.encode()
         return parsed
 
@@ -244,7 +244,10 @@ class Decoder:
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes of the stream and return the events that they complete."""
+        """Take the next bytes of the stream and return the events that they complete.
+
+        Raises nothing: what is not an event is ignored, as in a browser.
+        """
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk[:1] == b"\n":

@@ -15,6 +15,7 @@ class Cable:
         self._target = target
         self._whole = True
         self._ends: set[socket.socket] = set()
+        self._swallowed: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._entrance = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._entrance.getsockname()[1])
@@ -34,6 +35,11 @@ class Cable:
 
     def mend(self) -> None:
         self._whole = True
+
+    def swallow(self) -> None:
+        """Pass on nothing more from the connections there are, and keep them open."""
+        with self._lock:
+            self._swallowed |= self._ends
 
     def close(self) -> None:
         self.cut()
@@ -62,11 +68,13 @@ class Cable:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if source not in self._swallowed:
+                    sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
         with self._lock:
             self._ends.discard(source)
+            self._swallowed.discard(source)
         source.close()
 
 

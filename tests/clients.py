@@ -133,8 +133,8 @@ class Client(Answer):
     def close(self) -> None:
         self.socket.close()
 
-    def until_farewell(self, seconds: float | None = None) -> None:
-        """Read to the end, which has to be a clean one behind a line that says when to return."""
+    def until_closing_retry(self, seconds: float | None = None) -> None:
+        """Read to the end, which has to be a clean one, after a line that says when to return."""
         *_, last, end = self.until_end(seconds).lower().split(b"\n")
         assert self.cleanly, "the answer was cut off"
         assert (last[:7], end) == (b"retry: ", b""), f"the last line is {last + end!r}"

@@ -35,7 +35,7 @@ URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     "memory": lambda request, folder: "memory:",
     "sqlite": lambda request, folder: f"sqlite:///{folder}/log.db",
     "postgresql": lambda request, folder: (
-        f"{request.getfixturevalue('postgres_server').url}?stream=test_{uuid4().hex}"
+        f"{request.getfixturevalue('postgres_server').url}?stream=test_{uuid4().hex[:8]}"
     ),
     "redis": lambda request, folder: (
         f"{request.getfixturevalue('redis_server').url}?stream={uuid4()}"

@@ -1,19 +1,23 @@
 """Browsers driven over their own protocols: tabs as people have them, hidden and frozen too.
 
 Playwright keeps every page focused, so that none can be frozen, and drives only its own Firefox.
-Here Chromium is asked over the DevTools protocol and Firefox over WebDriver BiDi.
+Here Chromium is asked over the DevTools protocol, Firefox over WebDriver BiDi, and WebKitGTK over
+WebDriver.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -78,19 +82,16 @@ class Wire:
 
 
 @contextmanager
-def _running(command: list[str], port: int, address: Callable[[], str]) -> Iterator[Wire]:
+def _running(
+    command: list[str], port: int, address: Callable[[], str]
+) -> Iterator[tuple[Wire, subprocess.Popen[bytes]]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: answers(port), 60, command[0])
         with connect(address(), max_size=None, open_timeout=CALL) as socket:
-            yield Wire(socket)
+            yield Wire(socket), process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
 
 
 class ChromiumTab:
@@ -140,12 +141,32 @@ class ChromiumTab:
 
 
 class Chromium:
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, pid: int) -> None:
         self._wire = wire
+        self._pid = pid
         self.version = str(wire.call("Browser.getVersion")["product"])
 
     def open(self) -> ChromiumTab:
         return ChromiumTab(self._wire)
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Stop all of its processes, as a machine that sleeps does."""
+        processes = [self._pid, *_descendants(self._pid)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += map(int, (task / "children").read_text().split())
+    return [*children, *(below for child in children for below in _descendants(child))]
 
 
 @contextmanager
@@ -164,8 +185,8 @@ def chromium(program: str) -> Iterator[Chromium]:
             with urlopen(f"http://127.0.0.1:{port}/json/version", timeout=CALL) as answer:
                 return str(json.load(answer)["webSocketDebuggerUrl"])
 
-        with _running(command, port, address) as wire:
-            yield Chromium(wire)
+        with _running(command, port, address) as (wire, process):
+            yield Chromium(wire, process.pid)
 
 
 class FirefoxTab:
@@ -226,5 +247,106 @@ def firefox(program: str) -> Iterator[Firefox]:
         Path(folder, "user.js").write_text(PREFERENCES)
         options = ["--headless", "--no-remote", "--profile", folder]
         command = [program, *options, f"--remote-debugging-port={port}"]
-        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as wire:
+        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as (wire, _):
             yield Firefox(wire)
+
+
+class WebKitTab:
+    def __init__(self, session: WebKit) -> None:
+        self._session = session
+        self._handle = session.call("POST", "/window/new", {"type": "tab"})["handle"]
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        self._session.call("POST", "/window", {"handle": self._handle})
+        return self._session.call(method, path, body)
+
+    def evaluate(self, expression: str) -> Any:
+        script = f"const done = arguments[0]; (async () => ({expression}))().then(done);"
+        return self._call("POST", "/execute/async", {"script": script, "args": []})
+
+    def go(self, url: str) -> None:
+        self._call("POST", "/url", {"url": url})
+
+    def back(self) -> None:
+        self._call("POST", "/back", {})
+
+    def close(self) -> None:
+        self._call("DELETE", "/window")
+
+
+class WebKit:
+    """WebKitGTK's MiniBrowser over WebDriver, which knows one current tab at a time."""
+
+    def __init__(self, url: str, program: str) -> None:
+        self._url = url
+        options = {"binary": program, "args": ["--automation"]}
+        wanted = {"alwaysMatch": {"webkitgtk:browserOptions": options}}
+        made = self._ask("POST", "/session", {"capabilities": wanted})
+        self._session = f"/session/{made['sessionId']}"
+        self.version = f"WebKitGTK/{made['capabilities']['browserVersion']}"
+
+    def open(self) -> WebKitTab:
+        return WebKitTab(self)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._ask(method, self._session + path, body)
+
+    def end(self) -> None:
+        self._ask("DELETE", self._session)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(
+            self._url + path, data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urlopen(request, timeout=CALL) as answer:
+                return json.load(answer)["value"]
+        except HTTPError as error:
+            with error:
+                raise Refused(f"{method} {path}: {error.read()!r}") from None
+
+
+@contextmanager
+def webkit(driver: str, display: str, program: str) -> Iterator[WebKit]:
+    """Run WebKitGTK's browser, driven by ``driver``, on a display of its own until the block ends.
+
+    ``display`` is Xvfb: this browser has no headless mode.
+    """
+    port = free_port()
+    with ExitStack() as stack:
+        number = stack.enter_context(_display(display))
+        env = {**os.environ, "DISPLAY": number}
+        command = [driver, f"--port={port}"]
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        stack.callback(_end, process)
+        until(lambda: answers(port), 20, driver)
+        browser = WebKit(f"http://127.0.0.1:{port}", program)
+        stack.callback(browser.end)
+        yield browser
+
+
+@contextmanager
+def _display(program: str) -> Iterator[str]:
+    reading, writing = os.pipe()
+    command = [program, "-displayfd", str(writing), "-screen", "0", "800x600x24"]
+    with open(reading) as answer:
+        process = subprocess.Popen(
+            [*command, "-nolisten", "tcp"], pass_fds=[writing], stderr=subprocess.DEVNULL
+        )
+        os.close(writing)
+        try:
+            yield f":{answer.readline().strip()}"
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

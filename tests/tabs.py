@@ -31,9 +31,10 @@ def address(folder: Path) -> str:
     return f"sqlite:///{folder}/tabs.db"
 
 
-def page_address(server: Server, url: str = "events", **options: Any) -> str:
+def page_address(site: str, url: str = "events", **options: Any) -> str:
+    """The page below ``site`` that follows ``url`` with these options of a Stream."""
     query = {"url": url, **({"options": json.dumps(options)} if options else {})}
-    return f"{server.url}/?{urlencode(query)}"
+    return f"{site}/?{urlencode(query)}"
 
 
 def connections(server: Server) -> int:
@@ -122,7 +123,7 @@ class Tabs(Generic[T]):
     def open(self, url: str = "events", **options: Any) -> T:
         """One more tab, of the test's own."""
         tab = self.browser.open()
-        tab.go(page_address(self._server, url, **options))
+        tab.go(page_address(self._server.url, url, **options))
         shows(tab, "window.stream?.readyState === 1")
         return tab
 

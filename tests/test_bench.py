@@ -152,7 +152,7 @@ def test_the_load_counts_what_is_lost_repeated_and_cut(
     clients: Load, piece: int, newline: str
 ) -> None:
     blocks = [b":\n", *(event(sequence, newline) for sequence in (1, 2, 5, 5, 6))]
-    # Two events of one chunk, and a closing_retry; then the stream ends as the protocol ends one.
+    # Two events of one chunk, and a closing retry; then the stream ends as the protocol ends one.
     body = chunked(*blocks, event(7) + event(8), b"retry: 100\n") + b"0\r\n\r\n"
     server = ScriptedStream(HEAD + body, piece)
     try:
@@ -162,7 +162,7 @@ def test_the_load_counts_what_is_lost_repeated_and_cut(
         server.close()
     counted = {name: report[name] for name in ("deliveries", "gaps", "repeats", "ended", "cut")}
     assert counted == {"deliveries": 7, "gaps": 2, "repeats": 1, "ended": 1, "cut": 0}
-    assert report["farewells"] == 1
+    assert report["closing_retries"] == 1
     assert 0 < report["p50"] <= report["p99"] <= report["max"] * 1.02 < 60_000_000
 
 

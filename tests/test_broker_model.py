@@ -315,7 +315,7 @@ def test_readers_end_with_the_last_values_and_miss_nothing_unnoticed(
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=100 if kind == "memory" else 25,
+                max_examples={"memory": 100, "postgresql": 10}.get(kind, 25),
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -315,7 +315,7 @@ class TestLeases:
         assert broker.end_lease("one", 1)
         assert broker.leases() == {"one": -1}
         assert not broker.beat("one")
-        # Whoever ended it may have died right then: the next one goes on.
+        # The one that ended it may have died right then: the next one continues.
         assert broker.end_lease("one", -1)
         assert broker.end_lease("one", 1)
         assert set(broker.held("one")) == {Held("work"), Held(MEMBERS, "ann")}

@@ -25,6 +25,7 @@ from tests.servers import ROOT
 from tests.waiting import until
 
 EVENTS = b':\ndata: one\nid: 1\n\nevent: tick\ndata: {"n":\ndata: 2}\nid: 2\n\n'
+TIMER_APPLICATION = "from ssekit import Stream, every\napp = Stream(lambda: every(9))\n"
 TIMER = "from ssekit import every\nfrom ssekit.script import send\nfor n in every(9): send(n)\n"
 
 
@@ -377,3 +378,27 @@ def test_serve_without_gunicorn_says_what_to_install(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "ssekit: serve needs gunicorn: pip install 'ssekit[server]'\n"
+
+
+def test_serve_writes_each_log_line_as_json(tmp_path: Path) -> None:
+    (tmp_path / "timer.py").write_text(TIMER_APPLICATION)
+    with commands.ssekit(
+        "serve", "timer:app", "--bind", "127.0.0.1:0", "--log-json", cwd=tmp_path
+    ) as command:
+        command.line()
+        url = served(command.line())
+        headers = {"X-Request-ID": "r-1\u00e9", "traceparent": "00-abc-def-01"}
+        with Client(url, headers=headers) as client:
+            client.wait(1)
+        command.interrupt()
+        assert command.code() == 0
+        lines = [json.loads(line) for line in command.errors().splitlines()]
+    assert {"time", "level", "logger", "process", "message"} <= set.intersection(*map(set, lines))
+    assert "gunicorn.error" in {line["logger"] for line in lines}
+    (stream,) = [line for line in lines if line["logger"] == "ssekit.streams"]
+    assert stream["path"] == "/"
+    assert stream["events"] >= 1
+    assert stream["ended"] == "client disconnected"
+    assert stream["traceparent"] == "00-abc-def-01"
+    assert stream["request_id"] == "r-1\u00e9"
+    assert "traceparent=00-abc-def-01" in stream["message"]

@@ -214,6 +214,17 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         assert "ssekit.service" not in done.stderr
 
 
+def test_systemd_calls_the_unit_well_confined(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    file = tmp_path / "ssekit.service"
+    file.write_text(unit_here("unix:/run/ssekit/gunicorn.sock"))
+    # In tenths: from 0, nothing is left to take away, to 10.
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
 def test_the_command_of_the_unit_serves_and_tells_systemd_when_it_is_ready(tmp_path: Path) -> None:
     port = free_port()
     unit = unit_here(f"127.0.0.1:{port}")

@@ -21,7 +21,7 @@ import pytest
 
 from ssekit.cli.doctor import Plan, Progress, Seen, examine, judge
 from ssekit.cli.doctor.checks import blame, path, untested
-from ssekit.cli.doctor.exchange import CLOSED, CUT, ENDED, FULL, Exchange, Headers, Piece
+from ssekit.cli.doctor.exchange import CLOSED, CUT, ENDED, FULL, Arrival, Exchange, Headers
 from ssekit.cli.doctor.http import Manner, ask
 from ssekit.cli.doctor.seen import Measured
 from ssekit.cli.main import main
@@ -36,13 +36,13 @@ HEADERS = (
 )
 
 
-def event(number: int, at: float) -> Piece:
-    return Piece(at, f"data: x\nid: {number}\n\n".encode())
+def event(number: int, at: float) -> Arrival:
+    return Arrival(at, f"data: x\nid: {number}\n\n".encode())
 
 
-def answer(*pieces: Piece, left_at: float = 40.0, **fields: object) -> Exchange:
+def answer(*arrivals: Arrival, left_at: float = 40.0, **fields: object) -> Exchange:
     exchange = Exchange(URL, status=200, headers=HEADERS, head_at=0.01, left_at=left_at)
-    return replace(exchange, pieces=(Piece(0.01, b"retry: 3000\n"), *pieces), **fields)  # type: ignore[arg-type]
+    return replace(exchange, arrivals=(Arrival(0.01, b"retry: 3000\n"), *arrivals), **fields)  # type: ignore[arg-type]
 
 
 FINE = answer(*(event(number, number * 1.5) for number in range(1, 25)))
@@ -58,7 +58,7 @@ def test_a_healthy_stream_has_no_finding() -> None:
 
 
 def test_findings_are_ordered_by_harm_and_every_one_says_what_to_change() -> None:
-    awful = answer(Piece(0.5, b"oops\n\n"), headers=HEADERS[:2], left_at=40)
+    awful = answer(Arrival(0.5, b"oops\n\n"), headers=HEADERS[:2], left_at=40)
     findings = judge(replace(HEALTHY, look=awful, long=awful, http2=False))
     names = [one.name for one in findings]
     assert names == ["format", "no-heartbeat", "http1", "cacheable"]
@@ -76,9 +76,9 @@ def test_a_cut_after_silence_names_whose_limit_it_is(silence: float, who: str) -
 
 
 def test_a_stream_of_a_cgi_host_that_ends_by_itself_after_a_minute_is_fine() -> None:
-    pieces = [Piece(at, b":\n") for at in range(15, 60, 15)]
+    arrivals = [Arrival(at, b":\n") for at in range(15, 60, 15)]
     for end in (ENDED, CLOSED):
-        long = answer(*pieces, Piece(60, b"retry: 2500\n"), left=end, left_at=60.0)
+        long = answer(*arrivals, Arrival(60, b"retry: 2500\n"), left=end, left_at=60.0)
         assert judge(replace(HEALTHY, long=long)) == []
 
 
@@ -91,9 +91,9 @@ def test_a_stream_that_is_cut_says_how_long_it_lived() -> None:
 
 
 def test_a_heartbeat_in_time_is_enough_and_one_too_late_is_not() -> None:
-    beats = [Piece(at, b":\n") for at in (15, 30, 45)]
+    beats = [Arrival(at, b":\n") for at in (15, 30, 45)]
     assert judge(replace(HEALTHY, long=answer(*beats, left_at=59))) == []
-    assert "no-heartbeat" in found(replace(HEALTHY, long=answer(Piece(31, b":\n"), left_at=40)))
+    assert "no-heartbeat" in found(replace(HEALTHY, long=answer(Arrival(31, b":\n"), left_at=40)))
 
 
 def test_too_many_events_are_a_finding() -> None:
@@ -131,7 +131,7 @@ def test_a_fault_that_a_short_look_at_the_upstream_cannot_show_is_not_blamed() -
 
 
 def test_headers_without_events_are_buffered_if_the_upstream_sends_events() -> None:
-    nothing = replace(answer(left_at=30.0), pieces=())
+    nothing = replace(answer(left_at=30.0), arrivals=())
     events = answer(*(event(n, n * 1.0) for n in range(1, 4)), left_at=4.0)
     seen = Seen(URL, look=nothing, long=nothing, upstream=Seen(URL, look=events))
     (first, *_) = judge(seen)
@@ -145,32 +145,32 @@ GZIP = (*HEADERS, ("Content-Encoding", "gzip"))
 BROTLI = (*HEADERS, ("Content-Encoding", "br"))
 
 
-def compressing(headers: Headers, pieces: list[Piece], plain: Exchange) -> Seen:
+def compressing(headers: Headers, arrivals: list[Arrival], plain: Exchange) -> Seen:
     opaque = headers is BROTLI
-    look = replace(FINE, headers=headers, pieces=tuple(pieces), left_at=4.0, opaque=opaque)
+    look = replace(FINE, headers=headers, arrivals=tuple(arrivals), left_at=4.0, opaque=opaque)
     return Seen(URL, look=look, plain=plain, long=FINE)
 
 
 def test_a_compression_that_holds_back_is_found_even_if_it_cannot_be_decoded() -> None:
     plain = answer(*(event(n, n * 1.2) for n in range(1, 4)), left_at=3.6)
-    head = Piece(0.02, b"\x1b\x0a")
+    head = Arrival(0.02, b"\x1b\x0a")
     assert found(compressing(GZIP, [], plain)) == ["compressed"]
     assert found(compressing(BROTLI, [], plain)) == ["compressed"]
     assert found(compressing(BROTLI, [head], plain)) == ["compressed"]
     assert "Content-Encoding: br" in judge(compressing(BROTLI, [head], plain))[0].seen
-    flushed = [Piece(n * 1.2, b"\x9c\xf0") for n in range(4)]
+    flushed = [Arrival(n * 1.2, b"\x9c\xf0") for n in range(4)]
     assert found(compressing(BROTLI, flushed, plain)) == []
 
 
 def test_a_silent_compressed_stream_is_not_held_back() -> None:
     rare = answer(event(1, 2.3), left_at=4.0)
-    assert found(compressing(GZIP, [Piece(0.01, b"retry: 3000\n")], rare)) == []
-    assert found(compressing(GZIP, [], replace(rare, pieces=rare.pieces[1:]))) == []
+    assert found(compressing(GZIP, [Arrival(0.01, b"retry: 3000\n")], rare)) == []
+    assert found(compressing(GZIP, [], replace(rare, arrivals=rare.arrivals[1:]))) == []
 
 
 def test_a_server_that_is_slow_with_everything_does_not_hold_headers_back() -> None:
     late = answer(event(1, 1.2), head_at=1.2)
-    late = replace(late, pieces=(Piece(1.2, b"retry: 1\n"), *late.pieces[1:]))
+    late = replace(late, arrivals=(Arrival(1.2, b"retry: 1\n"), *late.arrivals[1:]))
     seen = Seen(URL, look=late, long=late)
     assert "headers-late" in found(seen)
     slow = Exchange(URL, "HEAD", status=200, head_at=1.1)
@@ -235,9 +235,9 @@ def test_an_nginx_without_a_name_is_recognized_by_the_header_that_it_removes() -
 
 def test_the_ids_after_a_reconnect_are_compared_one_by_one() -> None:
     def resumed(*ids: int) -> Seen:
-        pieces = [event(number, 0.1) for number in ids]
+        arrivals = [event(number, 0.1) for number in ids]
         return replace(
-            HEALTHY, resumed=answer(*pieces), resumed_after="1", expected=("2", "3", "4")
+            HEALTHY, resumed=answer(*arrivals), resumed_after="1", expected=("2", "3", "4")
         )
 
     assert found(resumed(2, 3, 4, 5)) == []
@@ -253,8 +253,8 @@ MAKES_A_FINDING = ("Finding", "blaming")
 
 def test_what_the_server_says_about_an_error_is_passed_on() -> None:
     told = (("Content-Type", "application/json"),)
-    text = Piece(0.01, b'{"error": "Name a channel."}')
-    error = Exchange(URL, status=400, headers=told, head_at=0.01, pieces=(text,))
+    text = Arrival(0.01, b'{"error": "Name a channel."}')
+    error = Exchange(URL, status=400, headers=told, head_at=0.01, arrivals=(text,))
     assert judge(Seen(URL, look=error))[0].seen == 'the status is 400: {"error": "Name a channel."}'
     page = replace(error, headers=(("Content-Type", "text/html"),))
     assert judge(Seen(URL, look=page))[0].seen == "the status is 400"
@@ -350,7 +350,7 @@ BROKEN_SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "a place that is no address": lambda connection: connection.sendall(
         b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\nContent-Length: 0\r\n\r\n"
     ),
-    "another place for ever": lambda connection: connection.sendall(
+    "another place forever": lambda connection: connection.sendall(
         b"HTTP/1.1 302 Found\r\nLocation: x/x\r\nContent-Length: 0\r\n\r\n"
     ),
     "a file": lambda connection: connection.sendall(

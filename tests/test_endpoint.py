@@ -15,7 +15,7 @@ from werkzeug import Request
 
 from ssekit import BrokerUnavailable, Hub
 from ssekit.access import Grant
-from ssekit.testing import Connection, connect
+from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
 from tests.waiting import until
@@ -35,11 +35,11 @@ def admit(**grant: Any) -> Any:
     return lambda request: Grant(**options)
 
 
-def ids(stream: Connection, count: int) -> list[str]:
+def ids(stream: ReceivedStream, count: int) -> list[str]:
     return [str(next(stream).data) for _ in range(count)]
 
 
-def opened(stream: Connection) -> Connection:
+def opened(stream: ReceivedStream) -> ReceivedStream:
     assert next(stream).event == "stream-open"
     return stream
 
@@ -177,7 +177,7 @@ class TestARevocation:
     def test_ends_the_streams_that_match_all_that_is_given(self, hub: Hub) -> None:
         with ExitStack() as stack:
 
-            def open_stream(subject: str, session: str, channel: str) -> Connection:
+            def open_stream(subject: str, session: str, channel: str) -> ReceivedStream:
                 app = hub.endpoint(admit(subject=subject, session=session, issued=time.time()))
                 return opened(stack.enter_context(connect(app, f"/?channel={channel}")))
 

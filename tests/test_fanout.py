@@ -274,13 +274,13 @@ def seconds_to_stop_500(number: int, *options: str) -> float:
         until(lambda: inside(server)[0] == 490)
         took = server.seconds_to_stop(number)
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         return took
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("options", [(), ("--keep-alive", "0")])
-def test_a_stop_says_farewell_to_500_viewers_in_under_2_seconds(
+def test_a_stop_sends_500_viewers_a_closing_retry_in_under_2_seconds(
     number: int, options: tuple[str, ...]
 ) -> None:
     assert seconds_to_stop_500(number, *options) < 2
@@ -295,3 +295,22 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
     assert line.endswith("ended='client disconnected'")
+
+
+@pytest.mark.parametrize("step", ["viewer", "options", "abandon"])
+def test_a_connection_that_cannot_be_taken_over_is_iterated_and_loses_nothing(step: str) -> None:
+    with gunicorn(APP, env={"TAKING_FAILS": step, "BEAT": "0.2"}) as server:
+        with Client(server.url, version="1.1") as client:
+            client.wait(1)
+        until(lambda: get(f"{server.url}/open") == "0")
+        _, before = inside(server)
+        for _ in range(3):
+            with Client(server.url, version="1.1") as client:
+                assert client.wait(1)[0].event == "stream-open"
+                publish(server, "one", "two")
+                client.wait(3)
+                assert texts(client) == ["one", "two"]
+                client.until_body(b"\n:\n:\n")
+                assert inside(server)[0] == 0
+        until(lambda: get(f"{server.url}/open") == "0" and inside(server)[1] <= before)
+        assert f"{step} failed" in server.log

@@ -59,7 +59,7 @@ def test_behind_nginx_viewers_are_taken_over_and_lose_nothing(version: str) -> N
             one.close()
             until(lambda: inside(server)[0] == 1)
             server.stop()
-            two.until_farewell()
+            two.until_closing_retry()
 
 
 def test_with_tls_in_gunicorn_a_stream_is_iterated(tmp_path: Path) -> None:

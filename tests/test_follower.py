@@ -80,7 +80,7 @@ def test_an_outage_is_logged_once_and_tried_at_growing_jittered_intervals(
 
     monkeypatch.setattr(broker, "recent", away)
     follower = Follower(broker)
-    monkeypatch.setattr(follower._stop, "wait", wait)
+    monkeypatch.setattr(follower, "_wait", wait)
     with caplog.at_level("INFO", "ssekit.hub"):
         follower._run()
     outage = "the hub's broker is away, its streams stay open: nobody answers"
@@ -111,7 +111,7 @@ def test_an_error_in_taking_entries_is_logged_and_the_follower_begins_anew(
     assert "Traceback" in caplog.text
 
 
-def test_a_listener_that_fails_ends_its_streams_and_the_follower_goes_on(
+def test_a_distributor_that_fails_ends_its_streams_and_the_follower_goes_on(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing:
@@ -128,13 +128,13 @@ def test_a_listener_that_fails_ends_its_streams_and_the_follower_goes_on(
 
     events = hub.subscribe("news", timeout=5)
     next(events)
-    listener = Failing()
+    distributor = Failing()
     follower = hub._opened.follower()
-    follower.listener = listener
+    follower.distributor = distributor
     for n in range(3):
         hub.publish("news", n)
         assert next(events).data == str(n)
-    until(lambda: listener.ended > 0)
+    until(lambda: distributor.ended > 0)
     assert "in the middle" in caplog.text
 
 
@@ -252,3 +252,30 @@ def test_the_follower_of_another_process_is_left_alone(hub: Hub) -> None:
     follower.close()
     assert not follower.closed
     follower.process -= 1
+
+
+def test_a_storm_of_returning_clients_reads_the_log_once(
+    open_hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = open_hub(history=5000)
+    ids = [hub.publish("news", n).id for n in range(1300)]
+    hub.subscribe("other").close()
+    until(lambda: hub._opened.follower().ready)
+    calls: list[str] = []
+    for name in ("read", "ends", "opening", "tip", "recent"):
+        original = getattr(hub._broker, name)
+
+        def counted(*given: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(hub._broker, name, counted)
+    for _ in range(50):
+        with client_of(hub.stream("news"), last_event_id=ids[1200], timeout=10) as viewer:
+            assert [event.id for event in islice(viewer, 99)] == ids[1201:]
+    assert calls == [], "what is in memory was read from the log"
+    for _ in range(50):
+        with client_of(hub.stream("news"), last_event_id=ids[100], timeout=10) as viewer:
+            assert next(viewer).id == ids[101]
+    assert calls.count("read") <= 5
+    assert set(calls) == {"read"}

@@ -233,7 +233,7 @@ def test_streams_that_the_server_ends_are_cut_for_clients_that_misread_an_end(wo
             *_, last, end = client.until_end().split(b"\n")
             assert (last[:7], end) == (b"retry: ", b"")
             assert not client.cleanly
-            other.until_farewell()
+            other.until_closing_retry()
 
 
 def seconds_to_stop_500(folder: Path, number: int) -> float:
@@ -245,7 +245,7 @@ def seconds_to_stop_500(folder: Path, number: int) -> float:
         took = server.seconds_to_stop(number)
         assert len(clients) == 500
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         assert len(list(folder.iterdir())) == 499
         return took
 
@@ -268,7 +268,7 @@ def seconds_to_reload_500(folder: Path) -> float:
         )
         assert len(clients) == 500
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         assert len(list(folder.iterdir())) == 499
         return took
 

@@ -28,7 +28,10 @@ def test_a_slow_handler_keeps_no_ended_stream_counted_and_holds_no_event_back() 
         leave(server, 6)
         until(lambda: open_and_written(server)[0] == 1)
         assert open_and_written(server)[1] < 6, "the handler was to be still writing"
-        assert [event.data for event in staying.wait(20)] == [str(n) for n in range(20)]
+        numbers = [int(event.data) for event in staying.wait(20)]
+        # A handler's 0.5 s would skip nine ticks each time; a busy machine skips some.
+        assert numbers == sorted(set(numbers))
+        assert numbers[-1] < 40
         until(lambda: open_and_written(server)[1] == 6)
         assert server.log.count("ended='client disconnected'") == 6
 

@@ -79,7 +79,7 @@ def test_under_a_gunicorn_that_has_changed_streams_are_iterated_and_end_with_it(
             assert after_opening(one.until_body(b"\n\n:\n:\n")).startswith(b"data: sleeping\n\n")
             assert two.wait(1)[0].event == "stream-open"
             took = server.seconds_to_stop()
-            one.until_farewell()
-            two.until_farewell()
+            one.until_closing_retry()
+            two.until_closing_retry()
         assert took < 5
         assert server.log.count("is not as ssekit knows it") == 1

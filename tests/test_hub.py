@@ -369,6 +369,7 @@ def test_a_redis_that_goes_and_comes_back_ends_no_stream(
         for n in range(2):
             hub.publish("news", n)
             assert seen(viewer, 1) == news(n)
+            until(lambda: "back" in caplog.messages[-1])
             server.kill()
             until(lambda: "away" in caplog.messages[-1], 10)
             beats = viewer.body.count(b":\n")

@@ -15,8 +15,10 @@ import pytest
 from ssekit import Event
 from ssekit.cli.main import main
 from ssekit.hub import Hub
+from ssekit.testing import connect
 from tests.commands import ran, ssekit
 from tests.servers import ROOT
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -290,6 +292,19 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "--url" in done.stderr
+
+
+def test_members_prints_who_is_in_a_channel(hub: Hub, url: str) -> None:
+    with (
+        connect(hub.stream("room", member=("7", {"name": "A\x1b[2J"}))),
+        connect(hub.stream("room", member="8")),
+    ):
+        until(lambda: len(hub.members("room")) == 2)
+        done = ran("members", "room", "--url", url)
+        assert sorted(done.stdout.splitlines()) == ['7  {"name": "A\\u001b[2J"}', "8"]
+        done = ran("members", "room", "--json", "--url", url)
+        assert json.loads(done.stdout) == {"7": {"name": "A\x1b[2J"}, "8": None}
+    assert ran("members", "a*", "--url", url).returncode == 2
 
 
 def test_publish_sets_a_key_and_history_prints_the_state(hub: Hub, url: str) -> None:

@@ -159,7 +159,7 @@ def test_without_hub_events_a_client_gets_their_ids_alone(hub: Hub) -> None:
     assert b"event:" not in body
     assert b"data: state\n\nid: " in body
     assert body.endswith(
-        f"data: word\nid: {event.id}\n\nid: {removal.id}\n\nid: {end.id}\n\n".encode()
+        f"data: word\nid: {event.id}\n\nid: {removal.id}\nid: {end.id}\n\n".encode()
     )
     with connect(stream, last_event_id=end.id) as viewer:
         assert viewer.status == 204

@@ -13,6 +13,7 @@ from ssekit.brokers import HistoryLost
 from ssekit.testing import connect
 from tests.waiting import until
 
+
 def got(viewer: Iterator[Event], count: int) -> list[tuple[str | None, Any, bool]]:
     """Events as their name, data, and whether the id has changed with them."""
     found: list[tuple[str | None, Any, bool]] = []
@@ -58,7 +59,7 @@ def test_replay_gives_the_last_events_without_a_key_with_their_ids(hub: Hub, rep
     hub.publish("c", "other")
     with connect(hub.stream("a", "b", replay=replay)) as viewer:
         assert next(viewer).data == "value"
-        expected = sent if replay == "all" else sent[len(sent) - replay :] if replay < 6 else sent
+        expected = sent[-replay:] if replay in {2, 10} else sent if replay else []
         assert [event.id for event in islice(viewer, len(expected))] == [e.id for e in expected]
         assert next(viewer).event == "stream-open"
         hub.publish("b", "live")
@@ -75,7 +76,9 @@ def test_a_client_that_was_cut_in_the_replay_resumes_there(hub: Hub) -> None:
         assert [event.data for event in islice(viewer, 5)] == ["2", "3", "4", "5", "new"]
 
 
-def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(open_hub: Callable[..., Hub]) -> None:
+def test_a_replay_of_all_that_is_not_all_counts_as_lost_history(
+    open_hub: Callable[..., Hub],
+) -> None:
     hub = open_hub(history=3)
     for n in range(10):
         hub.publish("news", n)
@@ -92,7 +95,9 @@ def test_an_invalid_replay_is_refused(replay: Any) -> None:
         hub.stream("news", replay=replay)
 
 
-def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(open_hub: Callable[..., Hub]) -> None:
+def test_a_client_is_told_of_lost_history_by_what_its_channel_keeps(
+    open_hub: Callable[..., Hub],
+) -> None:
     hub = open_hub(history=3)
     ids = [hub.publish("news", n).id for n in range(10)]
     for n in range(20):
@@ -143,7 +148,7 @@ def test_history_is_the_last_events_of_some_channels_oldest_first(hub: Hub) -> N
     assert hub.history("a", "b") == ab
     assert hub.history("a", "b", limit=2) == ab[-2:]
     assert hub.history("a", "b", limit=2, before=ab[-2].id) == ab[-4:-2]
-    assert [event.channel for event in hub.history("c", limit=1)] == ["c"]  # type: ignore[attr-defined]
+    assert [getattr(event, "channel", None) for event in hub.history("c", limit=1)] == ["c"]
     with pytest.raises(HistoryLost):
         hub.history("a", before="1-1")
     with pytest.raises(ValueError, match="limit"):

@@ -308,8 +308,8 @@ def test_two_windows_share_their_connections_and_say_which_window_has_them(
         expect(two.locator("#meter-label")).to_have_text("4 of 6 connections carry streams")
         for place in (".clock", ".hello", ".script", "#room"):
             sharing = f"{place} [data-part=sharing]"
-            expect(one.locator(sharing)).to_have_text("leader of 2 windows")
-            expect(two.locator(sharing)).to_have_text("follower of 2 windows")
+            expect(one.locator(sharing)).to_have_text("leader, 2 tabs")
+            expect(two.locator(sharing)).to_have_text("follower, 2 tabs")
         write(two, "from the second window")
         expect(one.locator(".message")).to_contain_text("from the second window")
         expect(two.locator(".message")).to_contain_text("from the second window")

@@ -124,7 +124,12 @@ def test_the_reasons_for_which_streams_end_are_documented(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", sorted({"README.md", "CONTRIBUTING.md", *os.listdir(ROOT / "docs")})
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")),
+    ],
 )
 def test_links_and_commands_exist(page: str) -> None:
     path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page

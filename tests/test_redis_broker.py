@@ -18,7 +18,7 @@ from redis.connection import AbstractConnection
 
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
-from ssekit.brokers.redis.places import Places
+from ssekit.brokers.places import Places
 from tests.logs import END, REMOVED, body, data, everything
 from tests.ports import free_port
 from tests.proxies import certificate_files
@@ -131,7 +131,7 @@ def test_a_flushed_server_is_another_log(
 def test_a_flush_is_noticed_though_nothing_follows_it(
     server: RedisServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis.broker._LOOK", 0.2)
+    monkeypatch.setattr("ssekit.brokers.redis.broker._CHECK_EVERY", 0.2)
     before = broker.append("news", body("x")).id
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(broker.follow, before, 20)

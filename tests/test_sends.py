@@ -92,13 +92,13 @@ def test_what_does_not_fit_is_taken_in_part(pairs: list[Pair]) -> None:
 
 
 @pytest.mark.usefixtures("write")
-def test_changing_crowds_get_changing_data(pairs: list[Pair]) -> None:
+def test_changing_receivers_get_changing_data(pairs: list[Pair]) -> None:
     chance = random.Random(7)
     for _ in range(300):
-        crowd = chance.sample(pairs, chance.randrange(len(pairs)))
+        receivers = chance.sample(pairs, chance.randrange(len(pairs)))
         data = chance.randbytes(chance.choice([1, 118, 4000]))
-        assert write_to_each(descriptors(crowd), data) == {}
-        assert all(theirs.recv(LARGEST) == data for _, theirs in crowd)
+        assert write_to_each(descriptors(receivers), data) == {}
+        assert all(theirs.recv(LARGEST) == data for _, theirs in receivers)
 
 
 @pytest.mark.usefixtures("write")
@@ -108,7 +108,7 @@ def test_a_piece_larger_than_a_batch_can_send_is_written(pairs: list[Pair]) -> N
     assert pairs[1][1].recv(2 * LARGEST) == data
 
 
-def test_a_descriptor_that_is_none_does_not_keep_the_others_from_theirs(
+def test_an_invalid_descriptor_does_not_keep_the_others_from_theirs(
     uring: Uring, pairs: list[Pair]
 ) -> None:
     numbers = descriptors(pairs)

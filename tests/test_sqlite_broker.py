@@ -153,6 +153,13 @@ def test_a_lock_held_by_another_process_stops_no_greenlet(broker: Broker, path: 
     assert output == "True 5\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="the kernel does not show locks")
+def test_gevents_late_close_takes_no_lock_away_from_sqlite(path: Path) -> None:
+    # Closing any descriptor of a file releases all locks of the process on it (POSIX).
+    output = run("tests.apps.sqlite_file", "locks_under_gevent", f"sqlite:///{path}")
+    assert output == "['READ']\n"
+
+
 def test_a_lock_held_for_too_long_is_said(
     broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

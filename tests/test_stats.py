@@ -68,6 +68,12 @@ def test_lost_history_is_counted() -> None:
         assert hub.stats().process.resets == 1
 
 
+def test_members_are_counted_where_they_are_held() -> None:
+    with Hub() as hub, connect(hub.stream("room", member="ada")) as client:
+        next(client)
+        until(lambda: hub.stats().process.members == 1)
+
+
 def test_an_endpoint_counts_whom_it_admits_and_whom_it_refuses() -> None:
     from ssekit.access import Grant
 

@@ -86,7 +86,7 @@ def test_an_error_that_a_server_would_take_for_its_own_is_named_as_the_sources(
 
 
 class OwnTimeout(BaseException):
-    """As gevent's Timeout is none of the Exceptions."""
+    """As gevent's Timeout is not an Exception."""
 
 
 def test_an_error_that_is_no_exception_ends_the_stream_cleanly_too(

@@ -76,7 +76,7 @@ def seconds_to_stop_gthread() -> float:
             client.wait(1)
         took = server.seconds_to_stop()
         for client in clients:
-            client.until_farewell()
+            client.until_closing_retry()
         return took
 
 

@@ -157,8 +157,9 @@ def test_serve_takes_the_hosts_from_the_environment_and_from_its_address(tmp_pat
     with commands.ssekit(*options, cwd=tmp_path, env=env) as command:
         command.line()
         port = bound(command.line())
-        with http_connection("127.0.0.2", port) as connection:
-            for host, expected in [("127.0.0.2", 200), ("www.example", 200), ("a.example", 421)]:
+        for host, expected in [("127.0.0.2", 200), ("www.example", 200), ("a.example", 421)]:
+            # One each: a kept connection may be closed before a busy machine comes to the next.
+            with http_connection("127.0.0.2", port) as connection:
                 connection.request("GET", "/", headers={"Host": host})
                 answer = connection.getresponse()
                 answer.read()

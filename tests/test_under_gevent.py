@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from tests.commands import printed
@@ -15,7 +14,7 @@ def test_nothing_is_kept_of_a_stream_whose_server_gave_it_up(kind: str) -> None:
 
 @pytest.mark.parametrize("first", ["the main thread", "a native thread"])
 def test_native_threads_and_greenlets_hear_the_same_hub(first: str) -> None:
-    """Whoever is first begins the reading of the log, which must outlive a native thread."""
+    """The first one begins to read the log, and that must outlive a native thread."""
     assert printed("native_subscriber", first) == "{} one two last\nafterwards\n"
 
 

@@ -51,6 +51,19 @@ def tick(tick: Any) -> str:
     return data(tick.number + 1)
 
 
+@Stream
+def seldom() -> Iterator[str]:
+    """A generator that mostly waits."""
+    for number in every(60):
+        yield data(number + 1)
+
+
+@Stream.every(60)
+def seldom_tick(tick: Any) -> str:
+    """The same without a loop."""
+    return data(tick.number + 1)
+
+
 def ready(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
@@ -61,6 +74,8 @@ ROUTES: dict[str, Any] = {
     "/sleeping": sleeping,
     "/ticking": ticking,
     "/tick": tick,
+    "/seldom": seldom,
+    "/seldom-tick": seldom_tick,
     "/ready": ready,
     "/loop.py": Folder(Path(__file__).parent / "loop_scripts"),
 }

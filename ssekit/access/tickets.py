@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from werkzeug import Request
 
 try:
-    from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+    from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 except ImportError as error:  # pragma: no cover - said by a test in a process without it
     raise ImportError(
         "ssekit.access.Tickets needs itsdangerous: pip install 'ssekit[access]'",
@@ -72,7 +72,10 @@ class Tickets:
         self._lifetime = lifetime
         # The audience is part of the key (itsdangerous, "The Salt"), so that a ticket for another
         # one does not even verify.
-        self._signer = URLSafeTimedSerializer(secrets, salt=f"ssekit.ticket\n{audience}")
+        salt = f"ssekit.ticket\n{audience}"
+        self._serializer = URLSafeTimedSerializer(secrets, salt=salt)
+        # What its loads() makes anew for each ticket and each secret.
+        self._signer = TimestampSigner(secrets, salt=salt)
 
     def issue(
         self,
@@ -91,7 +94,7 @@ class Tickets:
         grant = Grant(channels, subject=subject, session=session, member=member)
         says: dict[str, Any] = {"channels": grant.channels, "issued": round(time.time(), 3)}
         says |= {name: getattr(grant, name) for name in _FIELDS if getattr(grant, name) is not None}
-        ticket = self._signer.dumps(says)
+        ticket = self._serializer.dumps(says)
         text = ticket if isinstance(ticket, str) else ticket.decode()
         if len(text) > LONGEST:
             raise ValueError(f"a ticket has at most {LONGEST} characters; use fewer channels or *")
@@ -109,7 +112,8 @@ class Tickets:
         if len(ticket) > LONGEST:
             raise Forbidden("This is not a valid ticket.")
         try:
-            says = self._signer.loads(ticket, max_age=ceil(self._lifetime))
+            signed = self._signer.unsign(ticket.encode(), max_age=ceil(self._lifetime))
+            says = self._serializer.load_payload(signed)
             return self._grant(says)
         except SignatureExpired:
             raise Forbidden("This ticket has expired; ask for another one.") from None

@@ -220,6 +220,26 @@ class Broker(ABC):
         `InvalidEvent` if the channel has ``max_keys`` other keys.
         """
 
+    def append_in(
+        self,
+        connection: object,
+        channel: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        passing: bool = False,
+    ) -> None:
+        """Store an entry with the commit of the caller's own transaction on a connection.
+
+        It gets its place in the log after the commit, or never.  What `append` refuses for the
+        state of the channel is refused if it can be known now; otherwise the entry is dropped
+        later, with a warning in the log.
+
+        Raises `ValueError` if this log is not in the connection's database, or the connection is
+        in autocommit outside a transaction; `ChannelFinished`.
+        """
+        raise ValueError("only a postgresql: log can publish in a transaction of a connection")
+
     @abstractmethod
     def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
         """Store the removal of a key; None, and nothing stored, if the channel has no such key.

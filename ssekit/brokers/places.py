@@ -1,7 +1,7 @@
 """A bounded number of places, for which threads and greenlets wait in order.
 
 `threading.Semaphore` has a lock of its own, on which a signal handler or a ``__del__`` that comes
-in the middle of it would wait for ever.  Here are only steps that nothing comes in the middle of:
+in the middle of it would wait forever.  Here are only steps that nothing comes in the middle of:
 those of a list and of a deque.
 """
 
@@ -40,13 +40,13 @@ class Places:
         return not self._leave(mine)
 
     def give_back(self) -> None:
-        """Give a place back, to whoever has waited for longest."""
+        """Return a place: the one that has waited longest gets it."""
         self._free.append(None)
         while self._waiting and self._take_free():
             try:
                 first = self._waiting.popleft()
             except IndexError:
-                self._free.append(None)  # Whoever waited has got one meanwhile.
+                self._free.append(None)  # The last one that waited has got one meanwhile.
             else:
                 first.release()
 

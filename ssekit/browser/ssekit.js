@@ -591,6 +591,7 @@ class Feed {
   }
 
   #connect() {
+    if (!this.#running) return;
     this.#connection?.close();
     const feed = this;
     this.#connection = new Connection(this.#settings, {
@@ -644,13 +645,14 @@ class Feed {
   }
 
   #own() {
+    if (!this.#running) return; // a handler closed it
     clearTimeout(this.#askTimer);
     this.#mode = "own";
     this.#ownSince = this.#ownIdAt = Date.now();
     this.#ownIdType = "";
     this.#askedAt = 0;
-    this.#connect();
     this.#settle();
+    this.#connect();
   }
 
   /** From time to time: has nothing happened for so long that the two lists must be equal? */
@@ -704,6 +706,7 @@ class Feed {
   }
 
   #ask() {
+    if (!this.#running) return; // a handler closed it
     this.#drop();
     this.#mode = "asking";
     this.#postAsk();

@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "listen": ("ssekit.cli.listen", "print the events of a URL, or of channels, as they arrive"),
     "history": ("ssekit.cli.history", "print the last events of channels, or their state"),
+    "members": ("ssekit.cli.members", "print who is present in a channel"),
     "stats": ("ssekit.cli.stats", "print what is going on in a running server's hub"),
     "top": ("ssekit.cli.top", "show it as a table that is kept up to date"),
     "doctor": (
@@ -35,7 +36,7 @@ COMMANDS = {
     ),
     "config": ("ssekit.cli.config", "print a server configuration that is right for streams"),
 }
-OPTIONAL = {"httpx", "redis", "gunicorn", "gevent", "werkzeug", "rich"}
+OPTIONAL = {"httpx", "psycopg", "redis", "gunicorn", "gevent", "werkzeug", "rich"}
 """Packages that a command may need and an installation may lack."""
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}

@@ -71,6 +71,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="answer to this host name too, besides localhost; .example.org includes all names "
         "below it, and * is every name; repeatable (default: SSEKIT_HOSTS)",
     )
+    parser.add_argument(
+        "--log-json",
+        action="store_true",
+        help="write each log line as a JSON object: gunicorn's, the application's, and a line for "
+        "each stream that ends and each client that is rejected",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise SSEError(f"serve needs {package}: pip install 'ssekit[server]'")
     command = [sys.executable, "-m", "gunicorn", "--config", "python:ssekit.gunicorn"]
     command += ["--workers", str(arguments.workers)]
+    if arguments.log_json:
+        command += ["--logger-class", "ssekit.cli.log_json.Logger"]
     if arguments.bind.startswith("unix:"):
         base = arguments.bind
         command += ["--bind", base]

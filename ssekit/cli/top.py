@@ -46,6 +46,10 @@ keys:
   q   end, as does Ctrl-C
 
 If standard output is no terminal, the table is printed once.
+
+examples:
+  ssekit top
+  ssekit top --url redis://localhost/0 --every 5
 """
 
 
@@ -130,6 +134,7 @@ class Screen:
         self.channels: dict[str, deque[float]] = {}
         self._column = 2
         self._reverse = True
+        self._width = 0
         self._shows = 0  # both, workers, channels
         self._at = 0.0
         self._stats: Stats | None = None
@@ -138,7 +143,8 @@ class Screen:
     def press(self, key: str) -> None:
         """Do what a key is for."""
         if key == "s":
-            self._column = (self._column + 1) % len(COLUMNS)
+            shown = [number for number, column in enumerate(COLUMNS) if self._width >= column.width]
+            self._column = next((number for number in shown if number > self._column), 0)
         elif key == "r":
             self._reverse = not self._reverse
         elif key == "w":
@@ -166,6 +172,7 @@ class Screen:
         """Return what fits into a terminal of this size."""
         from rich.console import Group
 
+        self._width = width
         parts: list[RenderableType] = [self._title(width)]
         rooms = max(height - 6, 2)
         if self._shows != 2:
@@ -276,9 +283,13 @@ def keys() -> Iterator[Callable[[float], str]]:
     tty.setcbreak(file)
 
     def pressed(seconds: float) -> str:
-        if select.select([file], [], [], seconds)[0]:
-            return os.read(file, 1).decode("ascii", "replace")
-        return ""
+        if not select.select([file], [], [], seconds)[0]:
+            return ""
+        try:
+            key = os.read(file, 1)
+        except OSError:  # EIO: the terminal is gone.
+            key = b""
+        return key.decode("ascii", "replace") or "q"
 
     try:
         yield pressed

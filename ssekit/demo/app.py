@@ -93,7 +93,7 @@ class Application:
         allowed = origins if origins == "*" else tuple(origins)
         self._stream = partial(Stream, origins=allowed)
         self._probe = Probe(origins=allowed)
-        self._hello = self._stream(hello, headers=[("Vary", "Accept")])
+        self._hello = Stream.every(2, origins=allowed, headers=[("Vary", "Accept")])(hello)
         self._scripts = Path(scripts) if scripts is not None else None
         self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
         self._publishing = Publishing(hub, token)
@@ -221,12 +221,10 @@ def greeting() -> str:
     return time.strftime("Welcome, it is %Y-%m-%d %H:%M:%S %Z")
 
 
-def hello() -> Iterator[Event]:
+def hello(tick: Any) -> Event | None:
     """Workerman's timer: "hello" with the id 1 every two seconds."""
-    ticks = every(2)
-    next(ticks)  # a timer's first tick comes after its interval
-    for _ in ticks:
-        yield Event("hello", event="message", id="1")
+    # A timer's first tick comes after its interval.
+    return Event("hello", event="message", id="1") if tick.number else None
 
 
 def _check_mount(script_name: str) -> None:

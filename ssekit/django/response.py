@@ -79,7 +79,7 @@ class StreamResponse(HttpResponseBase):
         """Tell whether the response has a header, and that it has a coding of its own.
 
         GZipMiddleware asks for that first and then leaves the response alone.  It would compress a
-        stream without ever flushing, so that not one event would arrive.
+        stream without ever flushing, so that not one event would arrive.  Raises nothing.
         """
         return header.lower() == "content-encoding" or bool(super().has_header(header))
 
@@ -96,6 +96,8 @@ def streaming(view: View) -> View:
     @streaming
     def events(request):
         return hub.stream(f"user.{request.user.pk}")
+
+    What the view raises is passed on.
     """
 
     @functools.wraps(view)

@@ -51,7 +51,7 @@ def _one_by_one(descriptors: array[int], data: bytes) -> dict[int, int]:
     """``extend`` and ``map`` run the loop in C: an interpreted one would add a quarter.
 
     What ``extend`` had appended when a write failed stays in the list, and the iterator goes on
-    behind the one that failed.
+    after the one that failed.
     """
     size = len(data)
     written: list[int] = []

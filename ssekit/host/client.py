@@ -72,6 +72,8 @@ class Client:
         self.events = 0
         """Events that were."""
         self.wrote_at = time.monotonic()
+        self.has_body = False
+        """Whether the request has a body, which the source may read while the server is there."""
         self.connection: Connection | None = None
         self.run: Any = None
         """What `ssekit.script` sends through, where a script streams to this client."""
@@ -95,6 +97,21 @@ class Client:
 
         ``next_block`` is called until it raises StopIteration, then ``close``; the server is told
         that its answer is complete.  On False, where that is not possible, nothing has changed.
+        """
+        return False
+
+    def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
+        """Call a function that sends a whole answer, from inside the WSGI call.
+
+        Returns what it returns, or None once it has left the server with `leave_server`, and goes
+        on beside it.
+        """
+        return function()
+
+    def leave_server(self, connection: Connection) -> bool:
+        """Take the connection over, in a function that `call_alone` has called.
+
+        ``connection`` of the client is then what to write to, and the function ends it.
         """
         return False
 

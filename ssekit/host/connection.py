@@ -91,6 +91,9 @@ class Connection:
         iterable has ended.  Only where `can_abandon`.
         """
 
+    def end(self) -> None:
+        """End the body, unless it was `cut`, and close: only of one that was taken over."""
+
     def ending(self) -> bool:
         """Tell whether the process was told to end."""
         return False

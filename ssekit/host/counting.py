@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ssekit.errors import BrokerUnavailable
-from ssekit.host.shared_counters import SUFFIX, SharedCounters, details_of, join, leave
+from ssekit.host.counter_files import SUFFIX
+from ssekit.host.shared_counters import SharedCounters, details_of, join, leave
 
 ENDED = (
     "client disconnected",
@@ -59,6 +60,10 @@ def bucket(histogram: str, number: int) -> str:
     return f"{histogram} le {number}"
 
 
+PUBLISHES, DELAYS = (
+    tuple(bucket(name, number) for number in range(len(BOUNDS) + 1)) for name in HISTOGRAMS
+)
+
 COUNTERS = (
     "opened",
     *(f"ended {reason}" for reason in ENDED),
@@ -72,7 +77,8 @@ COUNTERS = (
     "authorized",
     "unauthorized",
     "outages",
-    *(bucket(name, number) for name in HISTOGRAMS for number in range(len(BOUNDS) + 1)),
+    *PUBLISHES,
+    *DELAYS,
     *(f"{name} microseconds" for name in HISTOGRAMS),
 )
 GAUGES = (
@@ -145,6 +151,18 @@ class Counts:
         """Set a gauge."""
         self._numbers.set(name, value)
 
+    def follows(self, epoch: int, position: int, entries: int, size: int) -> None:
+        """The process has read the log up to a position, and has so many entries in memory."""
+        self._numbers.set_each(
+            (
+                ("following", 1),
+                ("epoch", epoch),
+                ("position", position),
+                ("entries", entries),
+                ("entry bytes", size),
+            )
+        )
+
     def ended(self, reason: str) -> None:
         """A stream has ended."""
         self.add(f"ended {reason if reason in ENDED else 'other'}")
@@ -160,9 +178,7 @@ class Counts:
 
     def delivered(self, events: int, size: int) -> None:
         """So many events and bytes were given to the kernel or the server."""
-        if events:
-            self.add("events", events)
-        self.add("bytes", size)
+        self._numbers.add_each((("events", events), ("bytes", size)))
 
     def in_channel(self, name: str, channel: str, amount: int = 1) -> None:
         """Add to a number of one of `channels`."""
@@ -174,12 +190,11 @@ class Counts:
         now = time.time()
         first, last = _bucket_of(now - times[0]), _bucket_of(now - times[-1])
         if first == last:
-            self.add(bucket("delay", first), len(times))
+            amounts = [(DELAYS[first], len(times))]
         else:
-            for at in times:
-                self.add(bucket("delay", _bucket_of(now - at)))
+            amounts = [(DELAYS[_bucket_of(now - at)], 1) for at in times]
         total = now * len(times) - sum(times)
-        self.add("delay microseconds", max(int(total * 1e6), 0))
+        self._numbers.add_each([*amounts, ("delay microseconds", max(int(total * 1e6), 0))])
 
     def publishing(self, channel: str) -> Publishing:
         """Return a block in which one event is published."""
@@ -233,9 +248,13 @@ class Publishing:
         counts = self._counts
         if error is None:
             seconds = time.perf_counter() - self._began
-            counts.add("published")
-            counts.add(bucket("publish", _bucket_of(seconds)))
-            counts.add("publish microseconds", int(seconds * 1e6))
+            counts._numbers.add_each(
+                (
+                    ("published", 1),
+                    (PUBLISHES[_bucket_of(seconds)], 1),
+                    ("publish microseconds", int(seconds * 1e6)),
+                )
+            )
             counts.in_channel("published", self._channel)
         else:
             counts.add("failed" if isinstance(error, BrokerUnavailable) else "refused")

@@ -1,7 +1,7 @@
 """Sees which clients have disconnected, without reading: one edge-triggered epoll set for all.
 
 ``EPOLLRDHUP`` shows it within milliseconds even while the stream is idle, and, unlike a peek
-at the next byte, also behind bytes that a client has pipelined.  Where there is no epoll (it is
+at the next byte, also after bytes that a client has pipelined.  Where there is no epoll (it is
 Linux's) a client that disconnected is noticed at the next write.
 
 A client that only shuts down its sending side counts as disconnected too, as in nginx and in Go's

@@ -26,14 +26,14 @@ TICK = 0.05
 AT_EXIT = 1.0
 """Seconds that a process which exits gives its streams to end."""
 AT_ONCE = 100
-"""Clients that go on in one turn of the event loop."""
+"""Clients that are resumed in one turn of the event loop."""
 
 
 class Resumed(Protocol):
     """A client that may be waiting."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Resume."""
 
 
 class ClientGroup(Protocol):
@@ -95,7 +95,7 @@ class Loop:
         return self._clock() - float(self._events.now())
 
     def resume(self, client: Resumed) -> None:
-        """Let a client that waits go on, in the next turn; from any thread."""
+        """Resume a client that waits, in the next turn; from any thread."""
         self._woken.append(client)
         if not self._resuming:
             self._resuming = True

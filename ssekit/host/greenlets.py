@@ -21,18 +21,19 @@ woken for a heartbeat.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
 from ssekit.host.chunks import chunk
-from ssekit.host.client import DISCONNECTED, Client, Ended, become
+from ssekit.host.client import DISCONNECTED, ENDING, Client, Ended, become
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.greenlet_clients import clients_of_process
@@ -50,6 +51,7 @@ LONGEST_TURN = 0.02
 """Seconds after which a source lets the event loop run, if it has not waited for anything."""
 
 
+T = TypeVar("T")
 switch: Any = greenlet.switch
 """To the hub: gevent's own way looks for a hook first that only its own greenlets have."""
 
@@ -71,6 +73,7 @@ class GreenletClient(Client):
         self._beside: bool | None = None
         self._pump: Pump | None = None
         self._alone = False
+        self._server: Any = None  # its greenlet, while that waits in `call_alone`
         self._parked = False  # alone, in `wait`, with a time set
         self._turn = 0.0
 
@@ -88,6 +91,7 @@ class GreenletClient(Client):
     def can_leave(self, connection: Connection) -> bool:
         return (
             TAKE_OVER
+            and not self.has_body
             and connection.can_abandon
             and plain(connection.socket)
             and connection.direct(self.given)
@@ -101,12 +105,9 @@ class GreenletClient(Client):
     ) -> bool:
         if not self.can_leave(connection):
             return False
-        try:
-            taken = TakenConnection(connection)
-        except OSError as error:
-            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+        taken = self._take(connection)
+        if taken is None:
             return False
-        connection.abandon()
         hub = get_hub()
         alone = greenlet(self._send_all, hub)
         alone.gr_context = getcurrent().gr_context  # The same one: tokens of it stay valid.
@@ -115,6 +116,66 @@ class GreenletClient(Client):
         self.attach(taken)
         hub.loop.run_callback(alone.switch, taken, next_block, close)
         return True
+
+    def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
+        if connection is None or not (
+            TAKE_OVER and not self.has_body and connection.can_abandon and plain(connection.socket)
+        ):
+            return function()
+        hub, server = get_hub(), getcurrent()
+        results: list[tuple[T | None, BaseException | None]] = []
+
+        def alone() -> None:
+            try:
+                results.append((function(), None))
+            except BaseException as error:  # The server's greenlet raises it, if it still waits.
+                results.append((None, error))
+                if self._server is None:
+                    log.exception("a stream failed")
+            self._release_server()
+
+        self._server = server
+        own = greenlet(alone, hub)
+        own.gr_context = contextvars.copy_context()
+        hub.loop.run_callback(own.switch)
+        try:
+            switch(hub)
+        except BaseException:
+            self._server = None
+            self.end(ENDING)
+            raise
+        if not results:
+            return None
+        value, error = results.pop()
+        if error is not None:
+            raise error
+        return value
+
+    def leave_server(self, connection: Connection) -> bool:
+        if self._server is None or not self.can_leave(connection):
+            return False
+        taken = self._take(connection)
+        if taken is None:
+            return False
+        self._alone = True
+        self._greenlet = getcurrent()
+        self.attach(taken)
+        self._release_server()
+        return True
+
+    def _release_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            get_hub().loop.run_callback(server.switch)
+
+    def _take(self, connection: Connection) -> TakenConnection | None:
+        try:
+            taken = TakenConnection(connection)
+        except OSError as error:
+            log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
+            return None
+        connection.abandon()
+        return taken
 
     def _send_all(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-LOOKS = 20
+SWEEPS = 20
 """In one heartbeat, so that it comes at most a twentieth late.
 
 More would cost: with a channel for each user there are as many groups as viewers.
@@ -48,7 +48,7 @@ class Heartbeats:
         """Let those beat whose heartbeat is due; to be called often."""
         if now < self._sweep_at:
             return
-        self._sweep_at = now + self._shortest / LOOKS
+        self._sweep_at = now + self._shortest / SWEEPS
         due = [sender for sender in self._senders if now - sender.wrote_at >= sender.heartbeat]
         for sender in due:
             if sender in self._senders:

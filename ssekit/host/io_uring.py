@@ -146,7 +146,7 @@ class Uring:
         self._sq_tail[0] = (tail + len(batch)) & 0xFFFFFFFF
         submitted = 0
         while submitted < len(batch):
-            # It stops at a descriptor that is none, and says so in that one's result.
+            # It stops at an invalid descriptor, whose result says that it is one.
             try:
                 taken = self._enter(len(batch) - submitted)
             except OSError:

@@ -68,12 +68,12 @@ class Logger:
 
 
 class Printable(str):
-    """A text of a client in a line: without line breaks or anything else that is not ASCII."""
+    """A text of a client in a line: ASCII without line breaks and spaces, and so one field."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        return ascii(str.__str__(self))[1:-1]
+        return ascii(str.__str__(self))[1:-1].replace(" ", "\\x20")
 
 
 class _Lines:

@@ -36,7 +36,7 @@ class Pump:
             self._error = error
         finally:
             Client.close(client, items)
-        if self._wanted:  # Else nobody would ever take it, and the greenlet would stay for good.
+        if self._wanted:  # Else nobody would ever take it, and the greenlet would stay forever.
             self._channel.put((None, self._error))
 
     def take(self, seconds: float) -> Any:

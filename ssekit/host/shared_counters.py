@@ -31,15 +31,13 @@ import time
 import weakref
 import zlib
 from _thread import RLock
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-SUFFIX = "-counters"
-"""How the name of each such file ends."""
+from ssekit.host.counter_files import HEADER, MAGIC, is_at, is_used, locked, sweep
+
 SLOTS = 256
-_MAGIC = b"ssekit counters 1\n"
-_HEADER = 64
 _PID, _PARENT, _FIRST = 0, 1, 2
 """The words of a slot: the process in it, that process's parent, and the numbers from there on."""
 _PATIENCE = 1.0
@@ -66,9 +64,9 @@ class SharedCounters:
         self._gauges = frozenset(gauges)
         self._words = {name: _FIRST + number for number, name in enumerate(self._names)}
         self._width = _FIRST + len(self._names)
-        self._size = _HEADER + SLOTS * self._width * 8
+        self._size = HEADER + SLOTS * self._width * 8
         marks = ",".join(self._names).encode()
-        self._header = (_MAGIC + b"%08x" % zlib.crc32(marks)).ljust(_HEADER, b"\0")
+        self._header = (MAGIC + b"%08x" % zlib.crc32(marks)).ljust(HEADER, b"\0")
         self._file = -1
         self._slot = 0
         self._map: mmap.mmap | None = None
@@ -86,6 +84,24 @@ class SharedCounters:
             if not self._entered:
                 self._enter()
             self._own[self._words[name]] += amount
+
+    def add_each(self, amounts: Iterable[tuple[str, int]]) -> None:
+        """Add to some numbers of this process at once."""
+        with _lock:
+            if not self._entered:
+                self._enter()
+            own, words = self._own, self._words
+            for name, amount in amounts:
+                own[words[name]] += amount
+
+    def set_each(self, values: Iterable[tuple[str, int]]) -> None:
+        """Set some gauges of this process at once."""
+        with _lock:
+            if not self._entered:
+                self._enter()
+            own, words = self._own, self._words
+            for name, value in values:
+                own[words[name]] = value
 
     def set(self, name: str, value: int) -> None:
         """Set a gauge of this process."""
@@ -161,12 +177,12 @@ class SharedCounters:
         while not taken:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o600)
-            with _locked(self._file, deadline):
+            with locked(self._file, deadline):
                 # It may have been replaced while we waited for its lock.
-                taken = _is(path, self._file) and self._take_over(self._file, path)
+                taken = is_at(path, self._file) and self._take_over(self._file, path)
                 if taken:
                     self._claim(self._file)
-                    _sweep(path)
+                    sweep(path, _joined)
             if not taken:
                 self._close()
 
@@ -180,11 +196,11 @@ class SharedCounters:
             if os.pwrite(file, self._header.ljust(self._size, b"\0"), 0) < self._size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return True
-        header = os.pread(file, _HEADER, 0)
-        if not header.startswith(_MAGIC):
+        header = os.pread(file, HEADER, 0)
+        if not header.startswith(MAGIC):
             raise FileExistsError(f"{path} is not a file of ssekit's counters")
         fits = header == self._header and found.st_size == self._size
-        if not _is_used(file) and not (fits and self._is_our_servers(file)):
+        if not is_used(file) and not (fits and self._is_our_servers(file)):
             # Not truncated: a process that has just mapped it would get SIGBUS.
             path.unlink()
             return False
@@ -194,13 +210,13 @@ class SharedCounters:
 
     def _is_our_servers(self, file: int) -> bool:
         """Whether the parent of this process had started one that used the file."""
-        words = memoryview(os.pread(file, self._size, 0))[_HEADER:].cast("q")
+        words = memoryview(os.pread(file, self._size, 0))[HEADER:].cast("q")
         parents = {words[start + _PARENT] for start in range(0, len(words), self._width)}
         return os.getppid() in parents
 
     def _claim(self, file: int) -> None:
         self._map = mmap.mmap(file, self._size)
-        self._all = memoryview(self._map)[_HEADER:].cast("q")
+        self._all = memoryview(self._map)[HEADER:].cast("q")
         for number in range(SLOTS):
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place(number))
@@ -219,7 +235,7 @@ class SharedCounters:
 
     def _place(self, number: int) -> int:
         """Where a slot begins in the file."""
-        return _HEADER + number * self._width * 8
+        return HEADER + number * self._width * 8
 
     def _is_held(self, number: int) -> bool:
         try:
@@ -250,7 +266,7 @@ def join(
 ) -> SharedCounters:
     """Return this process's numbers in ``path``: the same object each time for the same path.
 
-    Whoever does not need them as long as the process lives calls `leave` once.
+    A caller that does not need them as long as the process lives calls `leave` once.
     """
     if path is None:
         return SharedCounters(None, counters, gauges)
@@ -321,71 +337,15 @@ class _Reader(SharedCounters):
             yield False
             return
         try:
-            fits = os.pread(self._file, _HEADER, 0) == self._header
+            fits = os.pread(self._file, HEADER, 0) == self._header
             fits = fits and os.fstat(self._file).st_size == self._size
             if fits:
                 self._map = mmap.mmap(self._file, self._size, prot=mmap.PROT_READ)
-                self._all = memoryview(self._map)[_HEADER:].cast("q")
+                self._all = memoryview(self._map)[HEADER:].cast("q")
             yield fits
         finally:
             self._close()
 
-
-def _is_used(file: int) -> bool:
-    """Whether another process holds a slot; ours is not yet claimed."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 0, _HEADER)
-    except OSError:
-        return True
-    fcntl.lockf(file, fcntl.LOCK_UN, 0, _HEADER)
-    return False
-
-
-def _is(path: Path, file: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.stat(path), os.fstat(file))
-    return False
-
-
-@contextmanager
-def _locked(file: int, deadline: float) -> Iterator[None]:
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
-            break
-        except OSError:
-            if time.monotonic() > deadline:
-                raise TimeoutError("its lock is held by a process that does not run") from None
-            time.sleep(0.005)
-    try:
-        yield
-    finally:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, 0)
-
-
-def _sweep(own: Path) -> None:
-    """Delete the files beside ours whose processes have gone, and their server with them."""
-    for path in own.parent.glob(f"*{SUFFIX}"):
-        if os.path.abspath(path) in _joined or path == own:
-            continue  # Opened and closed here, it would lose this process's lock.
-        with suppress(OSError, ValueError):
-            _delete_if_left(path)
-
-
-def _delete_if_left(path: Path) -> None:
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with _locked(file, 0.0):
-            ours = os.pread(file, _HEADER, 0).startswith(_MAGIC) and _is(path, file)
-            idle = time.time() - os.fstat(file).st_mtime > _IDLE
-            if ours and idle and not _is_used(file):
-                path.unlink()
-    finally:
-        os.close(file)
-
-
-_IDLE = 600.0
-"""Seconds without a change after which a file without a process is taken for left behind."""
 
 _instances: weakref.WeakSet[SharedCounters] = weakref.WeakSet()
 

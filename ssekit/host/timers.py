@@ -42,7 +42,7 @@ class Wait:
         self._moment = timers.at(time.monotonic() + seconds, seconds, self)
 
     def due(self) -> None:
-        """Let the greenlet go on."""
+        """Resume the greenlet."""
         greenlet, self.greenlet = self.greenlet, None
         if greenlet is not None:
             greenlet.switch()

@@ -20,7 +20,16 @@ def client_of(environ: dict[str, Any], heartbeat: float) -> Client:
     if under_gevent():
         from ssekit.host.greenlets import GreenletClient
 
-        return GreenletClient(heartbeat)
+        client = GreenletClient(heartbeat)
+        client.has_body = _has_body(environ)
+        return client
     from ssekit.host.threads import ThreadClient
 
     return ThreadClient(heartbeat)
+
+
+def _has_body(environ: dict[str, Any]) -> bool:
+    # RFC 9112, section 6: "The presence of a message body in a request is signaled by a
+    # Content-Length or Transfer-Encoding header field."
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return length != "0" or "HTTP_TRANSFER_ENCODING" in environ

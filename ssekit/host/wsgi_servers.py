@@ -275,6 +275,24 @@ def find(body: object = None, write: object = None) -> Connection | None:
     return None if uwsgi is None else _made(Uwsgi, vars(uwsgi), begun=True)
 
 
+def begun(connection: Connection | None, write: object) -> Connection | None:
+    """Return a connection that `find` returned before the answer began, for what follows.
+
+    ``write`` is what ``start_response`` has returned.  For a caller in another greenlet, whose
+    frames do not lead to the server.
+    """
+    if connection is None:
+        return None
+    try:
+        connection.check()
+    except Exception as error:
+        _log_changed(type(connection), error)
+        return None
+    theirs = getattr(connection, "server", None)
+    connection.transparent = theirs is not None and getattr(write, "__self__", None) is theirs
+    return connection
+
+
 def _made(kind: type[_Server], local: Mapping[str, Any], begun: bool) -> Connection | None:
     """Return a server's connection if everything is where we look for it, and None otherwise."""
     try:
@@ -283,19 +301,23 @@ def _made(kind: type[_Server], local: Mapping[str, Any], begun: bool) -> Connect
             connection.check()
         return connection
     except Exception as error:
-        if kind not in _changed:
-            _changed.add(kind)
-            _log.warning(
-                "%s is not as ssekit knows it (%r): streams are sent as PEP 3333 says and no "
-                "more, so that each keeps its thread or greenlet; upgrade ssekit, or use a version "
-                "of the server that its documentation names",
-                kind.__name__.lower(),
-                error,
-            )
+        _log_changed(kind, error)
         return None
 
 
-_changed: set[type[_Server]] = set()
+def _log_changed(kind: type[Connection], error: Exception) -> None:
+    if kind not in _changed:
+        _changed.add(kind)
+        _log.warning(
+            "%s is not as ssekit knows it (%r): streams are sent as PEP 3333 says and no more, so "
+            "that each keeps its thread or greenlet; upgrade ssekit, or use a version of the "
+            "server that its documentation names",
+            kind.__name__.lower(),
+            error,
+        )
+
+
+_changed: set[type[Connection]] = set()
 """The servers for which this was logged."""
 
 

@@ -5,5 +5,6 @@ viewers; none of them is for import elsewhere.
 """
 
 from ssekit.hub.hub import Hub, default_url
+from ssekit.hub.stats import Histogram, Numbers, Stats
 
-__all__ = ["Hub", "default_url"]
+__all__ = ["Histogram", "Hub", "Numbers", "Stats", "default_url"]

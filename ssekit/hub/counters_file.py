@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from ssekit.host.shared_counters import SUFFIX
+from ssekit.host.counter_files import SUFFIX
 from ssekit.host.state import state_folder
 
 

@@ -12,14 +12,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ssekit import host
 from ssekit.hub.access import Access
-from ssekit.hub.grant import Grant, NotGranted, Unnamed
+from ssekit.hub.at_end import AtEnd, Stoppable
+from ssekit.hub.grant import Grant, NotGranted, Unnamed, member_of
 from ssekit.hub.granted import REVOKED, GrantedStream
 from ssekit.hub.stream import Channels
-from ssekit.stream.admission import Admission, Limit, Overloaded
+from ssekit.stream.admission import Limit, Overloaded
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Headers, plain_answer
@@ -103,7 +105,7 @@ class Endpoint(Opener):
     def __init__(
         self,
         access: Callable[[], Access],
-        channels: Callable[[frozenset[str]], Channels],
+        channels: Callable[..., Channels],
         authorize: Authorize,
         gate: Gate,
         *,
@@ -158,7 +160,8 @@ class Endpoint(Opener):
                 raise Refused("403 Forbidden", "The credential was revoked.")
             if refusal is not None:
                 raise Overloaded(refusal)  # It comes back, and is authorized anew.
-            blocks = self._channels(stream.channels).open(environ)
+            member = member_of(stream.grant.member)
+            blocks = self._channels(stream.channels, member=member).open(environ)
             stream.end = blocks.stop
         finally:
             if blocks is None:
@@ -185,56 +188,28 @@ class Endpoint(Opener):
             raise Refused("403 Forbidden", "The credential is too old; get a new one.")
 
 
-class GrantedBlocks(Blocks):
+class GrantedBlocks(AtEnd):
     """The blocks of a stream for as long as its grant holds.
 
     What ends the stream is seen before and after each block, so that nothing is sent that was read
     after the stream had to end.
     """
 
-    def __init__(self, access: Access, blocks: Blocks, stream: GrantedStream) -> None:
-        self._access = access
-        self._blocks = blocks
+    def __init__(self, access: Access, blocks: Stoppable, stream: GrantedStream) -> None:
+        super().__init__(blocks, partial(access.discard, stream))
         self._stream = stream
         self.subject = stream.grant.subject
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]:
         self._check()
-        found = self._blocks.next_block(client)
+        found = super().next_block(client)
         self._check()
         return found
 
     def take_over(self, stream: OpenStream) -> bool:
         self._check()
-        admission = stream.admission
-        stream.admission = _Counted(admission, self._access, self._stream)
-        if self._blocks.take_over(stream):
-            return True
-        stream.admission = admission
-        return False
-
-    def close(self, client: host.Client) -> None:
-        self._access.discard(self._stream)
-        self._blocks.close(client)
+        return super().take_over(stream)
 
     def _check(self) -> None:
         if self._stream.ended is not None:
             raise host.Ended(self._stream.ended)
-
-
-class _Counted(Admission):
-    """The admission of a stream that is served elsewhere, which also ends the grant's hold."""
-
-    __slots__ = ("_access", "_inner", "_stream")
-
-    def __init__(self, inner: Admission, access: Access, stream: GrantedStream) -> None:
-        self._inner = inner
-        self._access = access
-        self._stream = stream
-
-    def release(self) -> None:
-        self._inner.release()
-
-    def end(self) -> None:
-        self._access.discard(self._stream)
-        self._inner.end()

@@ -17,10 +17,12 @@ from ssekit.wire import Event
 OWN = "stream-"
 """What the names of the hub's own events begin with; nobody else can publish such a name."""
 OPEN, RESET, REMOVE, END = "stream-open", "stream-reset", "stream-remove", "stream-end"
+JOIN, LEAVE = "stream-join", "stream-leave"
 
 _OWN = b"event: " + OWN.encode()
 _REMOVE = b"event: %b\n" % REMOVE.encode()
 _END = b"event: %b\n" % END.encode()
+_JOIN, _LEAVE = b"event: %b\n" % JOIN.encode(), b"event: %b\n" % LEAVE.encode()
 
 
 class ChannelEvent(Event):
@@ -92,6 +94,16 @@ def removal_body(channel: str, key: str) -> bytes:
     return body_of(Event({"channel": channel, "key": key}, REMOVE))
 
 
+def join_body(channel: str, member: str, value: object) -> bytes:
+    """Return the joining of a member as the body of an entry; raises as `body_of` does."""
+    return body_of(Event({"channel": channel, "member": member, "value": value}, JOIN))
+
+
+def leave_body(joined: bytes) -> bytes:
+    """Return the leave of the member that has joined with an entry of this body."""
+    return joined.replace(_JOIN, _LEAVE, 1)
+
+
 def own_entry(name: str, data: object, cursor: str, *, with_id: bool) -> Entry:
     """Return an event of the hub's own that is in no log."""
     return Entry(cursor, "", body_of(Event(data, name)), passing=not with_id)
@@ -123,10 +135,16 @@ def frame(entry: Entry) -> bytes:
 
 
 def quiet_frame(entry: Entry) -> bytes:
-    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone."""
+    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone.
+
+    OpenAI's client takes a block that has only an id for an event without data, and fails.  So the
+    id is a line of the next block; only that of the end, which no block follows, has its own.
+    """
     if not is_own(entry):
         return entry.frame
-    return b"" if entry.passing else b"id: %b\n\n" % entry.id.encode()
+    if entry.passing:
+        return b""
+    return b"id: %b\n%b" % (entry.id.encode(), b"\n" if is_end(entry) else b"")
 
 
 def framing(hub_events: bool) -> Callable[[Entry], bytes]:

@@ -59,7 +59,7 @@ class Parked(Protocol):
         """
 
 
-class Listener(Protocol):
+class Distributor(Protocol):
     """Serves many clients by itself, and is told first."""
 
     def deliver(self, entries: Sequence[Entry]) -> None:
@@ -99,7 +99,7 @@ class Follower:
         self.closed = False
         self.away = False
         """Whether the broker could not be reached just now."""
-        self.listener: Listener | None = None
+        self.distributor: Distributor | None = None
         self.published = (-1, -1)
         """Epoch and position of the last entry that this process has published."""
         self.internal: dict[str, Internal] = {}
@@ -112,7 +112,8 @@ class Follower:
         self._open: set[str] = set()  # channels that are not finished
         self._ends = 0  # that were seen
         self._backoff = Backoff(SOONEST, LONGEST)
-        self._stop = threading.Event()
+        self._again_now = threading.Event()
+        self._tried_at = 0.0  # on the monotonic clock
         self._started = False
 
     def start(self) -> None:
@@ -145,6 +146,21 @@ class Follower:
                 and not recent.is_ahead(*self.published)
                 and not recent.may_be_trimmed(view, position, self._retention)
             )
+
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have recent entries after a position."""
+        with self._lock:
+            return self.recent.channels_after(view, position)
+
+    def reached(self) -> None:
+        """Try again at once if the broker was away: another part of the hub has reached it."""
+        if self.away and time.monotonic() - self._tried_at > SOONEST:
+            self._again_now.set()
+
+    def will_reach(self, epoch: int, position: int) -> bool:
+        """Return whether a position is to become one of the recent ones before long."""
+        with self._lock:
+            return not self.away and (not self.ready or self.recent.is_ahead(epoch, position))
 
     def piece(self, reader: Parked) -> Piece | None:
         """Return what follows a reader's position; None if it is not among the recent entries.
@@ -203,7 +219,7 @@ class Follower:
             reader.parked = False
 
     def forget(self, reader: Parked) -> None:
-        """Let go of a reader that is closed."""
+        """Forget a reader that is closed."""
         if reader.parked:
             self.unpark(reader)
         with self._lock:
@@ -216,9 +232,9 @@ class Follower:
         with self._lock:
             self.closed = True
             readers = self._all_readers()
-        self._stop.set()
-        if self.listener is not None:
-            self.listener.end_all()
+        self._again_now.set()
+        if self.distributor is not None:
+            self.distributor.end_all()
         for reader in readers:
             reader.wake()
 
@@ -271,7 +287,8 @@ class Follower:
         if not self.ready:
             self._retention = self.broker.retention()
             self._restart(*self.broker.recent(RECENT))
-        entries, _ = self.broker.follow(self.recent.tip, FOLLOW)
+        self._tried_at = time.monotonic()
+        entries, _ = self.broker.follow(self.recent.tip, 0.0 if self.away else FOLLOW)
         if self.away:
             log.info("the hub's broker is back")
             self.away = False
@@ -296,7 +313,7 @@ class Follower:
         if traceback or not first:
             log.error(text, error, exc_info=error if traceback else None)
         if not first:
-            self._stop.wait(wait)
+            self._wait(wait)
 
     def _pause(self, text: str, error: Exception, *, traceback: bool = False) -> None:
         """Wait for the broker to come back; it is logged once."""
@@ -312,7 +329,12 @@ class Follower:
             )
             for internal in list(self.internal.values()):
                 internal.away()
-        self._stop.wait(self._backoff.next())
+        self._wait(self._backoff.next())
+
+    def _wait(self, seconds: float) -> None:
+        self._again_now.wait(seconds)
+        if not self.closed:
+            self._again_now.clear()
 
     def _restart(self, entries: Sequence[Entry], cursor: str) -> None:
         for internal in list(self.internal.values()):
@@ -323,8 +345,8 @@ class Follower:
             self._open.clear()
             self._ends += 1
             epoch, position = self.recent.epoch, self.recent.end
-        if self.listener is not None:
-            self.listener.restart(epoch, position)
+        if self.distributor is not None:
+            self.distributor.restart(epoch, position)
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
@@ -360,18 +382,14 @@ class Follower:
 
     def _note_position(self) -> None:
         """Let other processes see how far this one has read."""
-        recent, counts = self.recent, self.counts
-        counts.set("epoch", recent.epoch)
-        counts.set("position", recent.end)
-        counts.set("entries", recent.end - recent.start)
-        counts.set("entry bytes", recent.size)
-        counts.set("following", 1)
+        recent = self.recent
+        self.counts.follows(recent.epoch, recent.end, recent.end - recent.start, recent.size)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        if self.listener is not None:
+        if self.distributor is not None:
             try:
-                self.listener.deliver(entries)
+                self.distributor.deliver(entries)
             except Exception:
                 # Some have them and some have not: all come back, and read after their last id.
-                self.listener.end_all()
+                self.distributor.end_all()
                 raise

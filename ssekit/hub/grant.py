@@ -6,12 +6,18 @@ An ``authorize`` function makes one from a request (`ssekit.access` has two such
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MOST_CHANNELS = 100
 """The most channels that one client may name."""
+LONGEST_MEMBER = 256
+"""Characters of a member's id."""
+MOST_VALUE = 1024
+"""Bytes of a member's value, as JSON."""
 
 _NOT_IN_A_NAME = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, and no text
 
@@ -22,6 +28,13 @@ class NotGranted(Exception):
 
 class Unnamed(Exception):
     """Raised if a client names no channel, too many, or none that can be one."""
+
+
+class Member(NamedTuple):
+    """Who is present, and what the others are shown of them."""
+
+    id: str
+    value: object = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class Grant:
         for what, name in (("subject", self.subject), ("session", self.session)):
             if name is not None:
                 check_name(f"a {what}", name)
+        member_of(self.member)
 
     def narrowed(self, named: Iterable[str] = ()) -> frozenset[str]:
         """Return the channels that the client gets: those that it named, or all of the grant.
@@ -83,6 +97,34 @@ class Grant:
             if name not in exact and not name.startswith(prefixes):
                 raise NotGranted("The grant does not admit this channel.")
         return wanted
+
+
+def member_of(given: str | tuple[str, object] | None) -> Member | None:
+    """Return the member that an id, or a pair of id and value, stands for.
+
+    Raises ValueError for an id that cannot be one, and for a value that is not JSON or is too long.
+    """
+    if given is None:
+        return None
+    if isinstance(given, tuple) and len(given) == 2:
+        member = Member(*given)
+    elif isinstance(given, str):
+        member = Member(given)
+    else:
+        raise ValueError(f"a member is an id, or a pair of an id and a value, not {given!r:.80}")
+    check_name("a member's id", member.id)
+    if len(member.id) > LONGEST_MEMBER:
+        raise ValueError(f"a member's id has at most {LONGEST_MEMBER} characters")
+    try:
+        size = len(json.dumps(member.value, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"a member's value has to be JSON: {error}") from None
+    if size > MOST_VALUE:
+        raise ValueError(
+            f"a member's value has at most {MOST_VALUE} bytes as JSON, not {size}, as every viewer"
+            " gets it: let them ask for more by the member's id"
+        )
+    return member
 
 
 def check_name(what: str, name: object) -> None:

@@ -28,7 +28,9 @@ from ssekit.hub.access import Access
 from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
+from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
+from ssekit.hub.presence import Presence, members_channel, members_in
 from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
@@ -54,7 +56,8 @@ def default_url() -> str:
     """Return the hub of this user: ``SSEKIT_URL``, or one sqlite file in the state folder.
 
     Workers, scripts and the command line that say nothing else then share it.  The folder is made
-    for this user alone; it is never the current folder.
+    for this user alone; it is never the current folder.  Raises OSError or RuntimeError if the user
+    has no such folder and it cannot be made.
     """
     url = os.environ.get("SSEKIT_URL")
     if url:
@@ -144,12 +147,18 @@ class Hub:
         *,
         key: str | None = None,
         store: bool = True,
+        connection: object = None,
     ) -> Event:
         """Store an event, and return it with its id: every viewer of the channel gets it.
 
         The fields are those of `Event`.  With a ``key`` it replaces the channel's earlier event of
         that key, and is kept until it is replaced or removed.  With ``store=False`` the viewers
         that are caught up get it, without an id, and nobody later.
+
+        With a ``connection`` to the database of a ``postgresql:`` log it is stored by the commit of
+        that connection's transaction, or never; it is returned without an id, which it gets then.
+        It may be psycopg's, Django's or SQLAlchemy's, or an SQLAlchemy session; in autocommit
+        outside a transaction it is a ValueError.
 
         Raises `InvalidEvent`, before anything is stored, for what the format cannot carry, what is
         larger than ``max_event``, names that begin with ``stream-``, which are the hub's own, and
@@ -166,6 +175,9 @@ class Hub:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
         with self.counts.publishing(channel):
             body = self._encode(data, event, retry)
+            if connection is not None:
+                self._broker.append_in(connection, channel, body, key=key, passing=not store)
+                return event_of(Entry("", channel, body, key, passing=True))  # without an id
             entry = self._broker.append(channel, body, key=key, passing=not store)
         self._opened.published(entry.id)
         return event_of(entry)
@@ -187,6 +199,8 @@ class Hub:
         *channels: str,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        member: str | tuple[str, object] | None = None,
+        presence: bool = False,
         **stream_options: Any,
     ) -> Stream:
         """Return a WSGI application that streams some channels to each client.
@@ -194,7 +208,14 @@ class Hub:
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
         that cannot ignore events whose names they do not know: they get none of the hub's own.
-        The other options are those of `Stream`.
+
+        ``member``: who is present in the channels while the stream is open: an id, or a pair of an
+        id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
+        client gets ``stream-join`` and ``stream-leave`` of all members; the opening has those who
+        are there.
+
+        The other options are those of `Stream`.  Raises ValueError for an invalid channel or value,
+        and what `Stream` raises.
         """
         opener = Channels(
             self._follower,
@@ -202,6 +223,9 @@ class Hub:
             _checked(channels),
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
+            member=member_of(member),
             check=self._warn_if_alone,
         )
         return Stream(opener, **stream_options)
@@ -212,6 +236,7 @@ class Hub:
         *,
         replay: int | Literal["all"] = 0,
         hub_events: bool = True,
+        presence: bool = False,
         authorizing: int = 32,
         max_age: float = 86_400,
         **stream_options: Any,
@@ -226,7 +251,8 @@ class Hub:
         ``authorizing``: clients that are authorized at once; others wait for their turn.
         ``max_age``: seconds after which a grant that says when it was issued is refused; `revoke`
         with a longer ``keep`` needs a longer one.
-        The other options are those of `stream`.  Raises ValueError for an invalid value.
+        Members are those of the grants.  The other options are those of `stream`.  Raises
+        ValueError for an invalid value.
         """
         view = partial(
             Channels,
@@ -234,6 +260,8 @@ class Hub:
             self.limit,
             replay=_replay(replay),
             hub_events=hub_events,
+            presence=_presence(presence, hub_events),
+            present=self._presence,
             check=self._warn_if_alone,
         )
         opener = Endpoint(
@@ -277,7 +305,7 @@ class Hub:
         ``before`` names another time, in seconds since 1970, such as one in the near future for a
         session that is about to be deleted.  That holds for ``keep`` seconds; older credentials are
         refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
-        refused.
+        refused.  Raises as `disconnect` does, and ValueError for an invalid ``keep``.
         """
         self._opened.access().write(revocation(subject, session, channel, keep, before))
 
@@ -307,6 +335,7 @@ class Hub:
         """Return the log's end now: an id to begin a stream or a subscription after.
 
         Take it before you read the state that you render; what comes after it is not missed.
+        Raises `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.check()
         return self._broker.tip()
@@ -323,15 +352,29 @@ class Hub:
         return events_of(self._broker.history(_checked(channels), limit, before))
 
     def state(self, channel: str) -> dict[str, Event]:
-        """Return the newest event of each key of a channel, by key, oldest first."""
+        """Return the newest event of each key of a channel, by key, oldest first.
+
+        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        """
         self._opened.check()
         entries = self._broker.opening(_checked((channel,)), 0).state
         return {str(entry.key): event_of(entry) for entry in entries}
 
+    def members(self, channel: str) -> dict[str, Any]:
+        """Return who is present in a channel: the value of each member, by id.
+
+        Raises ValueError for an invalid channel, and `BrokerUnavailable` and `HubClosed` as
+        `publish` does.
+        """
+        _check_channel(channel)
+        self._opened.leases()  # which end those of processes that have died
+        return members_in(self._broker.opening([members_channel(channel)], 0).state)
+
     def status(self, channel: str) -> Status:
         """Return whether a channel is "open", "producing" or "finished", and why it is finished.
 
-        The reason is "finished", "failed", "lost" or "cancelled".
+        The reason is "finished", "failed", "lost" or "cancelled".  Raises ValueError for an invalid
+        channel, `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.leases()
         _check_channel(channel)
@@ -343,13 +386,17 @@ class Hub:
         """Finish a channel: its last event is ``stream-end``, which is returned.
 
         Streams whose channels are all finished end after it.  None if it is finished already.
+        Raises as `publish` does.
         """
         self._opened.check()
         _check_channel(channel)
         return self._end(channel, "finished", data)
 
     def reopen(self, channel: str) -> bool:
-        """Open a finished channel again; false if it is not finished."""
+        """Open a finished channel again; false if it is not finished.
+
+        Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
+        """
         self._opened.check()
         _check_channel(channel)
         return self._broker.reopen(channel)
@@ -395,7 +442,10 @@ class Hub:
         return stats_of(self._broker, self.counts)
 
     def close(self) -> None:
-        """End every stream and subscription of this process, and close the log."""
+        """End every stream and subscription of this process, and close the log.
+
+        May be called again; raises nothing.
+        """
         self._opened.close()
 
     def _end(self, channel: str, reason: str, data: Any) -> Event | None:
@@ -428,6 +478,9 @@ class Hub:
     def _access(self) -> Access:
         return self._opened.access()
 
+    def _presence(self) -> Presence:
+        return self._opened.presence()
+
     def _warn_if_alone(self, environ: Mapping[str, Any]) -> None:
         """Say once if this hub is in one process's memory and the server has several processes."""
         if self._memory and environ.get("wsgi.multiprocess") and not self._warned:
@@ -453,6 +506,12 @@ def _replay(replay: int | str) -> int | None:
     if not isinstance(replay, int) or isinstance(replay, bool) or replay < 0:
         raise ValueError(f'replay must be a whole number from 0 up, or "all", not {replay!r}')
     return replay
+
+
+def _presence(presence: bool, hub_events: bool) -> bool:
+    if presence and not hub_events:
+        raise ValueError("joins and leaves are the hub's own events: hub_events has to be True")
+    return presence
 
 
 def _checked(channels: Collection[str]) -> frozenset[str]:

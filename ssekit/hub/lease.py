@@ -15,6 +15,7 @@ import atexit
 import logging
 import math
 import os
+import threading
 import time
 from _queue import Empty, SimpleQueue  # The interpreter's own, which gevent leaves alone.
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from ssekit.brokers import Broker
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import NativeLock
 from ssekit.host.wsgi_servers import worker_is_ending
-from ssekit.hub.entries import end_body, removal_body
+from ssekit.hub.entries import end_body, leave_body
 
 log = logging.getLogger("ssekit.hub")
 
@@ -37,6 +38,8 @@ LOOK = 2.0
 """Seconds between two looks at the leases of others; twice that is too long for a look to count."""
 AGAIN = 0.5
 """Seconds until a renewal that failed is tried again."""
+AT_ONCE = 500
+"""Members that one call has join or leave: other processes follow in pieces that they can take."""
 ENDING_CHECKED = 0.2
 """Seconds between two checks whether the server has told this process to end."""
 
@@ -48,8 +51,11 @@ class Leases:
         self.process = os.getpid()
         self.producing: dict[str, object] = {}
         """By channel, who produces it in this process."""
+        self.on_lost: list[Callable[[], None]] = []
+        """Called, in any thread, when the lease was ended: what it held has to be held again."""
         self._broker = broker
         self._lock = NativeLock()  # held for moments, by any thread
+        self._beginning = threading.Lock()  # so that one begins a lease, and the others wait
         self._holder: str | None = None  # None while we have no lease
         self._holds = 0
         self._wake: SimpleQueue[bool] = SimpleQueue()  # true: stop
@@ -72,19 +78,32 @@ class Leases:
         """
         with self._lock:
             self._holds += 1
-            holder, first = self._holder, self._holds == 1
+            first = self._holds == 1
         try:
-            if holder is None or not self._broker.beat(holder):
-                holder = os.urandom(12).hex()
-                self._broker.beat(holder, first=True)
+            holder = self.renewed()
         except BaseException:
             self.release()
             raise
-        self._holder = holder
         if first:
             atexit.register(self._end_channels)
             self._wake.put(False)
         return holder
+
+    def renewed(self) -> str:
+        """Return this process's lease, renewed; a new one if it was ended.
+
+        Raises what `Broker.beat` raises.
+        """
+        with self._beginning:
+            holder = self._holder
+            if holder is not None and self._broker.beat(holder):
+                return holder
+            new = os.urandom(12).hex()
+            self._broker.beat(new, first=True)
+            self._holder = new
+        if holder is not None:
+            self._tell_lost()
+        return new
 
     def release(self) -> None:
         """Hold one thing less; without any, the lease is ended before long."""
@@ -95,14 +114,18 @@ class Leases:
             atexit.unregister(self._end_channels)
             self._wake.put(False)
 
-    def close(self) -> None:
-        """Stop, and end what this process produces."""
+    def close(self, *, run_out: bool = False) -> None:
+        """Stop, and end what this process produces.
+
+        ``run_out``: what else the lease holds is there until the lease has run out.
+        """
         if self.process != os.getpid() or self.closed:
             return
         self.closed = True
         self._wake.put(True)
         self._end_channels()
-        self._end_own_lease()
+        if not run_out:
+            self._end_own_lease()
 
     def _run(self) -> None:
         beat_at = look_at = time.monotonic() + LOOK
@@ -139,8 +162,15 @@ class Leases:
             # It was ended while this process was away: what it held is no longer its own.
             log.warning("this process was taken for dead: the channels it produced have ended")
             with self._lock:
-                if self._holder == holder:
+                lost = self._holder == holder
+                if lost:
                     self._holder = None
+            if lost:
+                self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        for lost in self.on_lost:
+            lost()
 
     def _end_own_lease(self) -> None:
         with self._lock:
@@ -180,8 +210,15 @@ class Leases:
 
 def end_held(broker: Broker, holder: str, *, members: bool = True) -> None:
     """End what a lease holds: its channels with "lost", and its members leave."""
+    leaving: dict[str, list[str]] = {}
     for channel, member in broker.held(holder):
         if member is None:
             broker.finish(channel, end_body(channel, "lost"), "lost", holder=holder)
         elif members:
-            broker.leave(channel, {member: removal_body(channel, member)}, holder)
+            leaving.setdefault(channel, []).append(member)
+    for channel, names in leaving.items():
+        joined = {entry.key: entry.body for entry in broker.opening([channel], 0).state}
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            bodies = {name: leave_body(joined.get(name, b"")) for name in some}
+            broker.leave(channel, bodies, holder)

@@ -17,6 +17,7 @@ from ssekit.host.wakeup import NativeLock
 from ssekit.hub.access import Access
 from ssekit.hub.follower import Follower
 from ssekit.hub.lease import Leases
+from ssekit.hub.presence import Presence
 
 OUTRUN = 1.0
 """Seconds at most for which a publish waits for the readers of its own process."""
@@ -36,10 +37,14 @@ class Opened:
         self._follower: Follower | None = None
         self._leases: Leases | None = None
         self._access: Access | None = None
+        self._presence: Presence | None = None
         self._lock = NativeLock()  # held for moments, by any thread
 
     def follower(self) -> Follower:
         """Return the follower of this process, which is running.  Raises `HubClosed`."""
+        running = self._follower
+        if running is not None and not self._closed and running.process == os.getpid():
+            return running
         self.leases()
         with self._lock:
             self.check()
@@ -58,6 +63,15 @@ class Opened:
             if self._access is None or self._access.follower is not follower:
                 self._access = Access(self.broker, follower, ends_in_outage=self._ends_in_outage)
             return self._access
+
+    def presence(self) -> Presence:
+        """Return what has members present for this process.  Raises `HubClosed`."""
+        follower = self.follower()
+        leases = self.leases()
+        with self._lock:
+            if self._presence is None or self._presence.follower is not follower:
+                self._presence = Presence(self.broker, leases, follower)
+            return self._presence
 
     def leases(self) -> Leases:
         """Return what renews this process's lease and looks at the others'.  Raises `HubClosed`."""
@@ -83,6 +97,7 @@ class Opened:
             return
         epoch, seq = follower.published = parse_id(cursor)
         if follower.away:
+            follower.reached()
             return
         deadline = time.monotonic() + OUTRUN
         while follower.is_behind(epoch, seq - RECENT // 2) and time.monotonic() < deadline:
@@ -101,8 +116,11 @@ class Opened:
             self._closed = True
             follower, self._follower = self._follower, None
             leases, self._leases = self._leases, None
+            presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.close()
         if leases is not None:
-            leases.close()
+            leases.close(run_out=presence is not None and presence.holds)
         if follower is not None:
             follower.close()
         self.broker.close()

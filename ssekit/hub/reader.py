@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ssekit import host
-from ssekit.brokers import Entry, HistoryLost, parse_id
+from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
 from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
@@ -177,14 +177,18 @@ class Reader:
         except HistoryLost:
             self._lose()
             return
-        ends = self._follower.ends(self.view.channels)
         begin = self.position
-        if not self._follower.can_resume(self.view, self.epoch, begin):
+        if self._follower.can_resume(self.view, self.epoch, begin):
+            going_on = self._follower.channels_after(self.view, begin)
+        else:
             self._read_older()  # at once, so that it is known now if history was lost
             if self.lost:
                 return
+            going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
+        # A channel with entries after the position had not ended there.
+        ends = self._follower.ends(self.view.channels - going_on)
         self.ended |= _ended_by(ends, begin)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
 
     def _lose(self) -> None:
         self.lost = self._opening = True
@@ -196,7 +200,8 @@ class Reader:
             return self._open()
         piece = self._follower.piece(self)
         if piece is None:
-            return self._read_older()
+            # What the follower is about to reach is read from there: it has passing entries too.
+            return not self._follower.will_reach(self.epoch, self.position) and self._read_older()
         if piece.position == self.position:
             self._caught_up_at = self.position
             return False
@@ -216,6 +221,7 @@ class Reader:
         except HubClosed:
             return False
         self._away = False
+        self._follower.reached()
         if piece is None:
             self._caught_up_at = self.position
             return False
@@ -234,16 +240,28 @@ class Reader:
             self.ended.difference_update(entry.channel for entry in piece.entries)
         if is_end(piece.entries[-1]):
             self.ended.add(piece.entries[-1].channel)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
+
+    def _read_opening(self) -> Opening:
+        view, broker = self.view, self._follower.broker
+        if self._replay is not None or not view.internal:
+            return broker.opening(view.channels, self._replay)
+        # Trimmed leaves are no lost history.  The members are read second: what changes between
+        # the two comes once more after the opening, and says the same.
+        own = {channel for channel in view.channels if channel.startswith(INTERNAL)}
+        opening = broker.opening(view.channels - own, None)
+        members = broker.opening(own, 0).state
+        return opening._replace(state=[*opening.state, *members])
 
     def _open(self) -> bool:
         """Begin at the log's end; false if it cannot be reached just now."""
         try:
-            opening = self._follower.broker.opening(self.view.channels, self._replay)
+            opening = self._read_opening()
         except (BrokerUnavailable, HubClosed):
             self._away = True
             return False
         self._away = self._opening = False
+        self._follower.reached()
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
@@ -258,7 +276,7 @@ class Reader:
         self._caught_up_at = self.position
         self._ready = Piece(self.view, entries, self.epoch, self.position)
         self.ended = set(opening.ends)
-        self.finished = self.ended >= self.view.channels
+        self.finished = self.view.is_finished(self.ended)
         return True
 
 

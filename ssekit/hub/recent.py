@@ -35,6 +35,12 @@ class View(NamedTuple):
     channels: frozenset[str]
     hub_events: bool = True
     """Whether it knows the hub's own events; otherwise it gets their ids alone."""
+    internal: int = 0
+    """How many of the channels are the hub's own: they never end."""
+
+    def is_finished(self, ended: Collection[str]) -> bool:
+        """Tell whether nothing more comes, once these of the channels are finished."""
+        return len(ended) >= len(self.channels) - self.internal
 
 
 class Piece:
@@ -219,6 +225,11 @@ class RecentEntries:
             if seqs and seqs[-1] > position:
                 each.append(islice(seqs, bisect_right(seqs, position), None))
         return each[0] if len(each) == 1 else merge(*each)
+
+    def channels_after(self, view: View, position: int) -> set[str]:
+        """Return the channels of a view that have entries after a position."""
+        seqs = self._seqs
+        return {name for name in view.channels if name in seqs and seqs[name][-1] > position}
 
     def may_be_trimmed(self, view: View, position: int, retention: Retention) -> bool:
         """Return whether the log may no longer have all that follows a position.

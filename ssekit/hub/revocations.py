@@ -146,6 +146,8 @@ class Revocations:
 
     def refusal(self, stream: GrantedStream) -> str | None:
         """Return why a stream that is about to open must not, or None."""
+        if not self._known:
+            return None
         now = time.time()
         grant = stream.grant
         # All that can match it, however many others there are.

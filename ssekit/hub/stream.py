@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ssekit import host
+from ssekit.hub.at_end import AtEnd
 from ssekit.hub.follower import Follower
+from ssekit.hub.grant import Member
+from ssekit.hub.presence import Presence, members_channel
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import View
 from ssekit.stream.admission import Limit
@@ -50,6 +53,8 @@ class Channels(Opener):
     ``follow`` returns the follower of this process.  ``replay`` is how many of the last events the
     opening has, None for all.  Without ``hub_events`` a client gets their ids alone, and is cut off
     where the server ends the stream, as it would take an orderly end for the end of all events.
+    With ``presence`` it gets the joins and leaves of their members; ``member`` is the client's own,
+    and ``present`` returns what counts it.
     """
 
     def __init__(
@@ -60,16 +65,25 @@ class Channels(Opener):
         *,
         replay: int | None,
         hub_events: bool,
+        presence: bool,
+        present: Callable[[], Presence],
+        member: Member | None,
         check: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.limit = limit
         self.cuts = not hub_events
         self._follow = follow
+        self._channels = channels
         self._view = View(channels, hub_events)
+        if presence:
+            members = {members_channel(channel) for channel in channels}
+            self._view = View(channels | members, hub_events, len(members))
+        self._present = present
+        self._member = member
         self._replay = replay
         self._check = check
 
-    def open(self, environ: dict[str, Any]) -> ChannelBlocks:
+    def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
         self._check(environ)
         reader = Reader(self._follow(), self._view, last_event_id(environ), self._replay)
         if reader.missed_nothing:
@@ -78,7 +92,10 @@ class Channels(Opener):
         if reader.lost and not self._view.hub_events:
             reader.close()
             raise Gone
-        return ChannelBlocks(reader, self._follow)
+        blocks = ChannelBlocks(reader, self._follow)
+        if self._member is None:
+            return blocks
+        return AtEnd(blocks, self._present().enter(self._channels, self._member).end)
 
 
 class ChannelBlocks(Blocks):
@@ -152,6 +169,6 @@ def fanout_of(follower: Follower) -> Fanout | None:
         return None
     from ssekit.hub.fanout import Fanout
 
-    if not isinstance(follower.listener, Fanout):
-        follower.listener = Fanout(follower)
-    return follower.listener
+    if not isinstance(follower.distributor, Fanout):
+        follower.distributor = Fanout(follower)
+    return follower.distributor

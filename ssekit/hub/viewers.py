@@ -132,8 +132,8 @@ class ViewerGroup:
     def finished_by(self, position: int) -> bool:
         """Return whether all channels were finished at a position."""
         ended = self._ended
-        return len(ended) >= len(self.view.channels) and all(
-            ended.get(channel, position + 1) <= position for channel in self.view.channels
+        return self.view.is_finished(ended) and self.view.is_finished(
+            [channel for channel, end in ended.items() if end <= position]
         )
 
 

@@ -26,7 +26,7 @@ def send(
 
 
 def comment(text: str) -> None:
-    """Send a comment, which clients ignore."""
+    """Send a comment, which clients ignore.  Raises as `send` does."""
     _send(Event(comment=text))
 
 
@@ -36,6 +36,7 @@ def return_event_data(
     """Send one event as the PHP loop's ``returnEventData`` does.
 
     An ``id`` or ``retry`` of 0 and an empty ``event`` are not sent; None is sent as ``null``.
+    Raises as `send` does.
     """
     _send(
         Event(
@@ -84,7 +85,7 @@ def environ_of_run() -> dict[str, Any]:
 
 
 def last_event_id_of_run() -> str | None:
-    """Return the id after which the client of the run that asks wants to go on."""
+    """Return the id after which the client of the calling run wants to resume."""
     return last_event_id(current().environ)
 
 

@@ -1,7 +1,9 @@
 """Streaming scripts as WSGI applications: one run of the file for each client.
 
 The run happens inside the WSGI call and sends with the server's ``write`` (PEP 3333, "The write()
-Callable"), so it needs no second thread or greenlet and no queue: the file's loop is the stream.
+Callable"), so it needs no second thread and no queue: the file's loop is the stream.  Under
+gunicorn's gevent worker it has a greenlet of its own, which goes on when the server's has ended
+(`ssekit.host.Client.call_alone`).
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ from typing import Any
 from ssekit import host
 from ssekit.errors import SSEError
 from ssekit.host import wsgi_servers
+from ssekit.host.connection import Connection
 from ssekit.script import run as runs
-from ssekit.stream.admission import Limit, rejection
+from ssekit.stream.admission import Admission, Limit, rejection
 from ssekit.stream.response import (
     Answer,
     Headers,
     Offer,
     closing_retry,
+    misreads_an_end,
     opening,
     plain_answer,
 )
+from ssekit.stream.source import with_streams, without_server
 
 log = logging.getLogger("ssekit.script")
 
@@ -73,30 +78,46 @@ class Script:
         if admission is None:
             failed: Answer | None = rejection(environ, self._offer.cors(environ))
         else:
-            try:
-                failed = self._run(environ, start_response)
-            finally:
-                admission.end()
+            failed = self._run(environ, start_response, admission)
         return [] if failed is None else failed.give(environ, start_response)
 
-    def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | None:
+    def _run(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], admission: Admission
+    ) -> Answer | None:
         """Run the file for this client; return the answer if it has sent none."""
         try:
             code = self._code()
         except FileNotFoundError:
+            admission.end()
             return _missing(self._offer.cors(environ))
         except (OSError, SyntaxError, ValueError):
+            admission.end()
             log.exception("the script %s cannot be run", self._path)
             return _failed(self._offer.cors(environ))
         client = host.client_of(environ, self._heartbeat)
-        run = WsgiRun(environ, start_response, client, self._offer, self._retry)
+        server = wsgi_servers.find()
+        run = WsgiRun(
+            environ,
+            start_response,
+            client,
+            self._offer,
+            self._retry,
+            server=server,
+            admission=admission,
+        )
 
         def whole_file() -> None:
             exec(code, {"__name__": "__main__", "__file__": str(self._path)})  # noqa: S102
 
-        # A context of its own: what the run sets for itself is not there for the next request.
-        done = contextvars.copy_context().run(run.execute, whole_file, self._path.name)
-        return None if done else _failed(self._offer.cors(environ))
+        def whole_run() -> bool:
+            try:
+                # A context of its own: what the run sets is not there for the next request.
+                return contextvars.copy_context().run(run.execute, whole_file, self._path.name)
+            finally:
+                admission.end()
+
+        done = client.call_alone(server, whole_run)
+        return _failed(self._offer.cors(environ)) if done is False else None
 
     def _code(self) -> CodeType:
         state = self._path.stat()
@@ -183,11 +204,17 @@ class WsgiRun(runs.Run):
         client: host.Client,
         offer: Offer,
         retry: int | None,
+        *,
+        server: Connection | None,
+        admission: Admission,
     ) -> None:
         super().__init__(offer, retry)
+        self._server = server
+        self._admission = admission
+        self._taken: Connection | None = None
         self.environ = environ
         self.client = client
-        self._start_response = start_response
+        self._start_response: Callable[..., Any] = start_response
         self._send: Callable[[bytes], Any] = self._not_begun
 
     def execute(self, function: Callable[[], object], name: str) -> bool:
@@ -215,6 +242,8 @@ class WsgiRun(runs.Run):
             self._last(closing_retry(self.retry))
         finally:
             self.client.detach()
+            if self._taken is not None:
+                self._taken.end()
         return True
 
     def _start(self, status: str, headers: Headers) -> None:
@@ -227,10 +256,17 @@ class WsgiRun(runs.Run):
         self._send = write
 
     def _attach(self) -> None:
-        connection = wsgi_servers.find(write=self._send)
+        connection = wsgi_servers.begun(self._server, self._send)
+        self._server = None  # It refers to all that hangs on the request.
+        if connection is not None and self.client.leave_server(connection):
+            self._admission.release()
+            self.environ = with_streams(without_server(self.environ))
+            self._start_response = _has_begun
+            connection = self._taken = self.client.connection
+        else:
+            self.client.attach(connection)
         if connection is not None:
             self._send = connection.write
-        self.client.attach(connection)
 
     def _write(self, block: bytes) -> None:
         try:
@@ -243,6 +279,13 @@ class WsgiRun(runs.Run):
         if self.sent == runs.STREAM:
             with contextlib.suppress(host.Ended):
                 self._write(block)
+            connection = self._taken or self.client.connection
+            if misreads_an_end(self.environ) and connection is not None:
+                connection.cut()
 
     def _not_begun(self, block: bytes) -> None:
         raise AssertionError("a block was put before the run had begun")
+
+
+def _has_begun(*_: object) -> None:
+    raise AssertionError("the answer has begun")

@@ -1,4 +1,4 @@
-"""What is known about one client's stream while it is open, whoever sends its blocks."""
+"""What is known about one client's stream while it is open, whatever sends its blocks."""
 
 from __future__ import annotations
 

@@ -136,10 +136,11 @@ class Offer:
 
 
 def last_event_id(environ: Mapping[str, Any]) -> str | None:
-    """Return the id after which the client wants to go on, or None if it has seen none.
+    """Return the id after which the client wants to resume, or None if it has seen none.
 
     The header wins over ``?last_event_id=``, which is for a first connection: an EventSource
     cannot set a header (HTML standard, 9.2.3).  The header is UTF-8, which WSGI shows as latin-1.
+    Raises nothing, whatever the client has sent.
     """
     header = environ.get("HTTP_LAST_EVENT_ID")
     if header is not None:

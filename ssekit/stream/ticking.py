@@ -7,9 +7,7 @@ serves all (`ssekit.stream.taken_ticks`).  Elsewhere it is a generator with `eve
 
 from __future__ import annotations
 
-import io
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,23 +16,12 @@ from ssekit.stream.admission import Limit
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import last_event_id
-from ssekit.stream.source import SourceBlocks, Stop, request_of
+from ssekit.stream.source import SourceBlocks, Stop, request_of, with_streams, without_server
 from ssekit.stream.timer import every
 
 log = Logger("ssekit.stream")
 
 Function = Callable[["Tick"], Any]
-
-_OF_THE_SERVER = {
-    "gunicorn.sock",
-    "gunicorn.socket",
-    "werkzeug.request",
-    "wsgi.early_hints",
-    "wsgi.errors",
-    "wsgi.file_wrapper",
-    "wsgi.input",
-}
-"""What an environ refers to that must not be kept for the life of a stream."""
 
 
 class Tick:
@@ -43,12 +30,15 @@ class Tick:
     It has room for attributes of your own, which are the client's state.
     """
 
+    __slots__ = ("__dict__", "_environ", "_own", "number")
+
     number: int
     """From 0; counted with the ticks that were missed."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.number = 0
-        self._environ: dict[str, Any] | tuple[tuple[str, ...], tuple[Any, ...]] = environ
+        self._environ = environ
+        self._own: tuple[tuple[str, Any], ...] | None = None  # once `shrink` was called
 
     @property
     def request(self) -> Any:
@@ -63,28 +53,42 @@ class Tick:
     @property
     def environ(self) -> dict[str, Any]:
         """The request's WSGI environ (PEP 3333)."""
-        if isinstance(self._environ, dict):
+        if self._own is None:
             return self._environ
-        environ = dict(zip(*self._environ, strict=True))
-        return {**environ, "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr}
+        return with_streams({**self._environ, **dict(self._own)})
 
     def shrink(self) -> None:
         """Keep of the environ only what outlives the server's part in the stream.
 
         Most clients send the same headers: those are kept once.
         """
-        if isinstance(self._environ, dict):
-            kept = {k: v for k, v in self._environ.items() if k not in _OF_THE_SERVER}
-            names = tuple(map(sys.intern, kept))
-            values = tuple(
-                sys.intern(value) if type(value) is str else value for value in kept.values()
-            )
-            self._environ = _names.setdefault(names, names), values
-            if len(_names) > 1000:  # Clients choose their headers, and so the names.
-                _names.clear()
+        if self._own is None:
+            kept = without_server(self._environ)
+            self._own = tuple((name, kept.pop(name)) for name in _OWN if name in kept)
+            self._environ = _shared(kept)
 
 
-_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+_OWN = (
+    "HTTP_AUTHORIZATION",
+    "HTTP_COOKIE",
+    "HTTP_LAST_EVENT_ID",
+    "QUERY_STRING",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+)
+"""What differs from client to client."""
+_environs: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+
+
+def _shared(environ: dict[str, Any]) -> dict[str, Any]:
+    """Return the environ, or an equal one that another client has."""
+    try:
+        found = _environs.setdefault(tuple(environ.items()), environ)
+    except TypeError:  # A value of some middleware's cannot be looked up.
+        return environ
+    if len(_environs) > 1000:  # Clients choose their headers.
+        _environs.clear()
+    return found
 
 
 class TickOpener(Opener):

@@ -57,7 +57,7 @@ def finish(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     follower = hub._opened._follower
-    taken = follower.listener if follower is not None else None
+    taken = follower.distributor if follower is not None else None
     return answer(start_response, f"{0 if taken is None else len(taken)} 0")  # type: ignore[arg-type]
 
 

@@ -48,7 +48,7 @@ def act(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """How many streams have a grant here, and how many the fan-out serves."""
-    taken = hub._opened.follower().listener
+    taken = hub._opened.follower().distributor
     counts = len(hub._opened.access().streams), 0 if taken is None else len(taken)  # type: ignore[arg-type]
     start_response("200 OK", [])
     return [b"%d %d" % counts]

@@ -26,6 +26,27 @@ hub = Hub(
     history=int(os.environ.get("HISTORY", "1000")),
     max_streams=int(limit) if limit else None,
 )
+
+
+def taking_fails(step: str) -> None:
+    """Let a step of taking a connection over fail."""
+    from ssekit.host import wsgi_servers
+    from ssekit.hub import fanout
+
+    def fail(*_: object) -> None:
+        raise OSError(f"{step} failed")
+
+    if step == "viewer":
+        fanout.Viewer = fail  # type: ignore[assignment,misc]
+    elif step == "options":
+        fanout.Tcp.bound_unsent = fail  # type: ignore[assignment,method-assign]
+    else:
+        for kind in (wsgi_servers.Gunicorn, *wsgi_servers.Gunicorn.__subclasses__()):
+            kind.abandon = fail  # type: ignore[assignment,method-assign]
+
+
+if os.environ.get("TAKING_FAILS"):
+    taking_fails(os.environ["TAKING_FAILS"])
 beat = float(os.environ.get("BEAT", "0.1"))
 flask = Flask(__name__)
 
@@ -52,7 +73,7 @@ def publishing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain")])
     follower = hub._opened._follower
-    taken = follower.listener if follower is not None else None
+    taken = follower.distributor if follower is not None else None
     descriptors = len(os.listdir("/proc/self/fd"))
     return [f"{0 if taken is None else len(taken)} {descriptors}".encode()]  # type: ignore[arg-type]
 

@@ -157,6 +157,26 @@ def keep_the_log_of_a_parent(url: str, parent: str) -> None:
     os._exit(0)
 
 
+def locks_under_gevent(url: str) -> None:
+    """Say which locks the process has on a log that it has just created."""
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+    import gevent
+    import gevent.os
+
+    gevent.os._NO_DEFER_REG_FILE = False  # it spares regular files now, and says that it may not
+    gevent.sleep(0)  # there is an event loop from now on
+    broker = connect(url)
+    broker.tip()
+    gevent.sleep(0.05)  # what gevent puts off until the event loop's next turn has happened
+    inode = os.stat(url.removeprefix("sqlite:///")).st_ino
+    with open("/proc/locks") as locks:
+        own = [lock.split() for lock in locks if f":{inode} " in lock and str(os.getpid()) in lock]
+    print([lock[3] for lock in own])
+    broker.close()
+
+
 def beside_a_lock(url: str) -> None:
     import gevent.monkey
 

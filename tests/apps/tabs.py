@@ -21,7 +21,7 @@ PAGES = Path(__file__).with_name("tabs")
 POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; worker-src 'self'; frame-src *"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
-hub = Hub(os.environ["HUB"])
+hub = Hub(os.environ["HUB"], history=int(os.environ.get("HISTORY", "1000")))
 heartbeat = float(os.environ.get("HEARTBEAT", "1"))
 
 

@@ -436,7 +436,7 @@ class Wire {
     const { world } = this.server;
     const bytes = new TextEncoder().encode(text);
     const cut = Math.floor(world.random() * (bytes.length + 1));
-    const slow = this.slow ?? 20;
+    const slow = this.slow ?? this.server.slow ?? 20;
     for (const part of [bytes.subarray(0, cut), bytes.subarray(cut)]) {
       if (!part.length) continue;
       this.#last = Math.max(this.#last, world.now + world.between(0, slow));

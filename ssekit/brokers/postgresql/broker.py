@@ -4,9 +4,9 @@ What happens in the log is done by its own functions, in ``sql/``: each call of 
 call of one of them.  Writers take turns, by a lock in the database; readers wait for nobody.
 
 An application can publish in its own transaction (`PostgreSQLBroker.append_in`).  Such an event
-goes to the *outbox*, where it blocks nobody; after the commit, whoever comes first gives it its
-place in the log: the next publish, whoever sees the commit, or the one process of all that looks at
-the outbox many times a second.
+goes to the *outbox*, where it blocks nobody; after the commit, the first of these gives it its
+place in the log: the next publish, a process that sees the commit, or the one process of all that
+looks at the outbox many times a second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
+from ssekit import host
 from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, parse_id
 from ssekit.brokers.contract import (
@@ -49,8 +50,9 @@ from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-_LOOK = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
+_VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 
 
@@ -68,6 +70,7 @@ class PostgreSQLBroker(Broker):
         self._me = secrets.token_hex(8)
         self._settled = not self._retention.given
         self._identity: str | None = None  # of the log, once it is there
+        self._vacuumed: int | None = None  # the seq at which it was vacuumed last
 
     @classmethod
     def from_url(cls, url: str, retention: Retention) -> PostgreSQLBroker:
@@ -106,15 +109,7 @@ class PostgreSQLBroker(Broker):
         key: str | None = None,
         passing: bool = False,
     ) -> None:
-        """Publish in the transaction of a connection of the application's own.
-
-        ``connection`` is one of psycopg, Django's, or SQLAlchemy's, or an SQLAlchemy session, to
-        the same database.  The event gets its place in the log after the commit, or never.  If the
-        channel is finished by then, the event is dropped with a warning in the log.
-
-        Raises `ChannelFinished` if it is finished already, and `ValueError` for a connection in
-        autocommit outside a transaction, or to another database.
-        """
+        # The connection may be psycopg's, Django's or SQLAlchemy's, or an SQLAlchemy session.
         self._check_open()
         identity = self._log_identity()
         answer = enqueue(
@@ -142,7 +137,7 @@ class PostgreSQLBroker(Broker):
         try:
             self._sequence_committed()
         except (HubClosed, BrokerUnavailable, NoLog) as error:
-            # It is committed: whoever looks at the outbox next does it.
+            # It is committed: the next one that looks at the outbox does it.
             _log.warning("an event of a transaction arrives later: %s", error)
 
     def _sequence_committed(self, *, create: bool = False) -> None:
@@ -203,12 +198,35 @@ class PostgreSQLBroker(Broker):
         """Look after the outbox, if no other process does; return the seconds until the next."""
         statement = self._in_schema("SELECT {}.look(%s, %s, %s)")
         try:
-            rows = line.call(statement, (_bounds(), self._me, _TERM), writes=True)
+            # It stores nothing of its caller's: what it moves is in the outbox or in the log.
+            rows = line.call(statement, (_bounds(), self._me, _TERM), writes=False)
         except NoLog:
             raise HistoryLost(f"{after}: there is no log any more") from None
         except Damaged as error:
             raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        return _LOOK if rows[0][0] or line.pooled else _ASK
+        seq = rows[0][0]
+        if seq is not None:
+            self._vacuum_after(seq)
+        return _POLL if seq is not None or line.pooled else _ASK
+
+    def _vacuum_after(self, seq: int) -> None:
+        """Give back the room of what was trimmed, after some thousand entries.
+
+        PostgreSQL would look only once a minute, when a busy log has grown tenfold.
+        """
+        if self._vacuumed is None or seq < self._vacuumed:
+            self._vacuumed = seq
+        elif seq - self._vacuumed >= _VACUUM:
+            self._vacuumed = seq
+            host.begin(self._vacuum, "ssekit-vacuum")
+
+    def _vacuum(self) -> None:
+        # A user who does not own the tables gets a warning instead, which is not for the log.
+        try:
+            for table in ("entry", "channel", "tip", "outbox"):
+                self._connections.maintain(f"VACUUM {self._schema.quoted}.{table}")
+        except (HubClosed, BrokerUnavailable) as error:
+            _log.info("the log was not vacuumed: %s", error)
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         self._settle()
@@ -236,6 +254,8 @@ class PostgreSQLBroker(Broker):
             self._sequence_committed()
             rows = self._read("history", *arguments, after=before)
         except NoLog:
+            if before is not None:
+                raise HistoryLost(f"{before}: there is no log") from None
             return []
         return [_entry(row) for row in reversed(rows)]
 

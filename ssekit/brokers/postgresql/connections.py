@@ -138,6 +138,18 @@ class Connections:
         with self._kept(self._followers) as line:
             yield line
 
+    def maintain(self, statement: str) -> None:
+        """Carry out a statement that may take long and is no part of a transaction."""
+        _check_waiting()
+        line = self._new()
+        try:
+            with line.refusals():
+                if not line.pooled:
+                    line.connection.execute("SET statement_timeout = 0")
+                line.connection.execute(statement.encode())
+        finally:
+            self._discard(line)
+
     @contextmanager
     def _kept(self, pool: Pool) -> Iterator[Line]:
         line = self._idle(pool) or self._new()
@@ -335,6 +347,8 @@ class Line:
 
     def has_ended(self) -> bool:
         try:
+            # The first may read the server's last words, and then the second finds the end.
+            self.connection.pgconn.consume_input()
             self.connection.pgconn.consume_input()
         except psycopg.Error:
             return True

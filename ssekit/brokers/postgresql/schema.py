@@ -34,7 +34,7 @@ _FUNCTIONS = """
     WHERE pronamespace = 'SCHEMA'::regnamespace"""
 
 _FOLDER = Path(__file__).parent / "sql"
-_NAME = re.compile("[A-Za-z_][A-Za-z0-9_-]{0,39}")
+_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]{0,49}")
 
 
 @cache
@@ -59,8 +59,8 @@ class Schema:
     def __init__(self, name: str) -> None:
         if not _NAME.fullmatch(name) or name.lower().startswith("pg_"):
             raise ValueError(
-                f"stream={name!r}: the name becomes that of a schema, so it has up to 40 letters,"
-                " digits, _ and -, and does not begin with a digit or pg_"
+                f"stream={name!r}: the name becomes that of a schema, so it has up to 50 letters,"
+                " digits, _ and -, and does not begin with - or pg_"
             )
         self.name = name
         self.quoted = f'"{name}"'

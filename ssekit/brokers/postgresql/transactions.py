@@ -27,7 +27,7 @@ def enqueue(
     """
     if hasattr(connection, "in_atomic_block"):
         return _django(connection, statement, arguments, committed)
-    if hasattr(connection, "get_bind") and hasattr(connection, "in_transaction"):
+    if hasattr(connection, "get_bind") and hasattr(connection, "begin_nested"):
         return _session(connection, statement, arguments, committed)
     if hasattr(connection, "exec_driver_sql"):
         return _sqlalchemy(connection, statement, arguments)
@@ -69,13 +69,15 @@ def _session(
 
 
 def _after_commit(session: Any) -> None:
-    committed = session.info.pop(_PENDING, None)
-    if committed is not None:
-        committed()
+    if not session.in_nested_transaction():  # else it is only a savepoint that is released
+        committed = session.info.pop(_PENDING, None)
+        if committed is not None:
+            committed()
 
 
 def _after_rollback(session: Any) -> None:
-    session.info.pop(_PENDING, None)
+    if not session.in_nested_transaction():
+        session.info.pop(_PENDING, None)
 
 
 _PENDING = "ssekit: to be called after the commit"

@@ -49,7 +49,7 @@ from ssekit.errors import ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
 from ssekit.host.wakeup import Wakeups
 
-_LOOK = 5.0  # seconds after which one who follows asks whether the log is still the same
+_CHECK_EVERY = 5.0  # seconds after which one who follows asks whether the log is still the same
 _AT_ONCE = 500  # members that one script has join or leave
 
 
@@ -138,7 +138,7 @@ class RedisBroker(Broker):
                 self._reading.check(after)
             while True:
                 self._check_open()
-                remaining = min(_LOOK, deadline - time.monotonic())
+                remaining = min(_CHECK_EVERY, deadline - time.monotonic())
                 found = follower.ask(self._newer(after, remaining), max(remaining, 0), wakeup)
                 if found:
                     break

@@ -38,8 +38,8 @@ T = TypeVar("T")
 _log = logging.getLogger("ssekit.brokers")
 
 _PATIENCE = 10.0  # seconds that a call tries while others hold the lock
-_LOOK = 1.0  # seconds after which a follower looks at the file though it was not woken
-_LOOK_ALONE = 0.1  # the same where other processes cannot wake it
+_POLL = 1.0  # seconds after which a follower looks at the file though it was not woken
+_POLL_ALONE = 0.1  # the same where other processes cannot wake it
 _FORKED = (
     "this process was forked by a signal handler in the middle of a transaction, and cannot use"
     " the log: fork elsewhere, or start another program"
@@ -149,12 +149,12 @@ class SQLiteBroker(Broker):
         entries = self._newer(after)  # what is foreign is found out before anything is made there
         if not entries:
             with self._wakeups.waiting() as wakeup:
-                look = _LOOK if isinstance(wakeup, SocketWakeup) else _LOOK_ALONE
+                seconds = _POLL if isinstance(wakeup, SocketWakeup) else _POLL_ALONE
                 while not (entries := self._newer(after)):
                     remaining = deadline - time.monotonic()
                     if remaining <= 0:
                         return [], after
-                    wakeup.wait(min(remaining, look))
+                    wakeup.wait(min(remaining, seconds))
         return entries, entries[-1].id
 
     def _newer(self, after: str) -> list[Entry]:

@@ -20,6 +20,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+# gevent's os.close() may close only at the event loop's next turn.  Our lock on the folder would
+# stay until then, and closing the file once SQLite has it open releases SQLite's locks (POSIX).
+from posix import close
+
 from ssekit.brokers.contract import Retention
 from ssekit.brokers.sqlite.place import APPLICATION, VERSION, holds_log, identity, resolved, uri
 
@@ -80,21 +84,24 @@ class OpenFile:
         # Where the name is a symbolic link, SQLite has its files beside what the link leads to.
         self._path = path = resolved(name)
         with _locked_folder(path):
-            self.created = not holds_log(path)
+            before = identity(path)
+            try:
+                self.created = not holds_log(path)
+            except (sqlite3.Error, FileNotFoundError) as error:
+                if identity(path) != before:
+                    raise Locked from error
+                raise
             if self.created:
                 if not create:
                     raise NoLog
                 if not os.path.exists(path):
                     _make(path)
             self.identity = identity(path)
-            # timeout=0: SQLite's own waiting would block every greenlet of the thread.
-            self.connection = sqlite3.connect(
-                uri(path, "mode=rw"),
-                uri=True,
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            try:
+                self.connection = _connected(path)
+            except sqlite3.Error as error:
+                self.explain(error)
+                raise
             try:
                 if self.created:
                     _fill(self.connection, retention)
@@ -134,7 +141,7 @@ class OpenFile:
     def abandon(self) -> None:
         """Close a fork's copy of it.
 
-        SQLite's advice is to keep such a connection unused for ever, as a transaction may be open
+        SQLite's advice is to keep such a connection unused forever, as a transaction may be open
         in it.  In this one there is none.  Kept, it would do harm: SQLite takes its locks for this
         process's own, while the kernel gave them to the parent alone.  Once the parent has ended,
         another process would believe that nobody uses the file, and delete its -wal under us.
@@ -174,16 +181,24 @@ def _locked_folder(path: str) -> Iterator[None]:
             pass  # a file system without such locks: two first users at once are left to SQLite
         yield
     finally:
-        # gevent's os.close() closes a folder only at the event loop's next turn.
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)
-        os.close(folder)
+        close(folder)
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    # timeout=0: SQLite's own waiting would block every greenlet of the thread.
+    return sqlite3.connect(
+        uri(path, "mode=rw"),
+        uri=True,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 def _make(path: str) -> None:
     _unlink_beside(path)
     # Readable for this user alone.  A file that is to be shared can be made beforehand.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _unlink_beside(path: str) -> None:

@@ -21,6 +21,7 @@ import stat
 from _socket import AF_UNIX, SOCK_DGRAM
 from _socket import socket as NativeSocket  # noqa: N812 - a patched one belongs to one thread
 from contextlib import suppress
+from posix import close  # gevent's os.close() waits for the event loop's next turn
 
 from ssekit.host.wakeup import NativeLock, Wakeup
 
@@ -152,7 +153,7 @@ class OtherProcesses:
     def _close_folder(self) -> None:
         folder, self._folder = self._folder, -1
         if folder >= 0:
-            os.close(folder)
+            close(folder)
 
     def _make(self) -> None:
         """Make the folder, for those who may write to the file."""
@@ -183,7 +184,7 @@ class OtherProcesses:
         if (made.st_uid not in writers and not shared) or (
             made.st_mode & ~file.st_mode & stat.S_IWOTH
         ):
-            os.close(folder)
+            close(folder)
             raise PermissionError(errno.EPERM, "somebody else's folder", self._path)
         self._folder, self._identity = folder, (made.st_dev, made.st_ino)
         return True

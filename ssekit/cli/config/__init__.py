@@ -1,7 +1,7 @@
 """``ssekit config SERVER``: print a complete configuration for a server under or before ssekit.
 
-Each text is a pure function of a frozen value (`Site` or `Unit`).  This module turns options into
-that value and prints the text; the tests run every text with the real server.
+Each text is a pure function of a frozen value (`Site`, `Unit` or `Log`).  This module turns options
+into that value and prints the text; the tests run every text with the real server.
 """
 
 from __future__ import annotations
@@ -16,10 +16,23 @@ from ssekit.cli.common import Usage
 from ssekit.cli.config.apache import apache
 from ssekit.cli.config.lighttpd import lighttpd
 from ssekit.cli.config.nginx import nginx
+from ssekit.cli.config.postgresql import Log, postgresql
 from ssekit.cli.config.site import Refused, Site, Unit
 from ssekit.cli.config.systemd import systemd
 
-__all__ = ["Refused", "Site", "Unit", "apache", "lighttpd", "nginx", "options", "run", "systemd"]
+__all__ = [
+    "Log",
+    "Refused",
+    "Site",
+    "Unit",
+    "apache",
+    "lighttpd",
+    "nginx",
+    "options",
+    "postgresql",
+    "run",
+    "systemd",
+]
 
 GUNICORN = "127.0.0.1:8000"
 CGI_FOLDER = "/usr/lib/cgi-bin"
@@ -34,6 +47,7 @@ SERVERS: dict[str, tuple[Callable[[Any], str], dict[str, str], str]] = {
     ),
     "fcgiwrap": (nginx, {"cgi": CGI_FOLDER}, "nginx running scripts through fcgiwrap"),
     "systemd": (systemd, {}, "gunicorn as a service"),
+    "postgresql": (postgresql, {}, "the tables and functions of a log in PostgreSQL"),
 }
 """The text of each server, and what it serves if neither --upstream nor --cgi is given."""
 
@@ -42,6 +56,7 @@ examples:
   ssekit config nginx --name example.org --certificate /etc/ssl/site.pem --key /etc/ssl/site.key
   ssekit config apache --cgi /usr/lib/cgi-bin
   ssekit config systemd mysite:app --workers 4
+  ssekit config postgresql --role www | psql mydatabase
 ssekit config SERVER --help lists the options for each server.
 """
 
@@ -53,7 +68,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     servers = parser.add_subparsers(dest="server", required=True, metavar="SERVER")
     for name, (_, _, about) in SERVERS.items():
         server = servers.add_parser(name, help=about, description=f"Print: {about}.")
-        (_unit_options if name == "systemd" else _site_options)(server)
+        OPTIONS.get(name, _site_options)(server)
 
 
 def _site_options(parser: argparse.ArgumentParser) -> None:
@@ -84,10 +99,20 @@ def _unit_options(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="processes")
 
 
+def _log_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--stream", default=Log.stream, metavar="NAME", help="the log's name, as in its URL")
+    add("--role", default="", help="the user of the log, if not the one who runs these statements")
+
+
+OPTIONS = {"systemd": _unit_options, "postgresql": _log_options}
+KINDS = {"systemd": Unit, "postgresql": Log}
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the configuration.  Raises `Usage` for options that a server would misread."""
     text, default, _ = SERVERS[arguments.server]
-    kind = Unit if arguments.server == "systemd" else Site
+    kind = KINDS.get(arguments.server, Site)
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(kind)}
     if kind is Site and not given["upstream"] and not given["cgi"]:
         given.update(default)

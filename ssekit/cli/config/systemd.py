@@ -26,6 +26,8 @@ WorkingDirectory={folder}
 # The demo application (wsgi.py) also needs: Environment=SSEKIT_HOSTS=www.example.org
 StateDirectory=ssekit
 Environment=SSEKIT_URL=sqlite:////var/lib/ssekit/hub.db
+# Everything else is read-only, also the home folder, where gunicorn would put its control socket.
+Environment=HOME=/var/lib/ssekit
 
 {runtime}ExecStart={gunicorn} -k gevent --workers {workers} --bind {bind} {target}
 ExecReload=/bin/kill -s HUP $MAINPID
@@ -38,9 +40,33 @@ TimeoutStopSec=10
 LimitNOFILE=65536
 
 Restart=on-failure
+
+# What the service may not do: gunicorn, Python and ssekit need none of it. An application that
+# writes files of its own needs ReadWritePaths=.
 NoNewPrivileges=true
+ProtectSystem=strict
+ProtectHome=read-only
 PrivateTmp=true
-ProtectSystem=full
+PrivateDevices=true
+ProtectClock=true
+ProtectControlGroups=true
+ProtectHostname=true
+ProtectKernelLogs=true
+ProtectKernelModules=true
+ProtectKernelTunables=true
+ProtectProc=invisible
+CapabilityBoundingSet=
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=true
+RestrictRealtime=true
+RestrictSUIDSGID=true
+LockPersonality=true
+SystemCallArchitectures=native
+# These groups have io_uring, by which many viewers are sent to at once.
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+UMask=0027
 
 [Install]
 WantedBy=multi-user.target

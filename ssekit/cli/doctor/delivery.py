@@ -110,8 +110,8 @@ def _brings_nothing(answer: Exchange, other: Exchange) -> bool:
     """
     if answer.events or answer.left_at < 0.9 * other.left_at:
         return False
-    here = _together(piece.at for piece in answer.pieces)
-    there = _together(piece.at for piece in other.pieces)
+    here = _together(arrival.at for arrival in answer.arrivals)
+    there = _together(arrival.at for arrival in other.arrivals)
     if not there or answer.head_at is None or other.head_at is None:
         return bool(there)
     waited, opening = answer.left_at - answer.head_at, there[0][0] - other.head_at
@@ -166,5 +166,5 @@ def headers_late(seen: Seen) -> Finding | None:
 def _comes_with_its_headers(answer: Exchange, usual: float) -> bool:
     """Whether the headers waited for the first bytes of the body."""
     head_at = answer.head_at or 0.0
-    late = head_at - usual >= LATE and bool(answer.pieces)
-    return late and answer.pieces[0].at - head_at < TOGETHER and not _held(answer)
+    late = head_at - usual >= LATE and bool(answer.arrivals)
+    return late and answer.arrivals[0].at - head_at < TOGETHER and not _held(answer)

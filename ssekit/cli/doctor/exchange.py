@@ -32,7 +32,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Arrival:
     """Bytes of the body as the application wrote them, and the seconds from the request to them."""
 
     at: float
@@ -53,7 +53,7 @@ class Exchange:
     status: int = 0
     headers: Headers = ()
     head_at: float | None = None
-    pieces: tuple[Piece, ...] = field(default=(), repr=False)
+    arrivals: tuple[Arrival, ...] = field(default=(), repr=False)
     left: str = OPEN
     left_at: float = 0.0
     """When it ended, or when we disconnected."""
@@ -82,16 +82,16 @@ class Exchange:
 
     @cached_property
     def body(self) -> bytes:
-        return b"".join(piece.data for piece in self.pieces)
+        return b"".join(arrival.data for arrival in self.arrivals)
 
     @cached_property
     def events(self) -> tuple[tuple[float, Event], ...]:
         """The events that a browser would dispatch, and when."""
         decoder = Decoder(limit=EVENT_LIMIT)
         events: list[tuple[float, Event]] = []
-        for piece in self.pieces:
+        for arrival in self.arrivals:
             try:
-                events += [(piece.at, event) for event in decoder.feed(piece.data)]
+                events += [(arrival.at, event) for event in decoder.feed(arrival.data)]
             except InvalidEvent:
                 break  # Longer than the limit; a check finds that in the bytes.
         return tuple(events)

@@ -94,7 +94,7 @@ def _names_nothing(seen: Seen) -> bool:
 
 
 def no_retry(seen: Seen) -> Finding | None:
-    if not seen.telling.is_stream or not seen.telling.pieces:
+    if not seen.telling.is_stream or not seen.telling.arrivals:
         return None
     if any(line.startswith(b"retry:") for line in _lines(seen)):
         return None

@@ -22,9 +22,9 @@ from ssekit.cli.doctor.exchange import (
     ENDED,
     FULL,
     OPEN,
+    Arrival,
     Exchange,
     Headers,
-    Piece,
 )
 from ssekit.cli.doctor.framing import BODY_LIMIT, BadAnswer, Framing, Inflate, framing_of
 from ssekit.cli.doctor.reaching import CONNECT, check_url, connect
@@ -32,9 +32,9 @@ from ssekit.cli.doctor.reaching import CONNECT, check_url, connect
 HEAD_LIMIT = 64 * 1024
 BEAT = 0.25
 """Seconds between two calls that show the user progress."""
-LOOK = 0.05
+CHECK_EVERY = 0.05
 """Seconds between two checks of whether enough has arrived, which get slower with its size."""
-MAX_PIECES = 20_000
+MAX_ARRIVALS = 20_000
 
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9])(?: .*)?")
 
@@ -72,7 +72,7 @@ def ask(
 ) -> Exchange:
     """Send a request and watch its answer for at most ``seconds``.
 
-    ``enough`` decides after every piece whether to disconnect early.  Raises nothing but `BadURL`.
+    ``enough`` decides after each arrival whether to disconnect early.  Raises only `BadURL`.
     """
     parts = check_url(url)
     deadline = time.monotonic() + seconds
@@ -131,7 +131,7 @@ class _Answer:
         self._exchange = Exchange(url, method, sent=time.time())
         self._began = time.monotonic()
         self._buffer = b""
-        self._pieces: list[Piece] = []
+        self._arrivals: list[Arrival] = []
         self._size = 0
         self._framing: Framing | None = None
         self._inflate: Callable[[bytes], bytes] = bytes
@@ -164,7 +164,7 @@ class _Answer:
             except BadAnswer as error:
                 return replace(self._exchange, failure=str(error), left_at=self._now())
             if left == OPEN and self._framing is not None and self._now() >= next_look:
-                next_look = self._now() + LOOK
+                next_look = self._now() + CHECK_EVERY
                 if enough(self._state(left)):
                     break
         return self._state(left)
@@ -173,8 +173,8 @@ class _Answer:
         return time.monotonic() - self._began
 
     def _state(self, left: str) -> Exchange:
-        pieces = tuple(self._pieces)
-        return replace(self._exchange, pieces=pieces, left=left, left_at=self._now())
+        arrivals = tuple(self._arrivals)
+        return replace(self._exchange, arrivals=arrivals, left=left, left_at=self._now())
 
     def _take(self, data: bytes) -> str:
         """Process what was received (b"" at the connection's end) and return the body's state."""
@@ -194,8 +194,8 @@ class _Answer:
         self._size += len(body)
         body = self._inflate(body)
         if body:
-            self._pieces.append(Piece(self._now(), body))
-        if self._size > BODY_LIMIT or len(self._pieces) > MAX_PIECES:
+            self._arrivals.append(Arrival(self._now(), body))
+        if self._size > BODY_LIMIT or len(self._arrivals) > MAX_ARRIVALS:
             return FULL
         return ENDED if framing.ended else OPEN
 

@@ -24,7 +24,7 @@ def _silences(answer: Exchange) -> list[float]:
     """The seconds between bytes, from the headers to the end or our disconnect."""
     if answer.head_at is None:
         return []
-    times = [answer.head_at, *(piece.at for piece in answer.pieces), answer.left_at]
+    times = [answer.head_at, *(arrival.at for arrival in answer.arrivals), answer.left_at]
     return [later - earlier for earlier, later in pairwise(times)]
 
 

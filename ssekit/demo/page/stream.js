@@ -43,12 +43,12 @@ export class LiveStream {
     this.listeners.state(state);
   }
 
-  /** Which window's connection this is, in a few words. */
+  /** Which tab's connection this is, and how many tabs it serves. */
   async sharing() {
     if (!this.source) return "–";
     const { role } = this.source.status;
     const tabs = await this.source.tabs();
-    return tabs > 1 ? `${role} of ${tabs} windows` : role;
+    return tabs > 1 ? `${role}, ${tabs} tabs` : role;
   }
 
   open(signal) {

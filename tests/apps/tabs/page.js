@@ -1,4 +1,5 @@
-// ?options={...}&url=... : follows the stream, and keeps what came for the test to read.
+// ?options={...}&url=... : follows the stream, and keeps what came for the test to read. The events
+// "price" are those of keys, and "typing" pass.
 
 import { Stream } from "./below/a/prefix/ssekit.js";
 
@@ -8,6 +9,7 @@ const url = query.get("url") ?? "events";
 window.Stream = Stream;
 window.seen = []; // the numbers of events
 window.marks = []; // hub events
+window.passed = []; // the data of passing events
 window.statuses = []; // [time, state, reason, role]
 window.shown = []; // pageshow: whether it came from bfcache
 addEventListener("pageshow", ({ persisted }) => shown.push(persisted));
@@ -15,7 +17,8 @@ addEventListener("pageshow", ({ persisted }) => shown.push(persisted));
 window.begin = (options) => {
   window.stream = new Stream(url, options);
   stream.addEventListener("message", ({ data }) => seen.push(Number(data)));
-  for (const type of ["stream-open", "stream-reset"]) {
+  stream.addEventListener("typing", ({ data }) => passed.push(data));
+  for (const type of ["stream-open", "stream-reset", "stream-end"]) {
     stream.addEventListener(type, () => marks.push(type));
   }
   const note = () => {
@@ -25,4 +28,5 @@ window.begin = (options) => {
   stream.on("statuschange", note);
   note();
 };
-begin({ silence: 3000, ...JSON.parse(query.get("options") ?? "{}") });
+const key = ({ type, data }) => (type === "price" ? JSON.parse(data).key : null);
+begin({ silence: 3000, json: true, key, ...JSON.parse(query.get("options") ?? "{}") });

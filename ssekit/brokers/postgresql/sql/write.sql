@@ -340,9 +340,9 @@ BEGIN
     RETURN true;
 END $$;
 
--- Look after the outbox, if no other process does; true if this one does.
+-- Look after the outbox, if no other process does: then the last seq is returned, else NULL.
 CREATE FUNCTION ssekit.look(bounds double precision[], me text, term double precision)
-RETURNS boolean LANGUAGE plpgsql AS $$
+RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     now double precision := ssekit.clock();
     w ssekit.watch;
@@ -351,19 +351,19 @@ BEGIN
     IF NOT FOUND THEN
         INSERT INTO ssekit.watch VALUES (true, me, now + term) ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
-            RETURN false;
+            RETURN NULL;
         END IF;
     ELSIF w.holder <> me AND w.until > now THEN
-        RETURN false;
+        RETURN NULL;
     ELSIF w.holder <> me OR w.until < now + term / 2 THEN
         UPDATE ssekit.watch SET holder = me, until = now + term
             WHERE holder = me OR until <= now;
         IF NOT FOUND THEN
-            RETURN false;
+            RETURN NULL;
         END IF;
     END IF;
     PERFORM ssekit.sequence(bounds);
-    RETURN true;
+    RETURN (SELECT seq FROM ssekit.tip);
 END $$;
 
 -- Publish in the caller's own transaction: it becomes visible when that is committed.

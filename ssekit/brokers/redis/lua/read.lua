@@ -1,8 +1,8 @@
 -- Looking at the log.  Nothing here writes, and what one call looks at and returns is bounded.
 
 local AT_ONCE = 20  -- entries of the stream that one command fetches, as their size is unknown
-local LOOK = 2000  -- members of `index` that one call looks at, of all its channels together;
-local LOOK_AT_KEYS = 5000  -- and those of keys, as long as only their seqs are returned
+local MEMBERS = 2000  -- members of `index` that one call looks at, of all its channels together;
+local KEYED_MEMBERS = 5000  -- and those of keys, as long as only their seqs are returned
 local RECORDS = 1000  -- records that one command fetches
 
 -- Append seqs with their records to an answer, as far as `bounds.bytes` allows, one at least.
@@ -77,7 +77,7 @@ function commands.read(epoch, after, limit, ...)
     end
     after, limit = tonumber(after), tonumber(limit)
     local channels = {...}
-    local each = math.max(2, math.floor(LOOK / math.max(1, #channels)))
+    local each = math.max(2, math.floor(MEMBERS / math.max(1, #channels)))
     local horizon, seqs, ended = state.seq, {}, {}
     for _, channel in ipairs(channels) do
         if has_lost(channel, after) then
@@ -121,7 +121,7 @@ end
 
 -- Returns the seqs of events without a key up to a seq, the newest first, and whether that is all.
 local function newest(channels, upto, limit)
-    local each = math.max(2, math.floor(LOOK / math.max(1, #channels)))
+    local each = math.max(2, math.floor(MEMBERS / math.max(1, #channels)))
     local seqs, horizon = {}, 0
     for _, channel in ipairs(channels) do
         local from, to = range(channel, 'e')
@@ -194,7 +194,7 @@ end
 
 -- Returns seqs of the newest entries of keys after a seq, oldest first, and where to go on, or 0.
 local function keyed(channels, after)
-    local each = math.max(2, math.floor(LOOK_AT_KEYS / math.max(1, #channels)))
+    local each = math.max(2, math.floor(KEYED_MEMBERS / math.max(1, #channels)))
     local seqs, horizon = {}, nil
     for _, channel in ipairs(channels) do
         local from, to = range(channel, 'k', after)

@@ -1,0 +1,33 @@
+"""A hub whose viewers all come back at once: to one channel, or each to a channel of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+from bench.herd import fill
+from ssekit import Hub
+
+hub = Hub(os.environ["HERD_HUB"])
+_shared = hub.stream("herd", heartbeat=60)
+_numbers = itertools.count()
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Stream ``/events``, and ``/own`` with the next channel; anything else is a plain answer."""
+    path = environ["PATH_INFO"]
+    if path == "/events":
+        return _shared(environ, start_response)
+    if path == "/own":
+        return hub.stream(f"own {next(_numbers)}", heartbeat=60)(environ, start_response)
+    answer = b"ok\n"
+    if path == "/fill":  # a hub in memory has only what its own process publishes
+        query = parse_qs(environ["QUERY_STRING"])
+        answer = fill(hub, int(query["events"][0]), int(query["own"][0])).encode()
+    elif path == "/live":
+        answer = str(hub.publish("herd", "live").id).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    return [answer]
