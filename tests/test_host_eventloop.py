@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from ssekit.host import tcp
 from ssekit.host.chunks import LAST_CHUNK, chunk
 from ssekit.host.heartbeats import Heartbeats
 from tests.servers import ROOT
+from tests.waiting import until
 
 
 class Sender:
@@ -107,3 +109,22 @@ def test_a_system_without_tcp_info_knows_of_no_silence(monkeypatch: pytest.Monke
     monkeypatch.delattr(socket, "TCP_INFO", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener, tcp.Tcp(listener.fileno()) as ours:
         assert ours.silent_for() == 0.0
+
+
+def test_what_the_other_host_has_not_taken_is_seen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(listener.getsockname())
+        writer, _ = listener.accept()
+        with reader, writer, tcp.Tcp(writer.fileno()) as ours:
+            assert ours.has_sent_all()
+            writer.setblocking(False)
+            written = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    written += writer.send(b"x" * 65536)
+            assert not ours.has_sent_all()
+            while written:
+                written -= len(reader.recv(65536))
+            until(ours.has_sent_all)

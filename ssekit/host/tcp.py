@@ -13,6 +13,8 @@ import contextlib
 import socket
 import struct
 import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 STALL = 10.0
 """Seconds for which a connection may stall, however short its heartbeat is.
@@ -49,6 +51,17 @@ class Tcp:
         """Drop the connection once bytes are unacknowledged for that long; 0 for the default."""
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             self._set(socket.TCP_USER_TIMEOUT, min(round(seconds * 1000), 2**31 - 1))
+
+    def has_sent_all(self) -> bool:
+        """Whether the other host has taken all that was written; true where that is not known."""
+        if sys.platform != "linux":
+            return True
+        try:
+            # SIOCOUTQ of linux/sockios.h, by its other name: bytes that are not acknowledged.
+            queued = ioctl(self._socket.fileno(), TIOCOUTQ, bytes(4))
+        except OSError:
+            return True
+        return not any(queued)
 
     def silent_for(self) -> float:
         """Seconds since the last acknowledgement, or 0 if none is due."""

@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
 import gevent
@@ -60,7 +61,9 @@ SLOW = "too slow"
 FAILED = "delivery failed"
 FINISHED = "source ended"
 SILENCE_CHECKED = 1.0
-"""Seconds between two checks whether the hosts of lagging viewers still answer."""
+"""Seconds between two checks whether the hosts of slow viewers still answer."""
+CHECKED_AT_ONCE = 1000
+"""Viewers that have just caught up and are looked at in one check, so that it stays short."""
 SLICE = 0.005
 """Seconds of the event loop's time that lagging viewers get at once."""
 
@@ -79,6 +82,7 @@ class Fanout:
         self._wanted: dict[Position, list[Viewer]] = {}  # older pieces, and who waits for them
         self._unread: deque[Position] = deque()  # of them, those that nobody reads yet
         self._reading = 0
+        self._draining: set[Viewer] = set()  # caught up, with bytes that its host has not taken
         self._checked_at = 0.0
         self._count = 0
         self._counts = follower.counts
@@ -188,6 +192,7 @@ class Fanout:
 
     def _lag(self, viewer: Viewer, epoch: int, position: int, rest: memoryview) -> Lag:
         """Make the viewer one that lags at a position and has yet to be sent ``rest``."""
+        self._draining.discard(viewer)
         if viewer.group.discard(viewer):
             with Tcp(viewer.descriptor) as tcp:
                 tcp.wait_for_answers(0)
@@ -284,8 +289,8 @@ class Fanout:
         """The viewer is at the end of the log, and goes on with its group."""
         self._stop_lagging(viewer)
         viewer.group.add(viewer)
-        with Tcp(viewer.descriptor) as tcp:
-            tcp.wait_for_answers(patience(viewer.group.heartbeat))
+        # Not until its host has taken everything: one that reads slowly is not one that is gone.
+        self._draining.add(viewer)
 
     def _stop_lagging(self, viewer: Viewer) -> None:
         if viewer.lag is not None:
@@ -354,6 +359,7 @@ class Fanout:
         group = viewer.group
         between_events = viewer.lag is None or not viewer.lag.rest
         group.discard(viewer)
+        self._draining.discard(viewer)
         self._stop_lagging(viewer)
         self._loop.disconnects.forget(viewer.descriptor)
         if between_events and why not in (host.DISCONNECTED, FAILED):
@@ -416,11 +422,19 @@ class Fanout:
             self.end(viewer, host.ENDING)
 
     def tick(self, now: float) -> None:
-        """See now and then whether the hosts of lagging viewers still answer."""
-        if now - self._checked_at >= SILENCE_CHECKED:
-            self._checked_at = now
-            for viewer in list(self._lagging):
-                with Tcp(viewer.descriptor) as tcp:
-                    silent_for = tcp.silent_for()
-                if silent_for > patience(viewer.group.heartbeat):
-                    self.end(viewer, host.DISCONNECTED)
+        """See now and then whether the hosts of viewers that are slow still answer.
+
+        The kernel sees that for the others, once they have taken everything.
+        """
+        if now - self._checked_at < SILENCE_CHECKED:
+            return
+        self._checked_at = now
+        for viewer in [*self._lagging, *islice(self._draining, CHECKED_AT_ONCE)]:
+            wait = patience(viewer.group.heartbeat)
+            with Tcp(viewer.descriptor) as tcp:
+                taken, silent_for = tcp.has_sent_all(), tcp.silent_for()
+                if taken and viewer in self._draining:
+                    self._draining.discard(viewer)
+                    tcp.wait_for_answers(wait)
+            if silent_for > wait:
+                self.end(viewer, host.DISCONNECTED)

@@ -11,14 +11,16 @@ from urllib.parse import parse_qs
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from ssekit import Hub
+from ssekit.host import tcp
 
 logging.basicConfig(level=logging.INFO)
+tcp.STALL = 1.0  # A client that reads slowly must not be taken for one that has vanished.
 hub = Hub(history=10)
 KEYS = "abcde"
 
 
 def listening(environ: dict[str, Any], start_response: Any) -> Any:
-    return hub.stream("rates", heartbeat=60)(environ, start_response)
+    return hub.stream("rates", heartbeat=1)(environ, start_response)
 
 
 def passing(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
