@@ -81,8 +81,10 @@ class _Lines:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[logging.Logger, logging.LogRecord]] = deque()
+        self._begun = 0  # lines that a handler has, and has not written yet
         self._lost = 0
         self._writing = False
+        self._writer: Any = None  # the greenlet that writes
         on_fork(self)
         atexit.register(self._at_exit)
 
@@ -101,7 +103,8 @@ class _Lines:
     def _start(self) -> None:
         import gevent
 
-        gevent.spawn(self._write)
+        if not self._writer:
+            self._writer = gevent.spawn(self._write)
 
     def _write(self) -> None:
         import gevent
@@ -117,10 +120,12 @@ class _Lines:
         some = range(min(len(self._waiting), AT_ONCE))
         for _ in some:
             logger, record = self._waiting.popleft()
+            self._begun += 1
             try:
                 logger.handle(record)
             except Exception:  # A handler's own error: logging's way is to print it as well.
                 traceback.print_exc()
+            self._begun -= 1  # Unless the process ends in between: then the line is lost.
         if not self._waiting and self._lost:
             lost, self._lost = self._lost, 0
             logging.getLogger("ssekit").warning(
@@ -131,19 +136,19 @@ class _Lines:
     def after_fork(self) -> None:
         """Leave the parent's lines to the parent."""
         self._waiting.clear()
+        self._begun = 0
         self._lost = 0
         self._writing = False
+        self._writer = None
 
     def _at_exit(self) -> None:
-        if not self._waiting:
+        if not self._waiting and not self._begun:
             return
-        import gevent
-
-        with gevent.Timeout(AT_EXIT, False):
-            while self._write_some():
-                pass
-        if self._waiting:
-            print(f"ssekit: {len(self._waiting)} log lines were lost at exit", file=sys.stderr)
+        self._start()
+        self._writer.join(AT_EXIT)
+        self._writer.kill()  # So that what is counted now is not written after all.
+        if lost := len(self._waiting) + self._begun:
+            print(f"ssekit: {lost} log lines were lost at exit", file=sys.stderr)
 
 
 _lines = _Lines()
