@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting  # the built-in one since 3.11
 from contextlib import suppress
 from pathlib import Path
 
@@ -325,7 +326,7 @@ def test_a_publish_waits_until_a_connection_is_free(server: RedisServer, tmp_pat
         stuck = [pool.submit(broker.append, "news", body("HELD")) for _ in range(4)]
         until(lambda: valve.held == 4, 10, "all connections for writing to be in use")
         queued = pool.submit(broker.append, "news", body("queued"))
-        with pytest.raises(TimeoutError):
+        with pytest.raises(StillWaiting):
             queued.result(0.1)
         valve.open()
         ids = [one.result(10).id for one in (*stuck, queued)]

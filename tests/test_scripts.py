@@ -46,6 +46,7 @@ class Stubbed:
             "STUBS": str(folder),
             "LOG": str(self._log),
             "SSEKIT_VENV": str(folder / "venv"),
+            "SSEKIT_CONSTRAINTS": "",
             "SSEKIT_PYTHON": "python3",
         }
 

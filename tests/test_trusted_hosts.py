@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 from werkzeug.test import Client as Visitor
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from ssekit.demo.app import create
 from ssekit.trusted_hosts import TrustedHosts, hosts_of
@@ -39,8 +40,9 @@ ROUTES = [
 
 
 def status(app: Any, host: str | None, path: str = "/", method: str = "HEAD") -> int:
-    answer = Visitor(app).open(path, method=method, environ_overrides={"HTTP_HOST": host or ""})
-    return answer.status_code
+    environ = EnvironBuilder(path, method=method).get_environ()
+    _, line, _ = run_wsgi_app(app, {**environ, "HTTP_HOST": host or ""})
+    return int(line.split()[0])
 
 
 @pytest.mark.parametrize(

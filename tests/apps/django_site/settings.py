@@ -60,4 +60,5 @@ SECURE_REFERRER_POLICY = "same-origin"
 STATIC_URL = "/static/"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 USE_I18N = True
+USE_TZ = True
 WSGI_APPLICATION = "tests.apps.django_site.wsgi.app"
