@@ -95,7 +95,7 @@ class Connections:
             given = conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             # Not the URL whole: it may have a password.
-            raise ValueError(f"the URL is none of PostgreSQL's: {_text(error)}") from error
+            raise ValueError(f"this is not a valid PostgreSQL URL: {_text(error)}") from error
         self._info = conninfo.make_conninfo("", **{**_OPTIONS, **given})
         self._schema = schema
         self._all: set[Line] = set()
