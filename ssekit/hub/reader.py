@@ -15,9 +15,17 @@ from ssekit import host
 from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
-from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
+from ssekit.hub.entries import (
+    OPEN,
+    RESET,
+    is_broken_off,
+    is_end,
+    is_own,
+    own_entry,
+    without_id,
+)
 from ssekit.hub.follower import Follower
-from ssekit.hub.recent import Piece, View
+from ssekit.hub.recent import Piece, View, finished_why
 
 KEEPS_UP = 0.1
 """Seconds after which a client that had read everything, and has not come for more, is slow."""
@@ -70,8 +78,8 @@ class Reader:
         self.parked = False
         self.client: host.Client | None = None
         """What to wake when there is something to read."""
-        self.ended: set[str] = set()
-        """The channels whose end is at or before the position."""
+        self.ended: dict[str, Entry] = {}
+        """The ends of channels that are at or before the position."""
         self.finished = False
         """Whether that is all of them, and nothing more will come."""
         self.lost = False
@@ -109,6 +117,12 @@ class Reader:
         return self.finished and self._ready is None
 
     @property
+    def why_finished(self) -> str:
+        """Why its stream ends, once it is finished."""
+        broken_off = [channel for channel, end in self.ended.items() if is_broken_off(end)]
+        return finished_why(self.view, broken_off)
+
+    @property
     def settled(self) -> bool:
         """Whether others can read on from its position, after what `take_ready` returns."""
         return not self._opening and not self._follower.recent.is_ahead(self.epoch, self.position)
@@ -117,6 +131,13 @@ class Reader:
         """Take what was read and not yet given."""
         ready, self._ready = self._ready, None
         return ready
+
+    def skip_own(self) -> None:
+        """Read past what is only the hub's own: its client is sent nothing of that."""
+        piece = self.next_piece()
+        while piece is not None and not self.lost and all(map(is_own, piece.entries)):
+            piece = self.next_piece()
+        self._ready = piece
 
     def at_end(self) -> bool:
         """Return whether there is nothing to read now."""
@@ -237,9 +258,10 @@ class Reader:
         self._ready = piece
         if self.ended:
             # An event after the end: the channel was reopened.
-            self.ended.difference_update(entry.channel for entry in piece.entries)
+            for entry in piece.entries:
+                self.ended.pop(entry.channel, None)
         if is_end(piece.entries[-1]):
-            self.ended.add(piece.entries[-1].channel)
+            self.ended[piece.entries[-1].channel] = piece.entries[-1]
         self.finished = self.view.is_finished(self.ended)
 
     def _read_opening(self) -> Opening:
@@ -275,10 +297,10 @@ class Reader:
         self.epoch, self.position = parse_id(opening.tip)
         self._caught_up_at = self.position
         self._ready = Piece(self.view, entries, self.epoch, self.position)
-        self.ended = set(opening.ends)
+        self.ended = dict(opening.ends)
         self.finished = self.view.is_finished(self.ended)
         return True
 
 
-def _ended_by(ends: Mapping[str, Entry], position: int) -> set[str]:
-    return {channel for channel, end in ends.items() if parse_id(end.id)[1] <= position}
+def _ended_by(ends: Mapping[str, Entry], position: int) -> dict[str, Entry]:
+    return {channel: end for channel, end in ends.items() if parse_id(end.id)[1] <= position}

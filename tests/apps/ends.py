@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -55,6 +56,14 @@ def finish(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return answer(start_response, end and end.id)
 
 
+def fail(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    (channel,) = channels(environ)
+    with suppress(RuntimeError), hub.producer(channel) as out:
+        out.send(parse_qs(environ["QUERY_STRING"])["data"][0])
+        raise RuntimeError("as a model does")
+    return answer(start_response, "failed")
+
+
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     follower = hub._opened._follower
     taken = follower.distributor if follower is not None else None
@@ -63,5 +72,11 @@ def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 app = DispatcherMiddleware(
     streams,
-    {"/passing": passing, "/publish": publishing, "/finish": finish, "/inside": inside},
+    {
+        "/passing": passing,
+        "/publish": publishing,
+        "/finish": finish,
+        "/fail": fail,
+        "/inside": inside,
+    },
 )
