@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,41 @@ def test_a_client_that_missed_nothing_of_finished_channels_is_answered_204(hub: 
         assert viewer.status == 200
         hub.publish("job", "again")
         assert next(viewer).data == "again"
+
+
+def test_an_end_that_this_process_has_yet_to_read_is_known_to_who_has_seen_it(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/hub.db"
+    with Hub(url) as one, Hub(url) as two:
+        next(one.subscribe("job"))
+        one.subscribe("job", last_event_id=two.position()).close()  # It was open then.
+        follower, reads_on = one._opened.follower(), threading.Event()
+        take = follower._take
+        follower._take = lambda entries: reads_on.wait(20) and take(entries)  # type: ignore[method-assign, func-returns-value]
+        end = two.finish("job")
+        assert end is not None
+        with connect(one.stream("job"), last_event_id=end.id) as viewer:
+            assert viewer.status == 204
+        reads_on.set()
+
+
+@pytest.mark.parametrize("path", ["/", "/passing/"])
+def test_a_client_that_came_back_during_an_outage_is_told_the_end_after_it(path: str) -> None:
+    with gunicorn(APP) as server:
+        end = get(f"{server.url}/finish?channel=job")
+        with Client(f"{server.url}{path}") as other:
+            other.wait(1)  # The server follows the log.
+            get(f"{server.url}/away")
+            back = Client(f"{server.url}{path}?channel=job", headers={"Last-Event-ID": end})
+            with back:
+                assert back.status == 200
+                back.until_body(b":\n:\n")
+                assert not back.ended
+                get(f"{server.url}/away")
+                back.until_end()
+                assert back.cleanly
+                assert not back.events
 
 
 def test_lost_history_of_a_finished_channel_is_the_opening_and_the_end(hub: Hub) -> None:

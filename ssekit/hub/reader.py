@@ -52,6 +52,7 @@ class Reader:
         "_opening",
         "_ready",
         "_replay",
+        "_unasked",
         "client",
         "ended",
         "epoch",
@@ -89,6 +90,7 @@ class Reader:
         self._follower = follower
         self._replay = replay
         self._ready: Piece | None = None
+        self._unasked: frozenset[str] = frozenset()  # channels of which the end is to be learned
         self._opening = False  # whether it is yet to be made
         self._away = False
         self._closed = False
@@ -125,7 +127,9 @@ class Reader:
     @property
     def settled(self) -> bool:
         """Whether others can read on from its position, after what `take_ready` returns."""
-        return not self._opening and not self._follower.recent.is_ahead(self.epoch, self.position)
+        if self._opening or self._unasked:
+            return False
+        return not self._follower.recent.is_ahead(self.epoch, self.position)
 
     def take_ready(self) -> Piece | None:
         """Take what was read and not yet given."""
@@ -147,6 +151,7 @@ class Reader:
             and self.epoch == recent.epoch
             and self._ready is None
             and not self._opening
+            and not self._unasked
         )
 
     def next_piece(self) -> Piece | None:
@@ -207,8 +212,19 @@ class Reader:
                 return
             going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
         # A channel with entries after the position had not ended there.
-        ends = self._follower.ends(self.view.channels - going_on)
-        self.ended |= _ended_by(ends, begin)
+        self._unasked = self.view.channels - going_on
+        self._learn_ends()
+
+    def _learn_ends(self) -> None:
+        """Learn which channels had ended already; while the log is away it is asked again."""
+        try:
+            ends = self._follower.ends(self._unasked, self.epoch, self.position)
+        except (BrokerUnavailable, HubClosed):
+            self._away = True
+            return
+        self._away = False
+        self._unasked = frozenset()
+        self.ended = _ended_by(ends, self.position) | self.ended
         self.finished = self.view.is_finished(self.ended)
 
     def _lose(self) -> None:
@@ -219,6 +235,8 @@ class Reader:
         """Read on; false if there is nothing to read now."""
         if self._opening:
             return self._open()
+        if self._unasked:
+            self._learn_ends()
         piece = self._follower.piece(self)
         if piece is None:
             # What the follower is about to reach is read from there: it has passing entries too.

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from ssekit import Hub
+from ssekit import BrokerUnavailable, Hub
 
 hub = Hub(os.environ.get("HUB", "memory:"), history=10_000)
 
@@ -64,6 +64,20 @@ def fail(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return answer(start_response, "failed")
 
 
+def away(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Have the log answer no question for ends, or again."""
+    broker = hub._broker
+    if "ends" in vars(broker):
+        del broker.ends  # type: ignore[misc]
+    else:
+        broker.ends = unavailable  # type: ignore[method-assign]
+    return answer(start_response, "away" if "ends" in vars(broker) else "back")
+
+
+def unavailable(*_: object) -> Any:
+    raise BrokerUnavailable("as in an outage")
+
+
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     follower = hub._opened._follower
     taken = follower.distributor if follower is not None else None
@@ -78,5 +92,6 @@ app = DispatcherMiddleware(
         "/finish": finish,
         "/fail": fail,
         "/inside": inside,
+        "/away": away,
     },
 )
