@@ -2,7 +2,8 @@
 
 The scenarios are those of `tests.test_delivery` with more of everything: 50 viewers and 10,000
 events each.  A publish that returned must arrive exactly once at every viewer that had joined, in
-order, and one that raised at most once.  Two figures stand beside them: how long an event of
+order, and one that raised at most once.  `bench.sessions` does the same for keys, ends and
+producers, on each kind of log.  Two figures stand beside them: how long an event of
 another process takes to a viewer, and what idle viewers cost.
 """
 
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.processes import BenchError, descriptors, find_program
+from bench import sessions
+from bench.logs import KINDS, redis_server
+from bench.processes import BenchError, descriptors
 from bench.results import Results
 from bench.settings import Settings
 from ssekit import Hub
 from tests.crowd import Crowd, Publishers, Viewer
-from tests.redis_server import RedisServer
 from tests.servers import Server, gunicorn
 from tests.waiting import until
 
@@ -141,23 +143,19 @@ def _reloads(settings: Settings, folder: Path) -> Iterator[Stage]:
 
 
 def _dying_redis(settings: Settings, folder: Path) -> Iterator[Stage]:
-    program = find_program("redis-server")
-    if program is None:
-        raise BenchError("redis-server is not installed")
-    redis = RedisServer(folder, program=program)
-    try:
-        with _stage(settings, redis.url, "--workers", "2") as stage:
+    with (
+        redis_server() as redis,
+        _stage(settings, redis.url, "--workers", "2") as stage,
+    ):
 
-            def kill() -> None:
-                redis.kill()
-                time.sleep(0.3)
-                redis.start()
+        def kill() -> None:
+            redis.kill()
+            time.sleep(0.3)
+            redis.start()
 
-            stage.publish(refused=0.05)
-            stage.while_publishing(kill, 2.0)
-            yield stage
-    finally:
-        redis.stop()
+        stage.publish(refused=0.05)
+        stage.while_publishing(kill, 2.0)
+        yield stage
 
 
 SCENARIOS: dict[str, Callable[[Settings, Path], Iterator[Stage]]] = {
@@ -181,6 +179,8 @@ def run(settings: Settings, results: Results) -> None:
     try:
         for name, scenario in SCENARIOS.items():
             _play(settings, results, name, scenario)
+        for kind in KINDS:
+            _play_sessions(settings, results, kind)
         _figures(settings, results)
     finally:
         os.sched_setaffinity(0, mine)
@@ -209,6 +209,20 @@ def _play(
             }
             results.put(NAME, name, dict(columns))
             results.at_most(NAME, f"{name}: faults of all kinds", sum(faults), 0)
+
+
+def _play_sessions(settings: Settings, results: Results, kind: str) -> None:
+    name, began = f"{kind}: keys, ends, producers", time.monotonic()
+    try:
+        columns = sessions.play(settings, kind)
+    except BenchError as error:
+        results.note(NAME, f"{name}: {error}")
+        return
+    results.put(NAME, name, {**columns, "seconds": time.monotonic() - began})
+    faults = sum(columns[field] or 0 for field in sessions.FAULTS)
+    results.at_most(NAME, f"{name}: faults of all kinds", faults, 0)
+    waited = columns["until lost, s"]
+    results.at_most(NAME, f"{name}: seconds until a killed producer's channel ended", waited, 15)
 
 
 def _figures(settings: Settings, results: Results) -> None:
