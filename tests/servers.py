@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def seconds_without_processor(pid: int) -> float:
     """How long the process's threads have waited for a processor: schedstat's second field."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e9
+    waited = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+            waited += int((thread / "schedstat").read_text().split()[1])
+    return waited / 1e9
 
 
 class Server:

@@ -273,8 +273,8 @@ def test_a_cache_forgets_what_another_process_has_changed(folder: Path) -> None:
         until(lambda: ours.get("a", lambda key: "new") == "new")
 
         def load(key: str) -> str:
-            theirs.changed("b")
             before = ours.forgotten
+            theirs.changed("b")
             until(lambda: ours.forgotten > before)
             return "old"
 

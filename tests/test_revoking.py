@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from ssekit import Hub
 from tests.clients import Client
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 from tests.servers import Server, gunicorn
 from tests.waiting import mostly_below, until
 
@@ -21,10 +20,8 @@ APP = "tests.apps.granted:app"
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
+def redis(start_redis: StartRedis) -> RedisServer:
+    return start_redis()
 
 
 def enter(server: Server, user: str, **headers: str) -> Client:
