@@ -27,11 +27,15 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser by the fixture that starts it, and begin with the slow files."""
+    """Mark what needs a browser by the fixture that starts it, and begin with the long files."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # Else the last process is busy with one of them while the others have nothing left to do.
+    long = {
+        item.path for item in items if {"browser", "slow"} & {m.name for m in item.iter_markers()}
+    }
+    items.sort(key=lambda item: item.path not in long)
 
 
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {

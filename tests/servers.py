@@ -84,12 +84,19 @@ class Server:
         """Send the signal and wait for the process to go; kill it after ``seconds``."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"the server did not end in {seconds} s:\n{self.log}") from None
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"the server did not end in {seconds} s:\n{self.log}")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+                break
+            # A worker that gunicorn has just forked does not listen to signals yet, and is told once.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for child in self.children():
+                    os.kill(child, number)
 
 
 @contextmanager

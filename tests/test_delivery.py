@@ -27,6 +27,8 @@ from tests.redis_server import StartRedis
 from tests.servers import Server, gunicorn, running
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 APP = "tests.apps.news:app"
 CHANNELS = ("news", "sport")
 

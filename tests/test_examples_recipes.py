@@ -27,6 +27,8 @@ from tests.clients import Client
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 CODE = {
     code.partition("\n")[0].removeprefix("# "): code

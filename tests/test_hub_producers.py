@@ -24,6 +24,8 @@ from tests.servers import ROOT, gunicorn
 from tests.test_fanout import get
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 APP = "tests.apps.starting:app"
 
 

@@ -20,6 +20,8 @@ from tests.redis_server import StartRedis
 from tests.servers import gunicorn
 from tests.waiting import mostly_below, until
 
+pytestmark = pytest.mark.slow
+
 APP = "tests.apps.news:app"
 
 

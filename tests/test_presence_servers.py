@@ -30,7 +30,7 @@ APP = "tests.apps.present:app"
 GONE = 15.0 / leases.FACTOR
 """Seconds within which the members of a killed process leave, with the leases of these tests."""
 
-pytestmark = pytest.mark.usefixtures("quick_leases")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_leases")]
 
 
 @pytest.fixture(scope="module")
