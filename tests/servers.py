@@ -93,7 +93,7 @@ class Server:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
                 break
-            # A worker that gunicorn has just forked does not listen to signals yet, and is told once.
+            # A worker that gunicorn has just forked does not listen to signals yet.
             with suppress(FileNotFoundError, ProcessLookupError):
                 for child in self.children():
                     os.kill(child, number)
