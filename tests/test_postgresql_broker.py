@@ -35,6 +35,7 @@ from ssekit.brokers.postgresql import connections
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
 from ssekit.errors import ChannelFinished
 from tests.cable import cable
+from tests.commands import program
 from tests.components import need
 from tests.logs import END, body, data, everything, followed, run
 from tests.ports import free_port
@@ -546,23 +547,15 @@ class TestConnections:
             list(pool.map(lambda n: broker.append("news", body(n)), range(100)))
         assert len(followed(broker, start, 100)) == 100
 
-    @pytest.mark.parametrize("late", [True, False], ids=["before", "after"])
+    @pytest.mark.parametrize("when", ["early", "late"])
     def test_psycopg_must_not_be_imported_before_gevent_patches(
-        self, database: str, late: bool
+        self, database: str, when: str
     ) -> None:
-        imports = ["import psycopg", "import gevent.monkey; gevent.monkey.patch_all()"]
-        program = "; ".join(
-            [
-                *(imports if late else reversed(imports)),
-                "import sys; from ssekit.brokers import connect",
-                "print(connect(sys.argv[1]).tip())",
-            ]
-        )
         ran = subprocess.run(
-            [sys.executable, "-c", program, database], cwd=ROOT, capture_output=True, check=False
+            program("patched_late", when, database), cwd=ROOT, capture_output=True, check=False
         )
-        assert (ran.returncode == 0) is not late, ran.stderr
-        assert (b"call gevent.monkey.patch_all() before" in ran.stderr) is late
+        assert (ran.returncode == 0) is (when == "early"), ran.stderr
+        assert (b"call gevent.monkey.patch_all() before" in ran.stderr) is (when == "late")
 
 
 @pytest.fixture
