@@ -409,7 +409,9 @@ def test_a_retention_changes_a_log_only_in_what_was_given() -> None:
 
 def test_a_publish_costs_the_same_in_few_channels_and_in_many(url: str) -> None:
     """The bench measures 100,000 channels; a cost that grew with their number shows here too."""
-    few, many = publish_costs(url_of_another(url), (20, 2000), events=1, measured=400)
+    broker = connect(url_of_another(url))
+    few, many = publish_costs(broker, (20, 2000), events=1, measured=400)
+    broker.close()
     assert many.seconds < 5 * few.seconds  # of 100 times as many channels
 
 

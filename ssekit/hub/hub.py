@@ -207,7 +207,9 @@ class Hub:
 
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
-        that cannot ignore events whose names they do not know: they get none of the hub's own.
+        that cannot ignore events whose names they do not know: they get none of the hub's own, but
+        their ids in blocks without data; with ``replay="all"`` not even these.  Such a stream is
+        cut off, unless its channels are finished and no producer of theirs has failed or was lost.
 
         ``member``: who is present in the channels while the stream is open: an id, or a pair of an
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the

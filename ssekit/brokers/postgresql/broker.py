@@ -464,6 +464,7 @@ def _bounds() -> list[float]:
         float(contract.EPOCHS_REMEMBERED),
         float(contract.END_REMEMBERED),
         float(contract.MOST_PRODUCED),
+        float(contract.INTERNAL_KEPT),
     ]
 
 

@@ -23,7 +23,7 @@ BYTES = 1 << 20
 _FOLDER = Path(__file__).parent / "lua"
 _SIDE_KEYS = (
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
-    *("ends", "endings", "produced", "done", "leases", "held", "present"),
+    *("ends", "endings", "produced", "done", "leases", "held", "present", "removals"),
 )
 
 
@@ -128,6 +128,7 @@ class Scripts:
             "end_remembered": contract.END_REMEMBERED,
             "most_produced": contract.MOST_PRODUCED,
             "internal": contract.INTERNAL,
+            "internal_kept": contract.INTERNAL_KEPT,
             "bytes": BYTES,
         }
         if writes:
