@@ -99,10 +99,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def __enter__(self) -> Site:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -243,7 +240,7 @@ def spread(result: Result) -> str:
 
 
 def silence(result: Result) -> str:
-    return "a new connection" if len(result.tries) > 1 else "**waits for ever**"
+    return "a new connection" if len(result.tries) > 1 else "**waits forever**"
 
 
 def goes_on(result: Result) -> str:
@@ -323,23 +320,41 @@ def measure(
         return results, browser.version
 
 
-def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
-    with Site(script, turbo=name.startswith("Turbo")) as site:
-        site.answers = situation.answers
-        tabs = []
-        for _ in range(situation.tabs):
-            tabs.append(browser.open())
-            tabs[-1].go(site.url)
-            until(lambda tab=tabs[-1]: tab.evaluate("typeof window.start === 'function'"))
-        for tab in tabs:
+class Run:
+    """A client in a situation: its server, and its tabs in the browser."""
+
+    def __init__(self, browser: Chromium, name: str, script: bytes, situation: Situation) -> None:
+        self._situation = situation
+        self.site = Site(script, turbo=name.startswith("Turbo"))
+        self.site.answers = situation.answers
+        self._tabs = [browser.open() for _ in range(situation.tabs)]
+        for tab in self._tabs:
+            tab.go(self.site.url)
+            until(lambda tab=tab: tab.evaluate("typeof window.start === 'function'"))
+        for tab in self._tabs:
             tab.evaluate(f"void start({json.dumps(name)}, 'stream')")
-        cover = browser.open() if situation.covered else None
-        time.sleep(situation.seconds)
-        got = [number for tab in tabs for number in tab.evaluate("got")]
-        judged = situation.judge(Result(site.tries, got, site.open, situation.seconds))
-        for tab in [*tabs, *([cover] if cover else [])]:
+        self._others = [browser.open()] if situation.covered else []
+        self._began = time.monotonic()
+
+    def judged(self) -> str:
+        """What the client has done until now."""
+        got = [number for tab in self._tabs for number in tab.evaluate("got")]
+        seconds = time.monotonic() - self._began
+        return self._situation.judge(Result(self.site.tries, got, self.site.open, seconds))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tab in [*self._tabs, *self._others]:
             tab.close()
-        return judged
+        self.site.close()
+
+
+def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
+    with Run(browser, name, script, situation) as run:
+        time.sleep(situation.seconds)
+        return run.judged()
 
 
 def versions() -> dict[str, str]:

@@ -49,7 +49,7 @@ def test_the_module_is_served_below_a_prefix(server: Server) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_its_address_with_the_hash_is_for_ever(server: Server) -> None:
+def test_its_address_with_the_hash_is_immutable(server: Server) -> None:
     assert hashlib.sha256(CONTENT).hexdigest()[:16] in files.address
     status, headers, body = ask(server, f"/{files.address}")
     assert (status, body) == (200, CONTENT)
@@ -63,7 +63,7 @@ def test_its_integrity_is_that_of_its_content() -> None:
     assert files.integrity == f"sha384-{digest}"
 
 
-def test_who_has_it_is_told_so(server: Server) -> None:
+def test_a_client_that_has_the_content_gets_304(server: Server) -> None:
     for path in ("/ssekit.js", f"/{files.address}"):
         tag = ask(server, path)[1]["ETag"]
         for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -91,7 +91,7 @@ def test_nothing_else_is_served(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_are_told_which_there_are(server: Server, method: str) -> None:
+def test_other_methods_get_405_with_those_allowed(server: Server, method: str) -> None:
     status, headers, _ = ask(server, "/ssekit.js", method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
