@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from math import inf
 from pathlib import Path
 
 from bench.processes import BenchError, find_program
@@ -115,7 +116,7 @@ class _Play:
 
     def _takeovers(self, name: str, limit: int, results: Results) -> None:
         ends = [at for at, kind in self._ends if kind == limit]
-        took = [min(led - at for led in self._led if led >= at) for at in ends]
+        took = [min((led - at for led in self._led if led >= at), default=inf) for at in ends]
         if not took:
             return
         median, most = statistics.median(took), max(took)

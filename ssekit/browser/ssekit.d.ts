@@ -51,7 +51,7 @@ export type Status = {
     retryAt: number;
     /**
      * `leader`: its connection serves all tabs; `follower`: another tab's serves
-     * it; `joining`: it still has one of its own
+     * it; `joining`: it still has one of its own; `alone`: nothing is shared, or it is paused or closed
      */
     role: Role;
 };

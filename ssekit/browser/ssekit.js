@@ -139,7 +139,7 @@ export class Decoder {
  * @property {number} code the last answer's status, 0 if there was none
  * @property {number} retryAt when the next try is made, in milliseconds since 1970, else 0
  * @property {Role} role `leader`: its connection serves all tabs; `follower`: another tab's serves
- *   it; `joining`: it still has one of its own
+ *   it; `joining`: it still has one of its own; `alone`: nothing is shared, or it is paused or closed
  */
 
 /**
@@ -632,8 +632,9 @@ class Feed {
   #show(now, response) {
     /** @type {Record<string, Role>} */
     const roles = { alone: "alone", leader: "leader", own: "joining" };
-    if (now.state === "closed") this.stop();
-    this.#sink.changed(now, roles[this.#mode] ?? "follower", response);
+    const closed = now.state === "closed";
+    if (closed) this.stop();
+    this.#sink.changed(now, closed ? "alone" : (roles[this.#mode] ?? "follower"), response);
   }
 
   // Modes.
@@ -1180,7 +1181,7 @@ export class Stream extends EventTarget {
   close() {
     if (this.#status.state === "closed") return;
     this.#feed.stop();
-    this.#become({ ...condition("closed", "closed"), role: this.#status.role });
+    this.#become({ ...condition("closed", "closed"), role: "alone" });
   }
 
   /** Closes the stream in all tabs that share it: the user has logged out. */
@@ -1322,7 +1323,7 @@ export class Stream extends EventTarget {
     };
     const pause = () => {
       this.#feed.stop();
-      this.#become({ ...condition("paused", "hidden"), role: this.#status.role });
+      this.#become({ ...condition("paused", "hidden"), role: "alone" });
     };
     on(globalThis.window, "pagehide", pause);
     on(document, "freeze", pause);
