@@ -184,7 +184,7 @@ def stops(tries: int) -> Callable[[Result], str]:
 
     def judge(result: Result) -> str:
         more = len(result.tries) - tries
-        return "stops" if more <= 0 else f"**asks {more} times more in {result.seconds:.0f} s**"
+        return "stops" if more <= 0 else f"**asks {more} more times in {result.seconds:.0f} s**"
 
     return judge
 
@@ -271,7 +271,7 @@ HTML = {"Content-Type": "text/html"}
 BAD = Answer(0, "<h1>Bad Gateway", status=502, then="end", headers=HTML)
 LATER = Answer(status=503, then="end", headers={"Retry-After": "2"})
 SITUATIONS = [
-    Situation("the stream ends in order", [Answer(1, then="end"), NEXT], comes_back),
+    Situation("the server ends the stream", [Answer(1, then="end"), NEXT], comes_back),
     Situation("the connection is cut", [FIRST, NEXT], comes_back),
     Situation(
         "it is cut within an event",
@@ -290,7 +290,7 @@ SITUATIONS = [
     Situation("404", [Answer(status=404, then="end")], stops(1)),
     Situation("a page instead of a stream", [Answer(0, "<p>", then="end", headers=HTML)], stops(1)),
     Situation(
-        "401 later, and a new ticket is to be had",
+        "401 later, while a new ticket is available",
         [FIRST, Answer(status=401, then="end"), NEXT],
         renews,
         9,
@@ -299,7 +299,7 @@ SITUATIONS = [
     Situation("lines end in CRLF", [Answer(2, end="\r\n")], reads(1, 2), 2),
     Situation("lines end in CR", [Answer(2, end="\r")], reads(1, 2), 2),
     Situation(
-        "a block with an id alone", [Answer(1, after="id: 5\n\n", then="cut"), NEXT], id_alone
+        "a block with only an id", [Answer(1, after="id: 5\n\n", then="cut"), NEXT], id_alone
     ),
     Situation(
         "an id outside Latin-1",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator
+from contextlib import closing
 from email.message import Message
 from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 from wsgiref.validate import validator
 
 import pytest
@@ -15,9 +19,11 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from ssekit.browser import files
+from ssekit.testing import connect
 from tests.servers import ROOT, Server, gunicorn
 
 CONTENT = (ROOT / "ssekit" / "browser" / "ssekit.js").read_bytes()
+DOCS = (ROOT / "docs" / "browser.md").read_text()
 PREFIX = "/below/a/prefix"
 
 
@@ -102,6 +108,19 @@ def test_any_site_may_load_it_and_it_sets_nothing(server: Server) -> None:
     assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     for name in ("Access-Control-Allow-Credentials", "Set-Cookie", "Vary"):
         assert name not in headers
+
+
+@pytest.mark.parametrize(("number", "path"), [(0, "/browser/ssekit.js"), (1, "/ssekit.js")])
+def test_the_examples_of_the_docs_serve_it(
+    number: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "an_example"}
+    exec(re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[number], names)
+    assert Client(names["app"]).get(path, buffered=True).data == CONTENT
+    if "hub" in names:
+        with closing(names["hub"]), connect(names["app"]) as stream:
+            assert next(stream).event == "stream-open"
 
 
 def test_it_keeps_to_the_wsgi_standard() -> None:
