@@ -93,7 +93,7 @@ def test_a_tab_that_joins_later_begins_at_its_own_opening(
         publisher.more(50)
         late = tabs.open()
         settle([*pages, late])
-        assert late.evaluate("seen[0]") > 1
+        shows(late, "seen[0] > 1")
         finish(publisher, [*pages, late])
     late.close()
 
@@ -124,7 +124,7 @@ def crash(tab: ChromiumTab) -> None:
 
 
 @pytest.mark.parametrize("end", [close, leave, crash])
-def test_a_leader_that_goes_takes_no_event_with_it(
+def test_no_event_is_lost_when_a_leader_closes_leaves_or_crashes(
     server: Server, tabs: Tabs[ChromiumTab], hub: Hub, end: Callable[[ChromiumTab], None]
 ) -> None:
     pages = tabs.fresh()

@@ -1,23 +1,34 @@
-"""examples/position.py, with a vote at one place in time: PLACE names it.
+"""examples/position.py, with a vote at one place in time, which `POST /place` names.
 
-"commit, then ..." commits the vote before the position is taken, and publishes it there.
+"..., then ..." commits the vote at the first place and publishes it at the second.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from flask import request
 
 from tests.servers import ROOT
 
 sys.path.insert(0, str(ROOT / "examples"))
 import position
 
-place = os.environ.get("PLACE", "")
-commit, _, publish = place.rpartition(", then ")
+commit = publish = ""
 counted: list[int] = []
+
+
+@position.app.post("/place")
+def begin() -> dict[str, int]:
+    """Begin again with another place; returns the votes until now."""
+    global commit, publish
+    commit = publish = ""
+    votes = position.read()
+    commit, _, publish = request.args["place"].rpartition(", then ")
+    counted.clear()
+    return votes
 
 
 def at(now: str) -> None:
