@@ -51,7 +51,8 @@ export type Status = {
     retryAt: number;
     /**
      * `leader`: its connection serves all tabs; `follower`: another tab's serves
-     * it; `joining`: it still has one of its own; `alone`: nothing is shared, or it is paused or closed
+     * it; `joining`: it still has one of its own; `alone`: it shares none, also while paused and once
+     * closed
      */
     role: Role;
 };

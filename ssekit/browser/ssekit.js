@@ -14,8 +14,8 @@
 //
 // - A tab's position is the last id that it has dispatched. Ids are compared for equality, never
 //   for order: only the server knows their order. A tab takes from the leader what follows its own
-//   position in the leader's list; if the list does not hold it, the tab asks the server, with a
-//   connection of its own, until it meets the list.
+//   position in the leader's list; as long as that is not there, the tab asks the server, with a
+//   connection of its own.
 // - Each term of a leader has an epoch, and each batch of a term a number. A tab takes the batch
 //   with the next number, and asks after a gap. A lower epoch is that of a former leader and is
 //   ignored.
@@ -29,8 +29,8 @@
 //   synced     takes the leader's batches             next number: take; a gap: asking
 //   asking     has asked the leader for what follows  the answer, or a batch that holds its
 //              its position                           position: synced; no answer: own
-//   own        reads by itself, until it meets the    its position in a batch: synced; the leader
-//              leader's list                          is silent too: loose
+//   own        reads by itself, until its position    its position in a batch: synced; the leader
+//              is in the leader's list                is silent too: loose
 //   loose      had everything when it closed its own  a batch that follows its position: synced;
 //              connection, but its id is not the      any other with ids: own
 //              leader's (a `stream-open` has the id of any channel's last event)
@@ -139,7 +139,8 @@ export class Decoder {
  * @property {number} code the last answer's status, 0 if there was none
  * @property {number} retryAt when the next try is made, in milliseconds since 1970, else 0
  * @property {Role} role `leader`: its connection serves all tabs; `follower`: another tab's serves
- *   it; `joining`: it still has one of its own; `alone`: nothing is shared, or it is paused or closed
+ *   it; `joining`: it still has one of its own; `alone`: it shares none, also while paused and once
+ *   closed
  */
 
 /**
