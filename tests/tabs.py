@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -148,10 +148,12 @@ class Tabs(Generic[T]):
         self._server = server
         self._count = count
         self._pool: list[T] = []
+        self._open: list[T] = []
 
     def open(self, url: str = "events", **options: Any) -> T:
         """One more tab, of the test's own."""
         tab = self.browser.open()
+        self._open.append(tab)
         tab.go(page_address(self._server.url, url, **options))
         shows(tab, "window.stream?.readyState === 1")
         return tab
@@ -173,6 +175,14 @@ class Tabs(Generic[T]):
     def forget_all(self) -> None:
         for tab in self._pool:
             tab.close()
+        self._pool.clear()
+
+    def begin_anew(self) -> None:
+        """Close all, whatever a test that failed has left of them."""
+        for tab in self._open:
+            with suppress(Exception):
+                tab.close()
+        self._open.clear()
         self._pool.clear()
 
 

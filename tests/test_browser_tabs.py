@@ -70,6 +70,17 @@ def tabs(server: Server) -> Iterator[Tabs[ChromiumTab]]:
         yield Tabs(browser, server, 8)
 
 
+@pytest.fixture(autouse=True)
+def _a_failure_is_one_failure(
+    request: pytest.FixtureRequest, tabs: Tabs[ChromiumTab]
+) -> Iterator[None]:
+    """The next test finds nothing of one that failed."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        tabs.begin_anew()
+
+
 def test_eight_tabs_have_one_connection(server: Server, tabs: Tabs[ChromiumTab], hub: Hub) -> None:
     pages = tabs.fresh()
     with Publisher(hub, RATE) as publisher:

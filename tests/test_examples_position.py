@@ -17,6 +17,8 @@ from ssekit import Hub
 from tests.browser import chromium
 from tests.servers import Server, gunicorn
 
+pytestmark = pytest.mark.slow
+
 SERVERS_PLACES = [
     "before the page",
     "after the position",

@@ -65,6 +65,13 @@ def open_one(database: str) -> Iterator[Opener]:
 
 
 @pytest.fixture
+def engine(database: str) -> Iterator[sqlalchemy.Engine]:
+    made = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
 def broker(open_one: Opener) -> PostgreSQLBroker:
     return open_one()
 
@@ -167,10 +174,9 @@ class TestTransactions:
         assert data(everything(broker, start, "news")) == expected
 
     def test_a_connection_in_autocommit_is_refused_outside_a_transaction(
-        self, broker: PostgreSQLBroker, database: str
+        self, broker: PostgreSQLBroker, database: str, engine: sqlalchemy.Engine
     ) -> None:
         start = broker.tip()
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         with (
             psycopg.connect(database, autocommit=True) as plain,
             engine.execution_options(isolation_level="AUTOCOMMIT").connect() as theirs,
@@ -188,15 +194,18 @@ class TestTransactions:
     ) -> None:
         with pytest.raises(TypeError, match="no connection"):
             broker.append_in(object(), "news", body("refused"))
-        with sqlalchemy.create_engine("sqlite://").connect() as sqlite:
-            with pytest.raises(ValueError, match="sqlite"):
-                broker.append_in(sqlite, "news", body("refused"))
+        sqlite = sqlalchemy.create_engine("sqlite://")
+        with sqlite.connect() as connection, pytest.raises(ValueError, match="sqlite"):
+            broker.append_in(connection, "news", body("refused"))
+        sqlite.dispose()
         other = connect(elsewhere := postgres_server.new_database())
         other.tip()
         other.close()
-        with psycopg.connect(elsewhere) as connection:
-            with pytest.raises(ValueError, match="another database"):
-                broker.append_in(connection, "news", body("refused"))
+        with (
+            psycopg.connect(elsewhere) as connection,
+            pytest.raises(ValueError, match="another database"),
+        ):
+            broker.append_in(connection, "news", body("refused"))
 
     def test_django_publishes_on_commit_and_the_viewer_gets_it_at_once(self, database: str) -> None:
         # Nobody has looked at the outbox: the hook on the commit has given them their places.
@@ -209,9 +218,8 @@ class TestTransactions:
 
     @pytest.mark.parametrize("kind", ["session", "scoped_session"])
     def test_a_session_of_sqlalchemys_publishes_on_commit_and_the_viewer_gets_it_at_once(
-        self, broker: PostgreSQLBroker, database: str, kind: str
+        self, broker: PostgreSQLBroker, engine: sqlalchemy.Engine, kind: str
     ) -> None:
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         maker = sqlalchemy.orm.sessionmaker(engine)
         session: Any = maker() if kind == "session" else sqlalchemy.orm.scoped_session(maker)
         start = broker.tip()
@@ -231,18 +239,15 @@ class TestTransactions:
         session.commit()
         session.close()
         assert data(broker.read(["news"], start, 10)[0]) == ["one", "two", "three"]
-        engine.dispose()
 
     def test_a_connection_of_sqlalchemys_publishes_with_its_transaction(
-        self, broker: PostgreSQLBroker, database: str
+        self, broker: PostgreSQLBroker, engine: sqlalchemy.Engine
     ) -> None:
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         start = broker.tip()
         with engine.connect() as connection:
             broker.append_in(connection, "news", body("one"))
             connection.commit()
             broker.append_in(connection, "news", body("rolled back"))
-        engine.dispose()
         broker.tip()  # puts it into the log
         assert data(everything(broker, start, "news")) == ["one"]
 
