@@ -1,4 +1,4 @@
-"""Shells in which a page's commands run in order, as in the terminals of somebody who follows it."""
+"""Shells in which a page's commands run in order, as in the terminals of its reader."""
 
 from __future__ import annotations
 
