@@ -247,6 +247,15 @@ def test_a_revocation_is_known_to_a_process_that_starts_later(url: str) -> None:
             assert stream.status == 403
 
 
+def test_who_was_disconnected_may_come_back_to_a_process_that_starts_later(url: str) -> None:
+    if url == "memory:":
+        pytest.skip("memory: ends with its process")
+    with Hub(url) as first:
+        first.disconnect(subject="ann")
+    with Hub(url) as second, connect(second.endpoint(admit(subject="ann"))) as stream:
+        opened(stream)
+
+
 def test_a_revocation_while_the_log_is_away_holds_here_and_is_tried_again(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

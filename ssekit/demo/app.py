@@ -95,7 +95,7 @@ class Application:
         self._probe = Probe(origins=allowed)
         self._hello = Stream.every(2, origins=allowed, headers=[("Vary", "Accept")])(hello)
         self._scripts = Path(scripts) if scripts is not None else None
-        self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
+        self._folder = Folder(scripts, origins=allowed, hub=hub) if scripts else None
         self._publishing = Publishing(hub, token)
         self._streams = streams
         self._files = Files()
