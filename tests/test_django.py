@@ -15,6 +15,7 @@ import django
 import psycopg
 import pytest
 
+from ssekit import Hub
 from tests.clients import Client
 from tests.commands import program
 from tests.ports import free_port
@@ -188,6 +189,23 @@ def test_what_the_view_has_written_is_committed(database: str) -> None:
             assert client.wait(1)[0].event == "stream-open"
         with psycopg.connect(database) as connection:
             assert connection.execute("SELECT count(*) FROM written").fetchone() == (10,)
+
+
+def test_a_process_killed_after_its_commit_loses_no_event_of_a_log_in_the_same_database(
+    postgres: PostgresServer, database: str
+) -> None:
+    for url, expected in ((database, ["committed"]), (postgres.new_database(), [])):
+        done = subprocess.run(
+            program("django_killed_after_commit"),
+            cwd=ROOT,
+            env={**os.environ, "APPS": "ssekit.django", "DATABASE": database, "HUB": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        with Hub(url) as hub:
+            assert [event.data for event in hub.history("news")] == expected
 
 
 def test_under_asgi_a_stream_is_refused_with_the_reason(site: Mapping[str, str]) -> None:

@@ -198,6 +198,23 @@ class TestTransactions:
             with pytest.raises(ValueError, match="another database"):
                 broker.append_in(connection, "news", body("refused"))
 
+    def test_it_is_known_which_connections_are_to_the_database_of_the_log(
+        self, broker: PostgreSQLBroker, database: str, postgres_server: PostgresServer
+    ) -> None:
+        for url, expected in ((database, True), (postgres_server.new_database(), False)):
+            engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+            with psycopg.connect(url) as plain, sqlalchemy.orm.Session(engine) as session:
+                assert broker.is_in_database_of(plain) is expected
+                assert broker.is_in_database_of(session) is expected
+                assert broker.is_in_database_of(session.connection()) is expected
+            engine.dispose()
+        sqlite = sqlalchemy.create_engine("sqlite://")
+        with sqlite.connect() as connection:
+            assert not broker.is_in_database_of(connection)
+        sqlite.dispose()
+        with pytest.raises(TypeError, match="no connection"):
+            broker.is_in_database_of(object())
+
     def test_django_publishes_on_commit_and_the_viewer_gets_it_at_once(self, database: str) -> None:
         # Nobody has looked at the outbox: the hook on the commit has given them their places.
         assert run("tests.apps.django_publishing", database).splitlines() == [

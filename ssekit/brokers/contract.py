@@ -240,6 +240,13 @@ class Broker(ABC):
         """
         raise ValueError("only a postgresql: log can publish in a transaction of a connection")
 
+    def is_in_database_of(self, connection: object) -> bool:
+        """Return whether this log is in a connection's database, or will be, once it is created.
+
+        Then `append_in` takes the connection.
+        """
+        return False
+
     @abstractmethod
     def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
         """Store the removal of a key; None, and nothing stored, if the channel has no such key.

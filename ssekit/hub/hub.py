@@ -182,6 +182,15 @@ class Hub:
         self._opened.published(entry.id)
         return event_of(entry)
 
+    def is_in_database_of(self, connection: object) -> bool:
+        """Return whether `publish` takes a connection: it is to the database that the log is in.
+
+        That is a ``postgresql:`` log, which need not have been created.  Raises TypeError for what
+        is no connection, `BrokerUnavailable` and `HubClosed`.
+        """
+        self._opened.check()
+        return self._broker.is_in_database_of(connection)
+
     def remove(self, channel: str, key: str) -> Event | None:
         """Remove a key's event, and tell the viewers: return that event, ``stream-remove``.
 

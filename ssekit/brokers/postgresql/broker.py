@@ -43,7 +43,7 @@ from ssekit.brokers.postgresql.connections import (
 from ssekit.brokers.postgresql.place import create as create_log
 from ssekit.brokers.postgresql.place import look
 from ssekit.brokers.postgresql.schema import Schema
-from ssekit.brokers.postgresql.transactions import enqueue
+from ssekit.brokers.postgresql.transactions import enqueue, sees_lock
 from ssekit.errors import BrokerUnavailable, ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
 from ssekit.host.wakeup import Wakeups
@@ -125,6 +125,14 @@ class PostgreSQLBroker(Broker):
             raise ChannelFinished(channel, answer[1])
         if answer[0] == "elsewhere":
             raise ValueError("the connection is to another database than the hub's")
+
+    def is_in_database_of(self, connection: object) -> bool:
+        # A lock that only we can hold is seen by those in the same database, and by nobody else;
+        # addresses and names may differ, with a pooler for instance.
+        self._check_open()
+        lock = (secrets.randbits(31), secrets.randbits(31))
+        with self._connections.lend(self._connections.writers) as line, line.locked(*lock):
+            return sees_lock(connection, *lock)
 
     def _log_identity(self) -> str:
         if self._identity is None:

@@ -310,6 +310,18 @@ class Line:
             raise BrokerUnavailable(f"PostgreSQL refused: {_text(error)}") from error
         self.usable = True
 
+    @contextmanager
+    def locked(self, one: int, other: int) -> Iterator[None]:
+        """Hold an advisory lock of two numbers."""
+        with self.refusals():
+            self.connection.execute("BEGIN")
+            self.connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (one, other))
+        try:
+            yield
+        finally:
+            with self.refusals():
+                self.connection.execute("ROLLBACK")
+
     def listen(self) -> None:
         """Have it notified of new entries."""
         if self._listens:
