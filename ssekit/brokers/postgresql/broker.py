@@ -17,7 +17,6 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
 
 from ssekit import host
 from ssekit.brokers import contract
@@ -42,7 +41,7 @@ from ssekit.brokers.postgresql.connections import (
 )
 from ssekit.brokers.postgresql.place import create as create_log
 from ssekit.brokers.postgresql.place import look
-from ssekit.brokers.postgresql.schema import Schema
+from ssekit.brokers.postgresql.schema import Schema, split_url
 from ssekit.brokers.postgresql.transactions import enqueue, sees_lock
 from ssekit.errors import BrokerUnavailable, ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
@@ -57,11 +56,11 @@ _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 
 
 class PostgreSQLBroker(Broker):
-    def __init__(self, url: str, stream: str, retention: Retention) -> None:
+    def __init__(self, url: str, schema: Schema, retention: Retention) -> None:
         self._closed = False
         self._retention = retention
-        self._schema = Schema(stream)
-        self._connections = Connections(url, self._schema)
+        self._schema = schema
+        self._connections = Connections(url, schema)
         self._wakeups = Wakeups()
         self._begin()
         on_fork(self)
@@ -74,10 +73,7 @@ class PostgreSQLBroker(Broker):
 
     @classmethod
     def from_url(cls, url: str, retention: Retention) -> PostgreSQLBroker:
-        base, _, query = url.partition("?")
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        stream = options.pop("stream", "ssekit")
-        return cls(f"{base}?{urlencode(options, quote_via=quote)}", stream, retention)
+        return cls(*split_url(url), retention)
 
     def after_fork(self) -> None:
         self._wakeups.abandon()
