@@ -165,9 +165,12 @@ class PostgreSQLBroker(Broker):
 
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
         epoch, seq = self._parse(after)
-        first, *rest = self._read("read", _names(channels), epoch, seq, limit, after=after)
+        arguments = (_names(channels), epoch, seq, limit, contract.BATCH_BYTES)
+        first, *rest = self._read("read", *arguments, after=after)
         entries = [_entry(row) for row in rest]
-        return entries, entries[-1].id if len(entries) == limit else _cursor(first)
+        size = sum(len(entry.body) for entry in entries)
+        is_all = len(entries) < limit and size < contract.BATCH_BYTES
+        return entries, _cursor(first) if is_all else entries[-1].id
 
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         epoch, seq = self._parse(after)
@@ -188,9 +191,9 @@ class PostgreSQLBroker(Broker):
                 newer = line.wait(wakeup, pause) or line.pooled
 
     def _newer(self, line: Line, after: str, epoch: int, seq: int) -> list[Entry]:
-        arguments = (epoch, seq, contract.RECENT, contract.BATCH)
+        arguments = (epoch, seq, contract.RECENT, contract.BATCH, contract.BATCH_BYTES)
         try:
-            rows = _answers(line.call(self._call("follow", 4), arguments, writes=False))
+            rows = _answers(line.call(self._call("follow", 5), arguments, writes=False))
         except NoLog:
             raise HistoryLost(f"{after}: there is no log") from None
         except Damaged as error:
