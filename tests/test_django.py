@@ -232,7 +232,7 @@ def test_a_migration_creates_the_log_in_its_own_database_alone(postgres: Postgre
     with psycopg.connect(here) as connection:  # whose user may create nothing
         connection.execute("CREATE ROLE web LOGIN")
     hub = here.replace("ssekit@", "web@")
-    assert "CREATE SCHEMA" in manage("sqlmigrate", "ssekit", "0001", **environ, HUB=hub)
+    assert "CREATE SCHEMA" in manage("sqlmigrate", "ssekit", "log_1", **environ, HUB=hub)
     assert log_of(here) is None
     manage("migrate", "ssekit", **environ, HUB=hub)
     with Hub(hub) as opened:

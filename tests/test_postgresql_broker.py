@@ -31,7 +31,7 @@ import sqlalchemy.orm
 from bench.postgresql import delays, rates
 from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
-from ssekit.brokers.postgresql import connections
+from ssekit.brokers.postgresql import line
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
 from ssekit.errors import ChannelFinished
 from tests.cable import cable
@@ -486,7 +486,7 @@ class TestConnections:
     def test_the_room_of_what_was_trimmed_is_given_back(
         self, broker: PostgreSQLBroker, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ssekit.brokers.postgresql.broker._VACUUM", 20)
+        monkeypatch.setattr("ssekit.brokers.postgresql.following._VACUUM", 20)
         tip = broker.tip()
 
         def vacuumed() -> bool:
@@ -532,7 +532,7 @@ class TestConnections:
     def test_a_lock_that_is_held_for_long_ends_a_publish_with_an_error(
         self, broker: PostgreSQLBroker, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(connections._SETTINGS, "statement_timeout", "300ms")
+        monkeypatch.setitem(line._SETTINGS, "statement_timeout", "300ms")
         start = broker.tip()
         broker.close()
         broker = connect(database)  # type: ignore[assignment]
