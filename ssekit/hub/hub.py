@@ -298,7 +298,7 @@ class Hub:
         is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
         1,000 wait for the log already, and `HubClosed` after `close`.
         """
-        self._opened.access().write(revocation(subject, session, channel, None))
+        self._opened.revocations().write(revocation(subject, session, channel, None))
 
     def revoke(
         self,
@@ -316,7 +316,7 @@ class Hub:
         refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
         refused.  Raises as `disconnect` does, and ValueError for an invalid ``keep``.
         """
-        self._opened.access().write(revocation(subject, session, channel, keep, before))
+        self._opened.revocations().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
         self,
