@@ -251,8 +251,8 @@ def test_a_revocation_is_known_to_a_process_that_starts_later(url: str) -> None:
 
 
 def test_a_process_that_only_revokes_does_not_follow_and_removes_what_has_expired(url: str) -> None:
-    def followers() -> int:
-        return sum(thread.name == "ssekit-follower" for thread in threading.enumerate())
+    def followers() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name == "ssekit-follower"}
 
     before = followers()
     with Hub(url) as first, Hub(url) as other:
@@ -261,7 +261,7 @@ def test_a_process_that_only_revokes_does_not_follow_and_removes_what_has_expire
         second = first if url == "memory:" else other
         second.revoke(subject="bob")
         second.disconnect(session="1")
-        assert followers() == before
+        assert not followers() - before  # earlier ones may still be ending
         state = second._broker.opening([CHANNEL], 0).state
         kept = [json.loads(entry.key or "")[1:3] for entry in state]
         assert kept == [["bob", None], [None, "1"]]
