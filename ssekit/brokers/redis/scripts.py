@@ -17,9 +17,6 @@ from ssekit.brokers.contract import HistoryLost, Retention
 from ssekit.brokers.redis.connections import RUN, Connections
 from ssekit.errors import BrokerUnavailable
 
-BYTES = 1 << 20
-"""About how many bytes of entries one call returns; one entry at least."""
-
 _FOLDER = Path(__file__).parent / "lua"
 _SIDE_KEYS = (
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
@@ -129,7 +126,7 @@ class Scripts:
             "most_produced": contract.MOST_PRODUCED,
             "internal": contract.INTERNAL,
             "internal_kept": contract.INTERNAL_KEPT,
-            "bytes": BYTES,
+            "bytes": contract.BATCH_BYTES,
         }
         if writes:
             bounds["settings"] = self._settings
