@@ -713,7 +713,7 @@ class TestAPlace:
             assert broker.read(["news"], before.id, 10) == ([], before.id)
         else:
             for call in (lambda: broker.recent(1), lambda: broker.opening(["news"], 1)):
-                with pytest.raises(BrokerUnavailable, match="the next publish begins it anew"):
+                with pytest.raises(BrokerUnavailable, match="the next publish starts a new one"):
                     call()
         after = broker.append("news", body("after"))
         assert parse_id(after.id)[1] == 1

@@ -50,7 +50,7 @@ before anything is stored.
 
 Waiting is done with primitives of the standard library that gevent makes cooperative
 (`ssekit.host.wakeup`); nothing here imports gevent.  After a fork the child's first call opens what
-it needs anew, and nothing of the parent's is touched.
+it needs itself, and nothing of the parent's is touched.
 """
 
 from __future__ import annotations

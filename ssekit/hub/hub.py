@@ -296,7 +296,7 @@ class Hub:
     ) -> None:
         """End the streams of `endpoint` that match all that is given, in every process.
 
-        Their clients may come back, and are authorized anew.  While the log cannot be reached that
+        Their clients may come back, and are authorized again.  While the log cannot be reached that
         is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
         1,000 wait for the log already, and `HubClosed` after `close`.
         """

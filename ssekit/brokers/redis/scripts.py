@@ -108,7 +108,7 @@ class Scripts:
         if answer[0] == b"damaged":
             raise BrokerUnavailable(
                 f"a part of the log {self.keys[0]!r} is missing from Redis, as after an eviction;"
-                " the next event that is published begins it anew"
+                " the next event that is published starts a new one"
             )
 
     def _foreign(self, key: str) -> str:
