@@ -25,6 +25,8 @@ from tests.components import need, need_packages
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 CLIENTS_JS = ROOT / "tests" / "clients_js"
 
 

@@ -31,7 +31,7 @@ from ssekit.hub.recent import Piece, RecentEntries, View
 log = logging.getLogger("ssekit.hub")
 
 FOLLOW = 30.0
-"""Seconds after which the follower asks the broker anew."""
+"""Seconds after which the follower asks the broker again."""
 SOONEST, LONGEST = 0.1, 5.0
 """Seconds until the first attempt after an outage began, and the most between two attempts."""
 OPEN_REMEMBERED = 100_000

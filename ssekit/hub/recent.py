@@ -110,7 +110,7 @@ class RecentEntries:
         return id_of(self.epoch, self.end)
 
     def reset(self, entries: Sequence[Entry], cursor: str) -> None:
-        """Begin anew, with the log's newest entries and the cursor at its end."""
+        """Start again, with the log's newest entries and the cursor at its end."""
         self.epoch, self.end = parse_id(cursor)
         self.start = self.end - len(entries)
         if entries:

@@ -170,7 +170,7 @@ class Batch(NamedTuple):
 
 
 class Lag:
-    """What a viewer that is not caught up has besides: its position, and what it is being sent."""
+    """What a viewer has while it is not caught up: its position, and what it is being sent."""
 
     __slots__ = ("due", "epoch", "position", "rest", "watcher")
 

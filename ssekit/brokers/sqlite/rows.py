@@ -14,7 +14,7 @@ from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, parse_id, seq_in
 from ssekit.brokers.contract import INTERNAL, Entry, Retention
 
-# What `entry.kept` says: why an entry is kept, besides for those who follow.
+# What `entry.kept` says: why an entry is kept, other than for those who follow.
 PASSED = 0  # a passing, superseded, trimmed or withdrawn entry
 EVENT = 1  # an event without a key, or a removal
 VALUE = 2  # the newest entry of a key

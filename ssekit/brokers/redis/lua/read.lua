@@ -271,6 +271,26 @@ function commands.recent(limit)
     return answer
 end
 
+-- Answers with entries after an id, oldest first.
+function commands.newer(after, limit)
+    local answer, bytes = {'found'}, 0
+    limit = tonumber(limit)
+    while limit > 0 and bytes < bounds.bytes do
+        local some = call('XRANGE', stream, '(' .. after, '+', 'COUNT', math.min(limit, AT_ONCE))
+        if #some == 0 then
+            break
+        end
+        for _, entry in ipairs(some) do
+            answer[#answer + 1] = entry[1]
+            answer[#answer + 1] = entry[2][2]
+            bytes = bytes + #entry[2][2]
+        end
+        limit = limit - #some
+        after = some[#some][1]
+    end
+    return answer
+end
+
 function commands.status(channel)
     local _, reason = ending(channel)
     if reason then
