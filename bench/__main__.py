@@ -117,7 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="how often each measure is taken (3)")
     parser.add_argument("--scale", type=float, help="sizes as a part of the full ones (1.0)")
     parser.add_argument(
-        "--only", type=_subjects, metavar="A,B", help="the subjects to measure beside the C loop"
+        "--only",
+        type=_subjects,
+        metavar="A,B",
+        help="the subjects to measure beside the C loop, or the kinds of logs",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures as SVG")

@@ -178,10 +178,12 @@ def run(settings: Settings, results: Results) -> None:
     os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
     try:
         for name, scenario in SCENARIOS.items():
-            _play(settings, results, name, scenario)
-        for kind in KINDS:
+            if settings.wants("redis" if name.startswith("redis") else "sqlite"):
+                _play(settings, results, name, scenario)
+        for kind in filter(settings.wants, KINDS):
             _play_sessions(settings, results, kind)
-        _figures(settings, results)
+        if settings.wants("sqlite"):
+            _figures(settings, results)
     finally:
         os.sched_setaffinity(0, mine)
 
