@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pages(browser: Browser) -> Iterator[dict[str, Page]]:
     """For each name a page of a visitor of its own."""
     with ExitStack() as stack:
