@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from ssekit import Hub
 from ssekit.brokers import Broker, Retention, connect
@@ -49,6 +50,26 @@ URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     ),
 }
 """By kind of log: the address of a new one."""
+
+
+def new_logs(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Addresses of ever new logs of a kind, for tests that need one for each example."""
+    url = URLS[kind](request, folder)
+    while True:
+        if kind == "memory":
+            yield url
+        elif kind == "sqlite":
+            yield f"sqlite:///{folder}/{uuid4().hex}.db"
+        else:
+            yield f"{url.partition('?')[0]}?stream=test_{uuid4().hex}"
+
+
+def examples(count: int) -> int:
+    """So many examples, and twenty times as many with ``--hypothesis-profile=deep``."""
+    return count * settings().max_examples // 100
+
+
+settings.register_profile("deep", max_examples=2000)
 
 SHARED = [kind for kind in URLS if kind != "memory"]
 """The kinds that several processes can use."""

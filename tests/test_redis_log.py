@@ -234,7 +234,7 @@ def test_a_publish_costs_the_same_commands_however_many_channels(server: RedisSe
 def test_an_opening_that_takes_several_calls_is_of_one_moment(
     open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis.scripts.BYTES", 200)
+    monkeypatch.setattr("ssekit.brokers.contract.BATCH_BYTES", 200)
     monkeypatch.setattr("ssekit.brokers.redis.reading._RECORDS", 3)
     broker, other = open_log(), open_log()
     values = {f"k{n}": broker.append("ab"[n % 2], body(n), key=f"k{n}") for n in range(30)}
@@ -279,7 +279,7 @@ def test_an_opening_that_takes_several_calls_is_of_one_moment(
 def test_openings_beside_a_storm_never_miss_a_value(
     open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis.scripts.BYTES", 500)
+    monkeypatch.setattr("ssekit.brokers.contract.BATCH_BYTES", 500)
     broker, other = open_log(), open_log()
     for n in range(40):
         broker.append("a", body(0), key=f"k{n}")

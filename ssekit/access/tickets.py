@@ -75,7 +75,7 @@ class Tickets:
         # one does not even verify.
         salt = f"ssekit.ticket\n{audience}"
         self._serializer = URLSafeTimedSerializer(secrets, salt=salt)
-        # What its loads() makes anew for each ticket and each secret.
+        # What its loads() makes again for each ticket and each secret.
         self._signer = TimestampSigner(secrets, salt=salt)
 
     def issue(
