@@ -138,6 +138,7 @@ class ChromiumTab:
     def cut_off(self, offline: bool = True) -> None:
         """Take the network from the tab, and tell it so; or give it back."""
         limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._call("Network.enable")
         self._call("Network.emulateNetworkConditions", offline=offline, **limits)
 
     def freeze(self, frozen: bool = True) -> None:

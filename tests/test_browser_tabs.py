@@ -288,6 +288,7 @@ def test_a_tab_that_is_online_again_reconnects_at_once(
     # The next try of its own would come at some time within the next hours.
     tab = tabs.open(delay=10_000_000, maxDelay=10_000_000)
     tab.cut_off()
+    shows(tab, "!navigator.onLine")
     tab.evaluate("stream.reconnect()")  # what is open flows on
     shows(tab, "stream.status.state === 'waiting' && stream.status.reason === 'network'")
     tab.cut_off(False)
