@@ -135,6 +135,12 @@ class ChromiumTab:
     def show(self) -> None:
         self._wire.call("Target.activateTarget", targetId=self._target)
 
+    def cut_off(self, offline: bool = True) -> None:
+        """Take the network from the tab, and tell it so; or give it back."""
+        limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._call("Network.enable")
+        self._call("Network.emulateNetworkConditions", offline=offline, **limits)
+
     def freeze(self, frozen: bool = True) -> None:
         state = "frozen" if frozen else "active"
         self._call("Page.setWebLifecycleState", state=state)

@@ -54,7 +54,7 @@ def webkit() -> Iterator[remote.WebKit]:
         yield browser
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("browser_of", "ends"),
     # WebKit's driver ends its session when the process of a page dies.

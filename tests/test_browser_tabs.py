@@ -281,6 +281,21 @@ def test_values_and_passing_events_are_the_same_in_every_tab(
     until_open(server, 0)
 
 
+def test_a_tab_that_is_online_again_reconnects_at_once(
+    server: Server, tabs: Tabs[ChromiumTab]
+) -> None:
+    tabs.forget_all()
+    # The next try of its own would come at some time within the next hours.
+    tab = tabs.open(delay=10_000_000, maxDelay=10_000_000)
+    tab.cut_off()
+    shows(tab, "!navigator.onLine")
+    tab.evaluate("stream.reconnect()")  # what is open flows on
+    shows(tab, "stream.status.state === 'waiting' && stream.status.reason === 'network'")
+    tab.cut_off(False)
+    shows(tab, "stream.readyState === 1")
+    tab.close()
+
+
 @contextmanager
 def signalled(server: Server, stop: int, go: int) -> Iterator[None]:
     workers = server.children()

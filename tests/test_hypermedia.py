@@ -19,7 +19,8 @@ from tests.ports import free_port
 from tests.servers import ROOT, Server, running
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+# Six pages at once: more than a minute where much else runs beside them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PACKAGES = ROOT / "tests" / "clients_js"
 NAMES = ["htmx2", "htmx2?native", "htmx4", "turbo", "turbo?native", "datastar"]
@@ -39,7 +40,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pages(browser: Browser) -> Iterator[dict[str, Page]]:
     """For each name a page of a visitor of its own."""
     with ExitStack() as stack:
@@ -85,7 +86,9 @@ def shown(page: Page) -> list[str]:
     try:
         found = page.evaluate(items)
     except Error as error:
-        if "context was destroyed" not in error.message:
+        if (
+            "context" not in error.message
+        ):  # of the page's scripts: destroyed, or not found any more
             raise
         return []
     assert [key for key, _ in found] == [f"message-{n}" for n in range(1, len(found) + 1)]
@@ -102,7 +105,7 @@ def open_all(pages: dict[str, Page], site: Site) -> None:
 
 def all_show(pages: dict[str, Page], expected: list[str]) -> None:
     for name, page in pages.items():
-        until(lambda page=page: shown(page) == expected, 20, f"{expected} in {name}")
+        until(lambda page=page: shown(page) == expected, 40, f"{expected} in {name}")
 
 
 def kept(page: Page) -> bool:
