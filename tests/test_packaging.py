@@ -222,9 +222,10 @@ def test_the_containers_command_serves_and_keeps_its_log_in_the_volume(
     }
     program = [sys.executable, "-m", "gunicorn", *options]
     with running(program, port, env=environment) as server:
-        with Client(f"{server.url}/clock?interval=0.1") as client:
+        # The first one waits until a worker has begun.
+        with Client(f"{server.url}/clock?interval=0.1", timeout=30) as client:
             assert client.wait(2)
-        with Client(f"{server.url}/events?channel=news") as client:
+        with Client(f"{server.url}/events?channel=news", timeout=30) as client:
             assert client.wait(1)
         server.stop()
     assert (tmp_path / "hub.db").exists()

@@ -9,8 +9,10 @@ the server's own, unlike with ``reuse_port``, so that a reload resets no connect
 
 from __future__ import annotations
 
+import signal
+import sys
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
@@ -34,6 +36,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.load = Load(age)
         self._pools: list[Any] = []
 
+    def init_process(self) -> None:
+        """Begin to work; gunicorn calls it once, in the worker's process.
+
+        A worker has the handlers of its master at first, which only note a signal for the master's
+        loop.  A SIGTERM that came then, in a deploy right after another, would be lost: the master
+        would wait for the worker, and kill it after ``graceful_timeout`` (30 seconds).
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, _exit)  # until gunicorn sets the worker's own
+        super().init_process()
+
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Make the server of one listening socket; gunicorn gives what its own ones take."""
         self._pools.append(spawn)
@@ -49,6 +62,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().notify()
         if self.alive:
             self.load.write(self.connections())
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
 
 
 class _Server(StreamServer):  # type: ignore[misc]
