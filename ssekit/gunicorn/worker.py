@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from typing import Any, NoReturn
 
+import gevent
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -35,6 +36,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(age, *args, **options)
         self.load = Load(age)
         self._pools: list[Any] = []
+        self._has_run = self._quits = False
 
     def init_process(self) -> None:
         """Begin to work; gunicorn calls it once, in the worker's process.
@@ -46,6 +48,28 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, _exit)  # until gunicorn sets the worker's own
         super().init_process()
+
+    def run(self) -> None:
+        """Serve until the worker has to end."""
+        try:
+            super().run()
+        finally:
+            self._has_run = True
+
+    def handle_quit(self, number: int, frame: Any) -> None:
+        """Exit at once.  Ctrl-C comes twice: from the terminal, and as SIGQUIT from the master."""
+        if not self._quits:
+            self._quits = True
+            gevent.spawn(self._quit, number, frame)
+
+    def _quit(self, number: int, frame: Any) -> None:
+        try:
+            # It sleeps before it exits, and `run` may have returned by then: gevent would print
+            # this exit as the failure of a greenlet.
+            super(GeventWorker, self).handle_quit(number, frame)
+        except SystemExit:
+            if not self._has_run:
+                raise
 
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Make the server of one listening socket; gunicorn gives what its own ones take."""
