@@ -30,6 +30,8 @@ from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 CODE = {
     code.partition("\n")[0].removeprefix("# "): code
@@ -276,8 +278,8 @@ def test_a_cache_forgets_what_another_process_has_changed(folder: Path) -> None:
         until(lambda: ours.get("a", lambda key: "new") == "new")
 
         def load(key: str) -> str:
-            theirs.changed("b")
             before = ours.forgotten
+            theirs.changed("b")
             until(lambda: ours.forgotten > before)
             return "old"
 

@@ -21,6 +21,8 @@ from tests.ports import free_port
 from tests.screenshots import PICTURES
 from tests.servers import ROOT, gunicorn, running
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 EXAMPLES = {
     code.partition("\n")[0].removeprefix("# "): code

@@ -55,7 +55,7 @@ def create(
     """Return the demo application.
 
     ``url`` and ``history`` are those of its `Hub`.  ``origins`` are those of `Stream`, for every
-    stream here.  ``hosts`` are the host names it answers to, besides localhost: see `TrustedHosts`.
+    stream here.  ``hosts`` are the names it answers to, as well as localhost: see `TrustedHosts`.
     ``token`` is what a request has to bear to publish; while it is None or empty, nobody can.
     ``scripts`` is the folder of ``/scripts/``.  ``room`` and ``secret`` are those of `Room`.
 

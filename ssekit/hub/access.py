@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from ssekit.brokers import Broker, Entry
+from ssekit.brokers import Entry
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.hub.follower import Follower
-from ssekit.hub.granted import GrantedStream, GrantedStreams
-from ssekit.hub.revocations import CHANNEL, Revocation, Revocations
+from ssekit.hub.granted import GrantedStream
+from ssekit.hub.revocations import CHANNEL, Revocations
 from ssekit.stream.admission import Overloaded
 
 OUTAGE = "the log of revocations is away"
@@ -26,9 +26,11 @@ class Access:
     ``ends_in_outage``: whether they end while the log cannot be read.
     """
 
-    def __init__(self, broker: Broker, follower: Follower, *, ends_in_outage: bool) -> None:
-        self.streams = GrantedStreams()
-        self._revocations = Revocations(broker, self.streams)
+    def __init__(
+        self, revocations: Revocations, follower: Follower, *, ends_in_outage: bool
+    ) -> None:
+        self.streams = revocations.streams
+        self._revocations = revocations
         self.follower = follower
         self._ends_in_outage = ends_in_outage
         self._loading = threading.Lock()
@@ -66,10 +68,6 @@ class Access:
             raise Overloaded(OUTAGE)
         self.load()
         return stream.ended or self._revocations.refusal(stream)
-
-    def write(self, revocation: Revocation) -> None:
-        """Let every process have a revocation; while the log is away, that is tried again."""
-        self._revocations.write(revocation)
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Apply new entries of the internal channel."""

@@ -163,7 +163,7 @@ class Endpoint(Opener):
             if refusal == REVOKED:
                 raise Refused("403 Forbidden", "The credential was revoked.")
             if refusal is not None:
-                raise Overloaded(refusal)  # It comes back, and is authorized anew.
+                raise Overloaded(refusal)  # It comes back, and is authorized again.
             member = member_of(stream.grant.member)
             blocks = self._channels(stream.channels, member=member).open(environ)
             stream.end = blocks.stop

@@ -31,7 +31,7 @@ log = logging.getLogger("ssekit.script")
 
 
 class Script:
-    """A WSGI application that runs a file anew for each client.
+    """A WSGI application that runs a file once for each client.
 
     ``heartbeat``, ``retry`` and ``origins`` are those of `ssekit.Stream`.  ``hub``: the one among
     whose streams these are counted, in its `stats` and metrics.  A file that has changed is read
