@@ -122,6 +122,16 @@ def writing(core: int) -> AbstractContextManager[Server]:
     return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "writes"})
 
 
+def counted(core: int) -> AbstractContextManager[Server]:
+    """ssekit with metrics of the channel, scraped every second."""
+    return gunicorn("bench.apps.counted_app:app", core)
+
+
+def uncounted(core: int) -> AbstractContextManager[Server]:
+    """ssekit that counts nothing, which only a bench can have."""
+    return gunicorn("bench.apps.counted_app:app", core, {"BENCH_COUNTS": "off"})
+
+
 def fanout(
     core: int, history: int = 1000, heartbeat: float = 15.0
 ) -> AbstractContextManager[Server]:

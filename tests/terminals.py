@@ -78,7 +78,9 @@ class Terminal:
         until(printed, 20, f"{lines} to be shown by {self.output}")
 
     def close(self) -> None:
-        """End the shell and all that it has started."""
+        """End the shell and all that it has started; may be called again."""
+        if self._shell.poll() is not None:
+            return
         if self._blocks:
             self.interrupt()
         assert self._shell.stdin is not None

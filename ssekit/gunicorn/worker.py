@@ -9,9 +9,12 @@ the server's own, unlike with ``reuse_port``, so that a reload resets no connect
 
 from __future__ import annotations
 
+import signal
+import sys
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
+import gevent
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -33,6 +36,40 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(age, *args, **options)
         self.load = Load(age)
         self._pools: list[Any] = []
+        self._has_run = self._quits = False
+
+    def init_process(self) -> None:
+        """Begin to work; gunicorn calls it once, in the worker's process.
+
+        A worker has the handlers of its master at first, which only note a signal for the master's
+        loop.  A SIGTERM that came then, in a deploy right after another, would be lost: the master
+        would wait for the worker, and kill it after ``graceful_timeout`` (30 seconds).
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, _exit)  # until gunicorn sets the worker's own
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until the worker has to end."""
+        try:
+            super().run()
+        finally:
+            self._has_run = True
+
+    def handle_quit(self, number: int, frame: Any) -> None:
+        """Exit at once.  Ctrl-C comes twice: from the terminal, and as SIGQUIT from the master."""
+        if not self._quits:
+            self._quits = True
+            gevent.spawn(self._quit, number, frame)
+
+    def _quit(self, number: int, frame: Any) -> None:
+        try:
+            # It sleeps before it exits, and `run` may have returned by then: gevent would print
+            # this exit as the failure of a greenlet.
+            super(GeventWorker, self).handle_quit(number, frame)
+        except SystemExit:
+            if not self._has_run:
+                raise
 
     def server_class(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Make the server of one listening socket; gunicorn gives what its own ones take."""
@@ -49,6 +86,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().notify()
         if self.alive:
             self.load.write(self.connections())
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(0)
 
 
 class _Server(StreamServer):  # type: ignore[misc]

@@ -103,7 +103,7 @@ function explain() {
   if (!shared) return `${limit}So the panels here start on demand. HTTP/2 lifts the limit.`;
   return (
     `${limit}So all windows of this page share one connection for each stream, and a hidden one ` +
-    "gives its streams back. HTTP/2 lifts the limit."
+    "releases its streams. HTTP/2 lifts the limit."
   );
 }
 
