@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import picture
+from bench import logs, picture
 from bench.processes import BenchError, raise_descriptor_limit
 from bench.results import Results
 from bench.settings import Settings
@@ -29,6 +29,7 @@ BENCHES = {
     "accept": "10,000 streams opened, beside 10,000 plain requests",
     "access": "streams for those who have a ticket, and 10,000 members",
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
+    "channels": "a publish in a log of 100,000 channels with a few events each",
     "slow-readers": "1,000 readers that stop reading, and read again",
     "herd": "viewers that all come back at once, with events missed",
     "churn": "100,000 connects and closes: descriptors and memory",
@@ -94,7 +95,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 def _subjects(text: str) -> frozenset[str]:
     names = frozenset(text.split(","))
-    unknown = names - {subject.name for subject in EVERY} - {"memory", "sqlite", "redis"}
+    unknown = names - {subject.name for subject in EVERY} - set(logs.KINDS)
     if unknown:
         raise argparse.ArgumentTypeError(f"no such subject: {', '.join(sorted(unknown))}")
     return names

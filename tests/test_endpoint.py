@@ -250,6 +250,15 @@ def test_a_revocation_is_known_to_a_process_that_starts_later(url: str) -> None:
             assert stream.status == 403
 
 
+def test_who_was_disconnected_may_come_back_to_a_process_that_starts_later(url: str) -> None:
+    if url == "memory:":
+        pytest.skip("memory: ends with its process")
+    with Hub(url) as first:
+        first.disconnect(subject="ann")
+    with Hub(url) as second, connect(second.endpoint(admit(subject="ann"))) as stream:
+        opened(stream)
+
+
 def test_a_process_that_only_revokes_does_not_follow_and_removes_what_has_expired(url: str) -> None:
     def followers() -> set[threading.Thread]:
         return {one for one in threading.enumerate() if one.name == "ssekit-follower"}

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,7 +14,7 @@ from ssekit import BrokerUnavailable
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.redis.scripts import Scripts
 from tests.logs import END, REMOVED, body, data, everything, state
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 
 SIDE_KEYS = [
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
@@ -59,11 +58,9 @@ FOREIGN = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
+def server(start_redis: StartRedis) -> RedisServer:
     """One of the test's own, without the disk."""
-    server = RedisServer(tmp_path, "--appendonly", "no")
-    yield server
-    server.stop()
+    return start_redis("--appendonly", "no")
 
 
 @pytest.fixture

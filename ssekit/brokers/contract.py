@@ -33,7 +33,9 @@ Kinds of entries
       is no part of any history either.
 
 Channels whose name begins with `INTERNAL` are the hub's own (members, revocations).  They have keys
-only, ``max_keys`` does not bound them, and they never count towards ``capacity``.
+only, ``max_keys`` does not bound them, and they never count towards ``capacity``.  Whatever
+``max_age`` is, their removals expire after `INTERNAL_KEPT` seconds, and are gone when later writes
+have tidied their channel: else each room that was ever left would take room in the log.
 
 A *lease* is how a process shows that it is alive.  The log has no clock for it: `beat` counts up,
 and a process that has seen no beat of another one for a whole term ends that lease.  What a lease
@@ -48,7 +50,7 @@ before anything is stored.
 
 Waiting is done with primitives of the standard library that gevent makes cooperative
 (`ssekit.host.wakeup`); nothing here imports gevent.  After a fork the child's first call opens what
-it needs anew, and nothing of the parent's is touched.
+it needs itself, and nothing of the parent's is touched.
 """
 
 from __future__ import annotations
@@ -73,6 +75,9 @@ EPOCHS_REMEMBERED = 100
 
 END_REMEMBERED = 86_400
 """Seconds for which a log remembers that a channel is finished, after its events have expired."""
+
+INTERNAL_KEPT = 3600
+"""Seconds for which the removals in the hub's own channels are kept."""
 
 MOST_PRODUCED = 100_000
 """The most events that a channel with a producer keeps."""

@@ -44,6 +44,21 @@ class Access:
         """Forget a stream that has ended, or was not opened."""
         self.streams.discard(stream)
 
+    def load(self) -> None:
+        """Read what is in force, unless this process knows it.
+
+        Raises `Overloaded` while that cannot be read.
+        """
+        if self._revocations.loaded:
+            return
+        with self._loading:  # One reads, and the others wait for it.
+            if self._revocations.loaded:
+                return
+            try:
+                self._revocations.restart()
+            except (BrokerUnavailable, HubClosed) as error:
+                raise Overloaded(OUTAGE) from error
+
     def refusal(self, stream: GrantedStream) -> str | None:
         """Return why a stream must not open, or None.
 
@@ -51,8 +66,7 @@ class Access:
         """
         if self._ends_in_outage and self.follower.away:
             raise Overloaded(OUTAGE)
-        if not self._revocations.loaded:
-            self._load()
+        self.load()
         return stream.ended or self._revocations.refusal(stream)
 
     def take(self, entries: Sequence[Entry]) -> None:
@@ -67,12 +81,3 @@ class Access:
         """The log cannot be read just now."""
         if self._ends_in_outage:
             self.streams.end_all(OUTAGE)
-
-    def _load(self) -> None:
-        with self._loading:  # One reads, and the others wait for it.
-            if self._revocations.loaded:
-                return
-            try:
-                self._revocations.restart()
-            except (BrokerUnavailable, HubClosed) as error:
-                raise Overloaded(OUTAGE) from error

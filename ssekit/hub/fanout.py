@@ -44,7 +44,7 @@ from ssekit.hub.entries import is_end
 from ssekit.hub.follower import Follower
 from ssekit.hub.older import AT_ONCE, Position
 from ssekit.hub.reader import RETRY, Reader
-from ssekit.hub.recent import Piece
+from ssekit.hub.recent import FINISHED, Piece
 from ssekit.hub.viewers import Batch, Kind, Lag, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
@@ -59,7 +59,6 @@ Without a bound a reader that stops absorbs 4 MB of kernel memory; the log has i
 """
 SLOW = "too slow"
 FAILED = "delivery failed"
-FINISHED = "source ended"
 SILENCE_CHECKED = 1.0
 """Seconds between two checks whether the hosts of slow viewers still answer."""
 CHECKED_AT_ONCE = 1000
@@ -139,8 +138,8 @@ class Fanout:
 
     def _begin(self, viewer: Viewer, reader: Reader) -> None:
         lag = self._lag(viewer, reader.epoch, reader.position, memoryview(b""))
-        for channel in reader.ended:
-            viewer.group.note_end(channel, reader.position)
+        for end in reader.ended.values():
+            viewer.group.note_end(end, reader.position)
         ready = reader.take_ready()
         if ready is not None:
             self._fill(viewer, lag, ready)
@@ -160,7 +159,7 @@ class Fanout:
             group.note_ends(some)
             if group.finished_by(self._recent.end):
                 for viewer in list(group.caught_up.values()):
-                    self.end(viewer, FINISHED)
+                    self.end(viewer, group.why_finished)
         self._counts.add("events", events)
         if self._counts.channels:
             self._count_by_channel(entries)
@@ -271,14 +270,14 @@ class Fanout:
                 return False
             if self._fill(viewer, lag, recent.piece(group.view, lag.position)):
                 return True
-        self.end(viewer, FINISHED)
+        self.end(viewer, group.why_finished)
         return False
 
     def _fill(self, viewer: Viewer, lag: Lag, piece: Piece) -> bool:
         """Have the viewer sent a piece; false if there is nothing in it for it."""
         lag.epoch, lag.position = piece.epoch, piece.position
         if piece.entries and is_end(piece.entries[-1]):
-            viewer.group.note_end(piece.entries[-1].channel, piece.position)
+            viewer.group.note_end(piece.entries[-1], piece.position)
         viewer.events += len(piece.entries)
         viewer.bytes += len(piece.block)
         self._counts.delivered(len(piece.entries), len(piece.block))

@@ -216,7 +216,9 @@ class Hub:
 
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
-        that cannot ignore events whose names they do not know: they get none of the hub's own.
+        that cannot ignore events whose names they do not know: they get none of the hub's own, but
+        their ids in blocks without data; with ``replay="all"`` not even these.  Such a stream is
+        cut off, unless its channels are finished and no producer of theirs has failed or was lost.
 
         ``member``: who is present in the channels while the stream is open: an id, or a pair of an
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
@@ -294,7 +296,7 @@ class Hub:
     ) -> None:
         """End the streams of `endpoint` that match all that is given, in every process.
 
-        Their clients may come back, and are authorized anew.  While the log cannot be reached that
+        Their clients may come back, and are authorized again.  While the log cannot be reached that
         is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
         1,000 wait for the log already, and `HubClosed` after `close`.
         """

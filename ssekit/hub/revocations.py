@@ -8,8 +8,8 @@ lost its place in the log, reads which ones are in force.
 What it refuses
     * A *revocation* ends the streams that match, and refuses grants that were issued before it,
       until it expires.
-    * A *disconnection* ends the streams that match; they may come back and are authorized anew.  A
-      stream whose authorization began before it has to be authorized anew as well.
+    * A *disconnection* ends the streams that match; they may come back and are authorized again.  A
+      stream whose authorization began before it has to be authorized again as well.
 """
 
 from __future__ import annotations

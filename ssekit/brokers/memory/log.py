@@ -301,9 +301,10 @@ class MemoryLog:
     def _expire(self, channel: _Channel) -> None:
         """Forget what is too old by now."""
         age, now = self._retention.max_age, self._now()
-        if age is not None:
+        kept = contract.INTERNAL_KEPT if channel.name.startswith(INTERNAL) else age
+        if kept is not None:
             times = (entry.time for _, entry in channel.events)
-            many = next((n for n, at in enumerate(times) if at >= now - age), len(channel.events))
+            many = next((n for n, at in enumerate(times) if at >= now - kept), len(channel.events))
             self._cut(channel, len(channel.events) - many)
         oldest_end = now - (age or 0) - contract.END_REMEMBERED
         if channel.end and channel.end[1].time < oldest_end and not channel.events:

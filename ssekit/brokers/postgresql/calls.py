@@ -107,7 +107,7 @@ class Calls:
                     problem = error
                 if isinstance(problem, Damaged) and not anew:
                     raise BrokerUnavailable(
-                        f"the log is damaged ({problem}): the next publish begins it anew"
+                        f"the log is damaged ({problem}): the next publish starts a new one"
                     ) from problem
                 if not self._put_right(line, create=create, anew=anew):
                     raise problem
@@ -143,4 +143,5 @@ def bounds() -> list[float]:
         float(contract.EPOCHS_REMEMBERED),
         float(contract.END_REMEMBERED),
         float(contract.MOST_PRODUCED),
+        float(contract.INTERNAL_KEPT),
     ]

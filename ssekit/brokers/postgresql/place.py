@@ -89,7 +89,7 @@ def creation(
     if found == "damaged" and not anew:
         raise BrokerUnavailable(
             f"a part of the log in the schema {schema.quoted} is missing: the next publish"
-            " begins it anew"
+            " starts a new one"
         )
     exists = connection.execute(
         "SELECT FROM pg_namespace WHERE nspname = %s", (schema.name,)

@@ -166,7 +166,7 @@ class RedisBroker(Broker):
         more = contract.BATCH - len(entries)
         if len(entries) == _FIRST and more > 0 and len(bounded(entries)) == len(entries):
             found = self._reading.newer(entries[-1].id, more)
-            # After a gap, the log was trimmed or made anew meanwhile: the next call finds out.
+            # After a gap, the log was trimmed or replaced meanwhile: the next call finds out.
             if found and parse_id(found[0].id)[1] == parse_id(entries[-1].id)[1] + 1:
                 entries += found
         return bounded(entries)

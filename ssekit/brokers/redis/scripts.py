@@ -20,7 +20,7 @@ from ssekit.errors import BrokerUnavailable
 _FOLDER = Path(__file__).parent / "lua"
 _SIDE_KEYS = (
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
-    *("ends", "endings", "produced", "done", "leases", "held", "present"),
+    *("ends", "endings", "produced", "done", "leases", "held", "present", "removals"),
 )
 
 
@@ -108,7 +108,7 @@ class Scripts:
         if answer[0] == b"damaged":
             raise BrokerUnavailable(
                 f"a part of the log {self.keys[0]!r} is missing from Redis, as after an eviction;"
-                " the next event that is published begins it anew"
+                " the next event that is published starts a new one"
             )
 
     def _foreign(self, key: str) -> str:
@@ -125,6 +125,7 @@ class Scripts:
             "end_remembered": contract.END_REMEMBERED,
             "most_produced": contract.MOST_PRODUCED,
             "internal": contract.INTERNAL,
+            "internal_kept": contract.INTERNAL_KEPT,
             "bytes": contract.BATCH_BYTES,
         }
         if writes:

@@ -137,7 +137,7 @@ def _are_kept(db: sqlite3.Connection, log: Log, channels: list[Channel], seq: in
     for channel in channels:
         if channel.trimmed > seq:
             return False
-        if log.max_age is not None and channel.events:
+        if log.max_age is not None and channel.events and not channel.internal:
             first = db.execute(
                 "SELECT time FROM entry WHERE channel = ? AND kept = ? AND seq > ?"
                 " ORDER BY seq LIMIT 1",

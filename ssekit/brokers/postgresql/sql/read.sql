@@ -27,7 +27,7 @@ BEGIN
     RETURN NOT EXISTS (
         SELECT FROM unnest(names) AS n (name) LEFT JOIN ssekit.channel c ON c.name = n.name
         WHERE coalesce(c.trimmed, (SELECT floor FROM ssekit.tip)) > since
-            OR (cutoff > 0 AND c.events > 0 AND cutoff > (
+            OR (cutoff > 0 AND c.events > 0 AND substr(n.name, 1, 1) <> '\x00' AND cutoff > (
                 SELECT x.at FROM ssekit.entry x
                 WHERE x.channel = n.name AND x.kept = 1 AND x.seq > since
                 ORDER BY x.seq LIMIT 1))

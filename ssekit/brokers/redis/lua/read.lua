@@ -51,7 +51,7 @@ local function has_lost(channel, after)
     if reached(channel) > after then
         return true
     end
-    if not state.max_age then
+    if not state.max_age or string.sub(channel, 1, 1) == bounds.internal then
         return false
     end
     local from, to = range(channel, 'e', after)
