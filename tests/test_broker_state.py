@@ -311,7 +311,7 @@ class TestLeases:
     def test_an_ended_lease_is_there_until_it_holds_nothing(self, broker: Broker) -> None:
         broker.beat("one", first=True)
         broker.produce("work", "one")
-        broker.join(MEMBERS, {"ann": body("ann")}, "one")
+        broker.join({(MEMBERS, "ann"): body("ann")}, "one")
         assert broker.end_lease("one", 1)
         assert broker.leases() == {"one": -1}
         assert not broker.beat("one")
@@ -321,7 +321,7 @@ class TestLeases:
         assert set(broker.held("one")) == {Held("work"), Held(MEMBERS, "ann")}
         assert broker.finish("work", END, "lost", holder="one") is not None
         assert broker.leases() == {"one": -1}
-        broker.leave(MEMBERS, {"ann": REMOVED}, "one")
+        broker.leave({(MEMBERS, "ann"): REMOVED}, "one")
         assert broker.leases() == {}
         assert broker.held("one") == []
         assert not broker.beat("one")
@@ -346,16 +346,16 @@ class TestMembers:
         start = broker.tip()
         for holder in ("one", "two"):
             broker.beat(holder, first=True)
-            broker.join(MEMBERS, {"ann": body("Ann")}, holder)
+            broker.join({(MEMBERS, "ann"): body("Ann")}, holder)
         assert broker.held("one") == broker.held("two") == [Held(MEMBERS, "ann")]
         (joined,) = everything(broker, start, MEMBERS)
         assert (joined.key, joined.body, joined.passing) == ("ann", body("Ann"), False)
-        broker.leave(MEMBERS, {"ann": REMOVED}, "one")
+        broker.leave({(MEMBERS, "ann"): REMOVED}, "one")
         assert broker.held("one") == []
         assert state(broker, MEMBERS) == {"ann": "Ann"}
-        broker.leave(MEMBERS, {"ann": REMOVED}, "one")
+        broker.leave({(MEMBERS, "ann"): REMOVED}, "one")
         assert state(broker, MEMBERS) == {"ann": "Ann"}
-        broker.leave(MEMBERS, {"ann": REMOVED}, "two")
+        broker.leave({(MEMBERS, "ann"): REMOVED}, "two")
         assert state(broker, MEMBERS) == {}
         (left,) = everything(broker, joined.id, MEMBERS)
         assert (left.key, left.body) == ("ann", REMOVED)
@@ -363,20 +363,23 @@ class TestMembers:
     def test_a_member_with_another_value_is_an_entry_again(self, broker: Broker) -> None:
         broker.beat("one", first=True)
         broker.beat("two", first=True)
-        broker.join(MEMBERS, {"ann": body("Ann"), "bob": body("Bob")}, "one")
+        broker.join({(MEMBERS, "ann"): body("Ann"), (MEMBERS, "bob"): body("Bob")}, "one")
         tip = broker.tip()
-        broker.join(MEMBERS, {"ann": body("Ann"), "bob": body("Robert")}, "two")
-        broker.join(MEMBERS, {"bob": body("Robert")}, "one")
+        broker.join({(MEMBERS, "ann"): body("Ann"), (MEMBERS, "bob"): body("Robert")}, "two")
+        broker.join({(MEMBERS, "bob"): body("Robert")}, "one")
         assert data(everything(broker, tip, MEMBERS)) == ["Robert"]
         assert state(broker, MEMBERS) == {"ann": "Ann", "bob": "Robert"}
-        broker.leave(MEMBERS, {"ann": REMOVED, "bob": REMOVED, "eve": REMOVED}, "two")
+        broker.leave(
+            {(MEMBERS, "ann"): REMOVED, (MEMBERS, "bob"): REMOVED, (MEMBERS, "eve"): REMOVED}, "two"
+        )
         assert state(broker, MEMBERS) == {"ann": "Ann", "bob": "Robert"}
 
     def test_members_of_several_channels_are_apart(self, broker: Broker) -> None:
         broker.beat("one", first=True)
-        broker.join(MEMBERS, {"ann": body("Ann")}, "one")
-        broker.join("\0members of more", {"ann": body("Ann")}, "one")
-        broker.leave(MEMBERS, {"ann": REMOVED}, "one")
+        more = "\0members of more"
+        broker.join({(MEMBERS, "ann"): body("Ann"), (more, "ann"): body("Ann")}, "one")
+        assert set(broker.held("one")) == {Held(MEMBERS, "ann"), Held(more, "ann")}
+        broker.leave({(MEMBERS, "ann"): REMOVED}, "one")
         assert state(broker, MEMBERS) == {}
         assert state(broker, "\0members of more") == {"ann": "Ann"}
 
@@ -384,27 +387,27 @@ class TestMembers:
         start = broker.tip()
         broker.beat("one", first=True)
         for _ in range(2):
-            broker.join(MEMBERS, {"ann": body("Ann")}, "one")
-            broker.leave(MEMBERS, {"ann": REMOVED}, "one")
+            broker.join({(MEMBERS, "ann"): body("Ann")}, "one")
+            broker.leave({(MEMBERS, "ann"): REMOVED}, "one")
         assert len(broker.follow(start, 1)[0]) == 4
 
     def test_only_who_has_a_lease_can_join(self, broker: Broker) -> None:
         with pytest.raises(LeaseEnded):
-            broker.join(MEMBERS, {"ann": body("Ann")}, "nobody")
+            broker.join({(MEMBERS, "ann"): body("Ann")}, "nobody")
         broker.beat("one", first=True)
-        broker.join(MEMBERS, {"ann": body("Ann")}, "one")
+        broker.join({(MEMBERS, "ann"): body("Ann")}, "one")
         broker.end_lease("one", 1)
         with pytest.raises(LeaseEnded):
-            broker.join(MEMBERS, {"bob": body("Bob")}, "one")
+            broker.join({(MEMBERS, "bob"): body("Bob")}, "one")
         assert state(broker, MEMBERS) == {"ann": "Ann"}
 
     def test_many_join_and_leave_in_one_call(self, broker: Broker) -> None:
         broker.beat("one", first=True)
         names = [f"member {n}" for n in range(2000)]
-        broker.join(MEMBERS, {name: body(name) for name in names}, "one")
+        broker.join({(MEMBERS, name): body(name) for name in names}, "one")
         assert state(broker, MEMBERS) == {name: name for name in names}
         assert len(broker.held("one")) == 2000
-        broker.leave(MEMBERS, dict.fromkeys(names[1:], REMOVED), "one")
+        broker.leave({(MEMBERS, name): REMOVED for name in names[1:]}, "one")
         assert list(state(broker, MEMBERS)) == ["member 0"]
 
 
@@ -416,7 +419,7 @@ class TestASharedLog:
     def test_of_several_who_do_the_same_at_once_one_does_it(self, opened: Open) -> None:
         brokers = [opened() for _ in range(6)]
         brokers[0].beat("dead", first=True)
-        brokers[0].join(MEMBERS, {"ann": body("Ann")}, "dead")
+        brokers[0].join({(MEMBERS, "ann"): body("Ann")}, "dead")
         start = brokers[0].tip()
 
         def produce(broker: Broker, holder: str) -> bool:
@@ -431,7 +434,7 @@ class TestASharedLog:
             holders = [f"holder {n}" for n in range(6)]
             assert list(pool.map(produce, brokers, holders)).count(True) == 1
             assert all(pool.map(lambda broker: broker.end_lease("dead", 1), brokers))
-            list(pool.map(lambda b: b.leave(MEMBERS, {"ann": REMOVED}, "dead"), brokers))
+            list(pool.map(lambda b: b.leave({(MEMBERS, "ann"): REMOVED}, "dead"), brokers))
             ends = list(pool.map(lambda broker: broker.finish("work", END, "lost"), brokers))
         (end,) = (entry for entry in ends if entry is not None)
         entries, _ = brokers[0].follow(start, 1)

@@ -209,8 +209,8 @@ class TestABroker:
         with ThreadPoolExecutor() as pool:
             for call in (
                 lambda: broker.remove("news", "k", REMOVED),
-                lambda: broker.join("\0members", {"ann": body("ann")}, "holder"),
-                lambda: broker.leave("\0members", {"ann": REMOVED}, "holder"),
+                lambda: broker.join({("\0members", "ann"): body("ann")}, "holder"),
+                lambda: broker.leave({("\0members", "ann"): REMOVED}, "holder"),
                 lambda: broker.append("news", body("typing"), passing=True),
                 lambda: broker.finish("news", END, "finished"),
             ):
@@ -255,8 +255,8 @@ class TestABroker:
             lambda: broker.end_lease("holder", 1),
             lambda: broker.held("holder"),
             lambda: broker.produce("news", "holder"),
-            lambda: broker.join("\0members", {}, "holder"),
-            lambda: broker.leave("\0members", {}, "holder"),
+            lambda: broker.join({}, "holder"),
+            lambda: broker.leave({}, "holder"),
         ):
             with pytest.raises(HubClosed):
                 call()

@@ -382,6 +382,7 @@ def test_the_room_across_two_workers_misses_nothing(browser: Browser, tmp_path: 
             write(two, "yes", "Grace")
             for page in (one, two):
                 expect(page.locator(".message").nth(1)).to_contain_text("yes")
+                expect(page.locator("#room [data-part=here]")).to_have_text("Ada, Grace")
 
             wire.cut()
             expect(one.locator(".note.lost")).to_contain_text("Connection lost")
@@ -413,7 +414,7 @@ def test_the_room_says_when_history_is_lost_and_shows_text_as_text(
         'data: {"name":5}\nid: 7-4',
     ]
     page = context.new_page()
-    page.route("**/events?*", lambda route: fulfil(route, "\n\n".join([*events, ""]) + "\n"))
+    page.route("**/room/events?*", lambda route: fulfil(route, "\n\n".join([*events, ""]) + "\n"))
     page.goto(server.url)
     expect(page.locator(".note.reset")).to_contain_text("History lost")
     assert messages(page)[:3] == ["<img src=x onerror=alert(1)>", "not json", '{"name":5}']
@@ -449,6 +450,9 @@ def test_the_link_of_the_operator_opens_the_room(browser: Browser, tmp_path: Pat
                 page.locator("#second").click()
             write(opened.value, "from a second window", "Grace")
             expect(page.locator(".message").nth(1)).to_contain_text("from a second window")
+            for window in (page, opened.value):  # of one visitor
+                expect(window.locator("#room [data-part=here]")).to_have_text("Grace")
+                expect(window.locator("#say [name=name]")).to_have_value("Grace")
         with watched(context.new_page(), server.url) as page:
             expect(page.locator("#room-closed")).to_be_visible()
             expect(page.locator("#say")).to_be_hidden()

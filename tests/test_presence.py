@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from ssekit import Event, Hub
 from ssekit.access import Grant
 from ssekit.hub import lease, presence
+from ssekit.hub.grant import Member
 from ssekit.testing import ReceivedStream, connect
 from tests.waiting import until
 
@@ -234,6 +235,30 @@ class TestMembers:
                 hub.publish("room", "end")
                 assert take(viewer, 1) == [("message", "end")]
                 assert other.members("room") == dict([BOB])
+
+
+def test_members_of_many_channels_join_and_leave_in_few_writes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, writes = hub._broker, 0
+
+    def counted(write: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            nonlocal writes
+            writes += 1
+            write(*arguments)
+
+        return call
+
+    for name in ("join", "leave"):
+        monkeypatch.setattr(broker, name, counted(getattr(broker, name)))
+    here = hub._opened.presence()
+    stays = [here.enter([f"room {n}"], Member(f"{n}")) for n in range(700)]
+    until(lambda: len(hub.members("room 699")) == 1, 30)
+    for stay in stays:
+        stay.end()
+    until(lambda: not hub.members("room 699"), 30)
+    assert 4 <= writes < 30  # not 1,400
 
 
 def test_threads_that_need_a_lease_at_once_share_one(

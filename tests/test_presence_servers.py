@@ -21,11 +21,13 @@ from tests import leases
 from tests.browser import chromium
 from tests.clients import Client
 from tests.ports import free_port
+from tests.postgres_server import PostgresServer
 from tests.proxies import nginx, open_folder
 from tests.redis_server import RedisServer
 from tests.servers import Server, gunicorn
 from tests.waiting import until
 
+Database = RedisServer | PostgresServer
 APP = "tests.apps.present:app"
 GONE = 15.0 / leases.FACTOR
 """Seconds within which the members of a killed process leave, with the leases of these tests."""
@@ -120,20 +122,29 @@ def test_two_tabs_are_one_member_through_reloads_of_page_and_server(
         context.close()
 
 
-def test_a_restart_of_redis_lets_nobody_leave(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
-    env = {"HUB": redis.url, "GRACE": "0.5"}
-    with Hub(redis.url) as hub, gunicorn(APP, env=env) as server, watching(hub) as viewer:
+@pytest.fixture(params=["redis", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "postgresql":
+        with PostgresServer() as postgres:
+            yield postgres
+    else:
+        redis = RedisServer(tmp_path)
+        yield redis
+        redis.stop()
+
+
+def test_a_restart_of_the_broker_lets_nobody_leave(database: Database) -> None:
+    env = {"HUB": database.url, "GRACE": "0.5"}
+    with Hub(database.url) as hub, gunicorn(APP, env=env) as server, watching(hub) as viewer:
         with enter(server, "7"):
             assert change(viewer) == ("stream-join", "7")
-            redis.kill()
-            redis.start()
+            database.kill()
+            database.start()
             with enter(server, "8"):
                 assert change(viewer) == ("stream-join", "8")
             assert change(viewer) == ("stream-leave", "8")
         assert change(viewer) == ("stream-leave", "7")
         nothing_more(hub, viewer)
-    redis.stop()
 
 
 def test_a_log_that_has_forgotten_everything_is_told_who_is_here(tmp_path: Path) -> None:

@@ -508,9 +508,9 @@ def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
     with pytest.raises(HistoryLost):
         broker.read(["news"], start, 10)
     broker.produce("answer", "lease")
-    broker.join("\0members", {"a": body("a")}, "lease")
+    broker.join({("\0members", "a"): body("a")}, "lease")
     broker.held("lease")
-    broker.leave("\0members", {"a": REMOVED}, "lease")
+    broker.leave({("\0members", "a"): REMOVED}, "lease")
     broker.finish("answer", END, "finished", holder="lease")
     broker.opening(["news", "state", "answer"], None)
     broker.recent(10)

@@ -41,8 +41,8 @@ CALLS: dict[str, Callable[[Broker], object]] = {
     "end_lease": lambda broker: broker.end_lease("lease", 1),
     "held": lambda broker: broker.held("lease"),
     "produce": lambda broker: broker.produce("news", "lease"),
-    "join": lambda broker: broker.join("\0m", {"a": body("a")}, "lease"),
-    "leave": lambda broker: broker.leave("\0m", {"a": REMOVED}, "lease"),
+    "join": lambda broker: broker.join({("\0m", "a"): body("a")}, "lease"),
+    "leave": lambda broker: broker.leave({("\0m", "a"): REMOVED}, "lease"),
 }
 
 FOREIGN = {
@@ -201,7 +201,7 @@ def test_a_log_has_the_same_few_keys_however_many_channels(
         broker.append(f"channel {n % 100}", body(n), key="k")
     broker.produce("answer", "lease")
     broker.finish("channel 1", END, "finished")
-    broker.join("\0m", {"a": body("a")}, "lease")
+    broker.join({("\0m", "a"): body("a")}, "lease")
     allowed = {name, *(f"{{{name}}}:{key}" for key in SIDE_KEYS)}
     found = redis_server.command("EVAL", "return redis.call('KEYS', '*')", "0")
     ours = {word.decode() for word in found.split(b"\r\n") if name.encode() in word}

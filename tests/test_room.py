@@ -76,6 +76,27 @@ def test_the_room_takes_a_message_from_its_page(app: Application, visitor: Visit
         assert message == {"name": "Ada", "text": "<b>hi</b>"}
 
 
+def test_who_may_speak_is_here_by_their_name_and_nobody_else(
+    app: Application, visitor: Visitor
+) -> None:
+    headers = {"X-Room-Token": token_of(visitor), "X-Room-Visitor": "a secret of the browser"}
+    with connect(app, "/room/events?name=Eve") as reader:  # has no token
+        assert next(reader).event == "stream-open"
+        with connect(app, "/room/events?name=Ada", headers=headers):
+            joined = next(reader)
+            assert joined.event == "stream-join"
+            said = json.loads(joined.data)
+            assert said["value"] == {"name": "Ada"}
+            assert "secret" not in said["member"]
+        # The same browser by another name is the same member, and so is its other tab.
+        with connect(app, "/room/events?name=Grace", headers=headers):
+            renamed = json.loads(next(reader).data)
+            assert (renamed["member"], renamed["value"]) == (said["member"], {"name": "Grace"})
+        assert list(app.hub.members("room")) == [said["member"]]
+    with connect(app, f"/room/events?name={'x' * 33}", headers=headers) as refused:
+        assert refused.status == 400
+
+
 @pytest.mark.parametrize(
     ("mode", "path", "admitted"),
     [

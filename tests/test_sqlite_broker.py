@@ -277,7 +277,7 @@ LOOKING: dict[str, Call] = {
     "held": lambda broker: broker.held("holder"),
     "remove": lambda broker: broker.remove("news", "k", REMOVED),
     "reopen": lambda broker: broker.reopen("news"),
-    "leave": lambda broker: broker.leave("\0members", {"ann": REMOVED}, "holder"),
+    "leave": lambda broker: broker.leave({("\0members", "ann"): REMOVED}, "holder"),
     "beat": lambda broker: broker.beat("holder"),
     "end_lease": lambda broker: broker.end_lease("holder", 1),
 }

@@ -383,16 +383,16 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        """Have members present in an internal channel, each with the body of its entry.
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        """Have members present: by internal channel and member, the body of its entry.
 
         It is stored as an entry of the key ``member``, unless the member is held already, by this
         or another lease, with the same body.  Raises `LeaseEnded` if there is no such lease.
         """
 
     @abstractmethod
-    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        """Have members no longer held by this lease; where none is left, store their removal."""
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        """Have members no longer held by this lease; where nobody holds one, store its removal."""
 
     @abstractmethod
     def close(self) -> None:

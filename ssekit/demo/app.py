@@ -116,6 +116,7 @@ class Application:
                 Rule("/probe", endpoint=lambda _: self._probe),
                 Rule("/publish", endpoint=self._publish, methods=["POST"]),
                 Rule("/room", endpoint=self._say, methods=["POST"]),
+                Rule("/room/events", endpoint=self._answer_room),
             ],
             redirect_defaults=False,
             merge_slashes=False,
@@ -201,6 +202,9 @@ class Application:
             return self.hub.stream(*channels, **self._stream.keywords)
         except ValueError as error:
             raise BadRequest(str(error)) from error
+
+    def _answer_room(self, request: Request) -> WSGI:
+        return self._room.stream(request, **self._stream.keywords)
 
     def _publish(self, request: Request) -> WSGI:
         return _json({"id": self._publishing(request).id}, 201)

@@ -1,5 +1,7 @@
 """The page's room: one channel on which the people who look at the page talk to each other.
 
+Its stream says who is here.  A visitor is present by the name that it speaks with, if it may speak.
+
 A message is taken from the page only.  The page is given a token, a secret of the server with the
 time until which it holds, and sends it back with each message; other sites cannot read the page,
 and so have no token.  Who is given one is the room's mode.  Addresses say nothing here: behind a
@@ -19,11 +21,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from werkzeug import Request
-from werkzeug.exceptions import Forbidden, TooManyRequests, UnprocessableEntity
+from werkzeug.exceptions import BadRequest, Forbidden, TooManyRequests, UnprocessableEntity
 from werkzeug.exceptions import UnsupportedMediaType as UnsupportedType
 
 from ssekit.demo.publishing import fields_of, publish
 from ssekit.hub import Hub
+from ssekit.stream import Stream
 from ssekit.wire import Event
 
 CHANNEL = "room"
@@ -31,6 +34,9 @@ MODES = ("off", "link", "open")
 MAX_BODY = 4 * 1024
 """Bytes of a request with a message."""
 TOKEN_HEADER = "X-Room-Token"  # noqa: S105 - the header's name
+VISITOR_HEADER = "X-Room-Visitor"
+"""Has what a browser calls itself by: the same in all of its tabs."""
+LONGEST_NAME = 32
 LIFETIME = 24 * 3600
 """Seconds for which a page may send messages, and an hour more at most, before it has to be
 loaded again."""
@@ -82,6 +88,25 @@ class Room:
             and self._clock() < int(until)
         )
 
+    def stream(self, request: Request, **options: Any) -> Stream:
+        """Return the stream of the room for a page, which is present if it may speak.
+
+        ``?name=`` is what the others see.  Raises BadRequest for a name that is too long.
+        """
+        return self._hub.stream(CHANNEL, member=self._member(request), presence=True, **options)
+
+    def _member(self, request: Request) -> tuple[str, object] | None:
+        visitor, name = (
+            request.headers.get(VISITOR_HEADER, ""),
+            request.args.get("name", "").strip(),
+        )
+        if not visitor or not name or not self.admits(request):
+            return None
+        if len(name) > LONGEST_NAME:
+            raise BadRequest(f"The name is longer than {LONGEST_NAME} characters.")
+        # Everybody sees the member's id, and must not be able to take the visitor's place with it.
+        return _sign(self._secret, f"visitor {visitor}"), {"name": name}
+
     def __call__(self, request: Request) -> Event:
         """Publish the message of the request and return the event with its id."""
         if self._mode == "off":
@@ -98,7 +123,7 @@ class Room:
             raise UnsupportedType("Send JSON.")
         fields = fields_of(request, MAX_BODY)
         message = {
-            "name": _line(fields, "name", 32),
+            "name": _line(fields, "name", LONGEST_NAME),
             "text": _line(fields, "text", 500),
             "time": round(time.time() * 1000),
         }

@@ -18,8 +18,9 @@ import os
 import threading
 import time
 from _queue import Empty, SimpleQueue  # The interpreter's own, which gevent leaves alone.
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from ssekit import host
 from ssekit.brokers import Broker
@@ -29,6 +30,8 @@ from ssekit.host.wsgi_servers import worker_is_ending
 from ssekit.hub.entries import LOST, end_body, leave_body
 
 log = logging.getLogger("ssekit.hub")
+
+T = TypeVar("T")
 
 BEAT = 3.0
 """Seconds between two renewals of a lease."""
@@ -210,15 +213,21 @@ class Leases:
 
 def end_held(broker: Broker, holder: str, *, members: bool = True) -> None:
     """End what a lease holds: its channels with "lost", and its members leave."""
-    leaving: dict[str, list[str]] = {}
+    leaving: list[tuple[str, str]] = []
     for channel, member in broker.held(holder):
         if member is None:
             broker.finish(channel, end_body(channel, LOST), LOST, holder=holder)
         elif members:
-            leaving.setdefault(channel, []).append(member)
-    for channel, names in leaving.items():
-        joined = {entry.key: entry.body for entry in broker.opening([channel], 0).state}
-        for first in range(0, len(names), AT_ONCE):
-            some = names[first : first + AT_ONCE]
-            bodies = {name: leave_body(joined.get(name, b"")) for name in some}
-            broker.leave(channel, bodies, holder)
+            leaving.append((channel, member))
+    leaving.sort()  # so that a channel is read for few pieces
+    for some in in_pieces(leaving):
+        state = broker.opening({channel for channel, _ in some}, 0).state
+        joined = {(entry.channel, entry.key): entry.body for entry in state}
+        bodies = {key: leave_body(joined.get(key, b"")) for key in some}
+        broker.leave(bodies, holder)
+
+
+def in_pieces(members: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Divide members into so many as are written at once."""
+    for first in range(0, len(members), AT_ONCE):
+        yield members[first : first + AT_ONCE]

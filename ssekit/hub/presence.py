@@ -20,7 +20,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ssekit import host
@@ -33,7 +33,7 @@ from ssekit.host.wsgi_servers import worker_is_ending
 from ssekit.hub.entries import event_of, join_body, leave_body
 from ssekit.hub.follower import Follower
 from ssekit.hub.grant import Member
-from ssekit.hub.lease import AT_ONCE, Leases
+from ssekit.hub.lease import Leases, in_pieces
 
 log = logging.getLogger("ssekit.hub")
 
@@ -226,10 +226,11 @@ class Presence:
                 self._here[key].written = True  # or may be, whatever happens
         try:
             holder = self._lease()
-            for channel, some in _by_channel(bodies):
-                self._broker.join(members_channel(channel), some, holder)
-                for member in some:
-                    del bodies[channel, member]
+            for some in in_pieces(list(bodies)):
+                here = {(members_channel(key[0]), key[1]): bodies[key] for key in some}
+                self._broker.join(here, holder)
+                for key in some:
+                    del bodies[key]
         except LeaseEnded:
             self._lose()
         finally:
@@ -242,11 +243,12 @@ class Presence:
         due = self._due(time.monotonic())
         bodies = {key: leave_body(self._here[key].body) for _, key in due}
         try:
-            for channel, some in _by_channel(bodies):
-                self._broker.leave(members_channel(channel), some, self._lease())
-                for member in some:
-                    del bodies[channel, member]
-                    self._left((channel, member))
+            for some in in_pieces(list(bodies)):
+                gone = {(members_channel(key[0]), key[1]): bodies[key] for key in some}
+                self._broker.leave(gone, self._lease())
+                for key in some:
+                    del bodies[key]
+                    self._left(key)
         finally:
             with self._lock:
                 self._leaving.extendleft(one for one in reversed(due) if one[1] in bodies)
@@ -290,14 +292,3 @@ class Stay:
         presence, self._presence = self._presence, None
         if presence is not None:
             presence.exit(self.keys)
-
-
-def _by_channel(bodies: dict[Key, bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Divide members by channel, and into so many as are written at once."""
-    channels: dict[str, dict[str, bytes]] = {}
-    for (channel, member), body in bodies.items():
-        channels.setdefault(channel, {})[member] = body
-    for channel, members in channels.items():
-        names = list(members)
-        for first in range(0, len(names), AT_ONCE):
-            yield channel, {name: members[name] for name in names[first : first + AT_ONCE]}

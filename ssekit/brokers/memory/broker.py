@@ -173,21 +173,21 @@ class MemoryBroker(Broker):
             log.produce(channel, holder)
             self._leases.hold(holder, Held(channel))
 
-    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
         with self._lock, self._once:
             log = self._opened()
             self._leases.check(holder)
-            for member, body in members.items():
+            for (channel, member), body in members.items():
                 held = Held(channel, member)
                 if not (self._leases.is_held(held) and log.value(channel, member) == body):
                     log.append(channel, body, member, False, None)
                 self._leases.hold(holder, held)
         self._wakeups.notify()
 
-    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
         with self._lock, self._once:
             log = self._opened()
-            for member, body in members.items():
+            for (channel, member), body in members.items():
                 held = Held(channel, member)
                 if self._leases.has(holder, held):
                     self._leases.release(held, holder)

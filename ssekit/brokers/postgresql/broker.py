@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
 from ssekit.brokers import contract
@@ -240,13 +240,12 @@ class PostgreSQLBroker(Broker):
         _check(channel, answer)
         _check_live(holder, answer)
 
-    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        answer = self._write("join", channel.encode(), *_members(members), holder)
-        _check(channel, answer)
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        answer = self._write("join", *_members(members), holder)
         _check_live(holder, answer)
 
-    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        self._write("leave", channel.encode(), *_members(members), holder)
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        self._write("leave", *_members(members), holder)
 
     def close(self) -> None:
         self._connections.close()
@@ -266,8 +265,10 @@ def _names(channels: Collection[str]) -> list[bytes]:
     return [channel.encode() for channel in set(channels)]
 
 
-def _members(members: Mapping[str, bytes]) -> tuple[list[bytes], list[bytes]]:
-    return [member.encode() for member in members], list(members.values())
+def _members(members: Mapping[tuple[str, str], bytes]) -> Iterator[list[bytes]]:
+    yield [channel.encode() for channel, _ in members]
+    yield [member.encode() for _, member in members]
+    yield [*members.values()]
 
 
 def _check(channel: str, answer: Answer) -> None:

@@ -1,8 +1,8 @@
 """Following a log in PostgreSQL, and looking after the outbox while doing so.
 
 One connection waits for notifications of new entries.  One process of all looks at the outbox many
-times a second, for the transactions whose commit nobody saw; the others ask once a second whether
-it still does.  Through a pooler each process has to ask for everything.
+times a second, for the transactions whose commit nobody saw; the others ask now and then whether it
+still does.  Through a pooler each process has to ask for new entries, too: with the same look.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
+# Eight processes that are idle ask less than 50 times a second, and four through a pooler.
+_POLL = 0.024  # seconds between looks at the outbox, by the one process that watches it
 _ASK = 1.0  # seconds after which the others ask whether it still does
+_QUIET = 0.6  # and through a pooler, where it is how they hear of anything, in a log that is quiet
+_BUSY = 2.0  # seconds after an entry for which a log is not quiet
 _VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 
@@ -43,6 +46,7 @@ class Following:
         """Begin again, as another process."""
         self._me = secrets.token_hex(8)
         self._vacuumed: int | None = None  # the seq at which it was vacuumed last
+        self._busy_until = 0.0  # by the monotonic clock
 
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         """Wait for entries, as the contract says."""
@@ -55,14 +59,19 @@ class Following:
             while True:
                 self._connections.check_open()
                 if newer and (entries := self._newer(line, after, epoch, seq)):
+                    self._busy_until = time.monotonic() + _BUSY
                     return entries, entries[-1].id
                 now = time.monotonic()
                 if now >= line.next_look:
-                    line.next_look = now + self._look(line, after)
+                    pause, tip = self._look(line, after, now)
+                    line.next_look = now + pause
+                    newer = tip != seq
+                    if newer:
+                        continue
                 if now >= deadline:
                     return [], after
                 pause = max(0.0, min(line.next_look, deadline) - time.monotonic())
-                newer = line.wait(wakeup, pause) or line.pooled
+                newer = line.wait(wakeup, pause)
 
     def _newer(self, line: Line, after: str, epoch: int, seq: int) -> list[Entry]:
         arguments = (epoch, seq, contract.RECENT, contract.BATCH, contract.BATCH_BYTES)
@@ -74,9 +83,12 @@ class Following:
             raise BrokerUnavailable(f"the log is damaged: {error}") from error
         return [answer.entry for answer in answers(rows, after)]
 
-    def _look(self, line: Line, after: str) -> float:
-        """Look after the outbox, if no other process does; return the seconds until the next."""
-        statement = self._calls.in_schema("SELECT {}.look(%s, %s, %s)")
+    def _look(self, line: Line, after: str, now: float) -> tuple[float, int]:
+        """Look after the outbox, if no other process does.
+
+        Returns the seconds until the next look, and the log's last seq.
+        """
+        statement = self._calls.text("look", 3)
         try:
             # It stores nothing of its caller's: what it moves is in the outbox or in the log.
             rows = line.call(statement, (bounds(), self._me, _TERM), writes=False)
@@ -84,10 +96,13 @@ class Following:
             raise HistoryLost(f"{after}: there is no log any more") from None
         except Damaged as error:
             raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        seq = rows[0][0]
-        if seq is not None:
-            self._vacuum_after(seq)
-        return _POLL if seq is not None or line.pooled else _ASK
+        (found,) = answers(rows)
+        if found.word == "watches":
+            self._vacuum_after(found.seq)
+            return _POLL, found.seq
+        if not line.pooled:
+            return _ASK, found.seq
+        return _POLL if now < self._busy_until else _QUIET, found.seq
 
     def _vacuum_after(self, seq: int) -> None:
         """Give back the room of what was trimmed, after some thousand entries.

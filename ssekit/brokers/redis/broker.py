@@ -234,17 +234,15 @@ class RedisBroker(Broker):
         _check_finished(channel, answer)
         _check_live(holder, answer)
 
-    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
         self._check_open()
         for some in _some(members):
-            packed = _packed(KEYED, channel, some)
-            _check_live(holder, self._write("join", channel, holder, *packed))
+            _check_live(holder, self._write("join", holder, *_packed(KEYED, some)))
 
-    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
         self._check_open()
         for some in _some(members):
-            packed = _packed(REMOVAL, channel, some)
-            self._write("leave", channel, holder, *packed)
+            self._write("leave", holder, *_packed(REMOVAL, some))
 
     def close(self) -> None:
         self._closed = True
@@ -289,14 +287,18 @@ def _held(text: bytes) -> Held:
     return Held(rest[: int(length)].decode(), rest[int(length) :].decode())
 
 
-def _some(members: Mapping[str, bytes]) -> Iterator[list[tuple[str, bytes]]]:
+Members = list[tuple[tuple[str, str], bytes]]
+
+
+def _some(members: Mapping[tuple[str, str], bytes]) -> Iterator[Members]:
     """Yield members, as many as one script is to write."""
     remaining = iter(members.items())
     while some := list(islice(remaining, _AT_ONCE)):
         yield some
 
 
-def _packed(kind: str, channel: str, members: list[tuple[str, bytes]]) -> Iterator[str | bytes]:
-    for name, body in members:
+def _packed(kind: str, members: Members) -> Iterator[str | bytes]:
+    for (channel, name), body in members:
+        yield channel
         yield name
         yield pack(kind, channel, name, body)

@@ -125,11 +125,11 @@ class SQLiteBroker(Broker):
     def produce(self, channel: str, holder: str) -> None:
         self._write(lambda log: log.produce(channel, holder))
 
-    def join(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        self._notifying(self._write(lambda log: log.join(channel, members, holder)))
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        self._notifying(self._write(lambda log: log.join(members, holder)))
 
-    def leave(self, channel: str, members: Mapping[str, bytes], holder: str) -> None:
-        self._notifying(self._change(lambda log: log.leave(channel, members, holder), None))
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        self._notifying(self._change(lambda log: log.leave(members, holder), None))
 
     def beat(self, holder: str, *, first: bool = False) -> bool:
         if first:

@@ -106,16 +106,16 @@ class Writer:
         self._save(channel)
         leases.hold(self._db, holder, Held(name))
 
-    def join(self, name: str, members: Mapping[str, bytes], holder: str) -> None:
+    def join(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
         leases.check(self._db, holder)
-        for member, body in members.items():
+        for (name, member), body in members.items():
             held, value = Held(name, member), self._value(name, member)
             if value is None or value[1] != body or not leases.is_held(self._db, held):
                 self.append(name, body, member, False, None)
             leases.hold(self._db, holder, held)
 
-    def leave(self, name: str, members: Mapping[str, bytes], holder: str) -> None:
-        for member, body in members.items():
+    def leave(self, members: Mapping[tuple[str, str], bytes], holder: str) -> None:
+        for (name, member), body in members.items():
             held = Held(name, member)
             if leases.release(self._db, holder, held) and not leases.is_held(self._db, held):
                 self.remove(name, member, body)

@@ -1,11 +1,14 @@
 // The room: one hub channel. What is sent goes by POST; what is shown comes by the stream alone,
-// one's own messages too, so that the log is what the hub delivered and nothing else.
+// one's own messages too, so that the log is what the hub delivered and nothing else. Who is here
+// comes by it too: this page is, by the name in its form, if it may speak.
 
 import { appendTo, timeOf } from "./panel.js";
 import { LiveStream } from "./stream.js";
 
 const KEPT = 500;
+const NAMES = 20; // of those who are here
 const AWAY = 5000; // ms
+const NAME = "ssekit name"; // under which it is kept
 const ANIMALS = ["otter", "heron", "lynx", "wren", "newt", "marten", "plover", "ibex"];
 const COLOURS = ["amber", "jade", "slate", "russet", "indigo", "ivory", "copper", "teal"];
 
@@ -17,16 +20,25 @@ export class Room {
     this.form = section.querySelector("form");
     this.lostAt = undefined;
     this.joinedAgain = undefined;
+    this.here = new Map(); // by member, the name
+    this.form.elements.name.value = ownName();
     this.stream = new LiveStream({
-      path: "events?channel=room",
-      types: ["message", "stream-open", "stream-reset"],
+      path: this.address(),
+      headers: withToken({ "X-Room-Visitor": kept("ssekit visitor", randomId) }),
+      types: ["message", "stream-open", "stream-reset", "stream-join", "stream-leave"],
       listeners: {
         state: (state) => this.showState(state),
         event: (event) => this.take(event),
         stalled: () => this.note("No answer yet. Are all connections of this browser in use?"),
       },
     });
-    this.form.elements.name.value = ownName();
+    this.form.elements.name.addEventListener("change", () => this.rename());
+    addEventListener("storage", ({ key, newValue }) => {
+      if (key !== NAME || !newValue) return;
+      // Windows of one browser are one visitor, and share a connection as long as they agree.
+      this.form.elements.name.value = newValue;
+      this.rename();
+    });
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.send();
@@ -37,6 +49,17 @@ export class Room {
 
   start() {
     this.stream.start();
+  }
+
+  address() {
+    return `room/events?name=${encodeURIComponent(this.form.elements.name.value)}`;
+  }
+
+  /** Comes back at once, with another name for the others. */
+  rename() {
+    remember(this.form.elements.name.value);
+    this.stream.path = this.address();
+    if (this.stream.state === "open") this.stream.start();
   }
 
   seen(visible) {
@@ -67,7 +90,7 @@ export class Room {
     label.dataset.state = state;
     label.textContent = state;
     if (state === "open") this.back();
-    else if (!this.lostAt && this.stream.lastEventId) {
+    else if (state !== "connecting" && !this.lostAt && this.stream.lastEventId) {
       this.lostAt = Date.now();
       this.note(REASONS[state] ?? "Connection lost.", "lost");
     }
@@ -91,10 +114,26 @@ export class Room {
     } else if (event.type === "stream-reset") {
       this.note("History lost: the server no longer has what came in between.", "reset");
       this.announce("Room: some messages are lost");
+      this.here.clear();
+      this.showHere();
+    } else if (event.type === "stream-join") {
+      const { member, value } = JSON.parse(event.data);
+      this.here.set(member, String(value?.name ?? member));
+      this.showHere();
+    } else if (event.type === "stream-leave") {
+      this.here.delete(JSON.parse(event.data).member);
+      this.showHere();
     } else {
       this.show(event);
     }
     this.section.querySelector("[data-part=last-id]").textContent = event.lastEventId || "none";
+  }
+
+  showHere() {
+    const names = [...this.here.values()].sort();
+    const more = names.splice(NAMES).length;
+    const text = names.join(", ") + (more ? ` and ${more} more` : "");
+    this.section.querySelector("[data-part=here]").textContent = text || "nobody who may speak";
   }
 
   show(event) {
@@ -182,15 +221,26 @@ function parse(data) {
 
 function ownName() {
   const any = (words) => words[Math.floor(Math.random() * words.length)];
-  return remember() ?? `${any(COLOURS)} ${any(ANIMALS)}`;
+  return kept(NAME, () => `${any(COLOURS)} ${any(ANIMALS)}`);
 }
 
-/** Keeps the name for the next visit, where the browser lets a page keep anything. */
+function randomId() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+}
+
 function remember(name) {
+  if (name) kept(NAME, () => name, true);
+}
+
+/** What was kept for the next visit, where the browser lets a page keep anything; else made now. */
+function kept(key, make, anew = false) {
   try {
-    if (name) localStorage.setItem("ssekit name", name);
-    return localStorage.getItem("ssekit name");
+    const found = anew ? null : localStorage.getItem(key);
+    if (found !== null) return found;
+    const made = make();
+    localStorage.setItem(key, made);
+    return made;
   } catch {
-    return null;
+    return make();
   }
 }

@@ -8,11 +8,11 @@ const STALLED_AFTER = 4000; // ms without an answer before the page says so
 
 export class LiveStream {
   /**
-   * `path`: its address; `live`: only what comes from now on matters; `types`: the event types to
+   * `path`: its address; `headers`: sent with it; `live`: only what comes from now on matters; `types`: the event types to
    * listen for; `listeners`: state(name), event(event), stalled(), text(text) in raw mode.
    */
-  constructor({ path, live = false, types = ["message"], listeners }) {
-    Object.assign(this, { path, live, types, listeners });
+  constructor({ path, headers = {}, live = false, types = ["message"], listeners }) {
+    Object.assign(this, { path, headers, live, types, listeners });
     this.lastEventId = "";
     this.withCredentials = false;
     this.raw = false;
@@ -52,8 +52,9 @@ export class LiveStream {
   }
 
   open(signal) {
-    const { withCredentials, lastEventId, live } = this;
-    const source = new Stream(this.path, { withCredentials, lastEventId, live, signal });
+    const { headers, withCredentials, lastEventId, live } = this;
+    const options = { headers, withCredentials, lastEventId, live, signal };
+    const source = new Stream(this.path, options);
     this.source = source;
     const stalled = setTimeout(() => this.listeners.stalled?.(), STALLED_AFTER);
     signal.addEventListener("abort", () => clearTimeout(stalled));
@@ -81,7 +82,7 @@ export class LiveStream {
       const url = new URL(this.path, document.baseURI);
       if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
       const answer = await fetch(url, {
-        headers: { Accept: "text/event-stream" },
+        headers: { ...this.headers, Accept: "text/event-stream" },
         credentials: this.withCredentials ? "include" : "same-origin",
         cache: "no-store",
         signal: current.signal,

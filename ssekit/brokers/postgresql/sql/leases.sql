@@ -89,7 +89,7 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 CREATE FUNCTION ssekit.join(
-    bounds double precision[], its_channel bytea, members bytea[], bodies bytea[], me text
+    bounds double precision[], channels bytea[], members bytea[], bodies bytea[], me text
 ) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
 DECLARE
     r ssekit.rules := ssekit.begin_writing(bounds);
@@ -103,31 +103,28 @@ BEGIN
     FOR n IN 1..cardinality(members) LOOP
         body_now := NULL;
         SELECT body INTO body_now FROM ssekit.entry
-            WHERE channel = its_channel AND key = members[n] AND kept = 2;
-        IF body_now IS DISTINCT FROM bodies[n] OR NOT ssekit.is_held(its_channel, members[n]) THEN
-            a := ssekit.put(r, its_channel, bodies[n], members[n], false, NULL);
-            IF a.word <> 'stored' THEN
-                RETURN a;
-            END IF;
+            WHERE channel = channels[n] AND key = members[n] AND kept = 2;
+        IF body_now IS DISTINCT FROM bodies[n] OR NOT ssekit.is_held(channels[n], members[n]) THEN
+            PERFORM ssekit.put(r, channels[n], bodies[n], members[n], false, NULL);
         END IF;
-        INSERT INTO ssekit.held VALUES (its_channel, true, members[n], me) ON CONFLICT DO NOTHING;
+        INSERT INTO ssekit.held VALUES (channels[n], true, members[n], me) ON CONFLICT DO NOTHING;
     END LOOP;
     a.word := 'joined';
     RETURN a;
 END $$;
 
 CREATE FUNCTION ssekit.leave(
-    bounds double precision[], its_channel bytea, members bytea[], bodies bytea[], me text
+    bounds double precision[], channels bytea[], members bytea[], bodies bytea[], me text
 ) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
 DECLARE
     r ssekit.rules := ssekit.begin_writing(bounds);
     a ssekit.answer;
 BEGIN
     FOR n IN 1..cardinality(members) LOOP
-        IF ssekit.release(me, its_channel, true, members[n])
-            AND NOT ssekit.is_held(its_channel, members[n])
+        IF ssekit.release(me, channels[n], true, members[n])
+            AND NOT ssekit.is_held(channels[n], members[n])
         THEN
-            PERFORM ssekit.take_out(r, its_channel, members[n], bodies[n]);
+            PERFORM ssekit.take_out(r, channels[n], members[n], bodies[n]);
         END IF;
     END LOOP;
     a.word := 'left';

@@ -344,30 +344,39 @@ BEGIN
     RETURN true;
 END $$;
 
--- Look after the outbox, if no other process does: then the last seq is returned, else NULL.
+-- Look after the outbox, if no other process does, and return the last seq.
 CREATE FUNCTION ssekit.look(bounds double precision[], me text, term double precision)
-RETURNS bigint LANGUAGE plpgsql AS $$
+RETURNS ssekit.answer LANGUAGE plpgsql AS $$
 DECLARE
-    now double precision := ssekit.clock();
+    a ssekit.answer;
+BEGIN
+    a.word := 'other';
+    IF ssekit.watches(me, ssekit.clock(), term) THEN
+        PERFORM ssekit.sequence(bounds);
+        a.word := 'watches';
+    END IF;
+    a.seq := (SELECT seq FROM ssekit.tip);
+    RETURN a;
+END $$;
+
+-- Whether it is this process that looks after the outbox, from now on or still.
+CREATE FUNCTION ssekit.watches(me text, now double precision, term double precision)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
     w ssekit.watch;
 BEGIN
     SELECT * INTO w FROM ssekit.watch;
     IF NOT FOUND THEN
         INSERT INTO ssekit.watch VALUES (true, me, now + term) ON CONFLICT DO NOTHING;
-        IF NOT FOUND THEN
-            RETURN NULL;
-        END IF;
+        RETURN FOUND;
     ELSIF w.holder <> me AND w.until > now THEN
-        RETURN NULL;
+        RETURN false;
     ELSIF w.holder <> me OR w.until < now + term / 2 THEN
         UPDATE ssekit.watch SET holder = me, until = now + term
             WHERE holder = me OR until <= now;
-        IF NOT FOUND THEN
-            RETURN NULL;
-        END IF;
+        RETURN FOUND;
     END IF;
-    PERFORM ssekit.sequence(bounds);
-    RETURN (SELECT seq FROM ssekit.tip);
+    RETURN true;
 END $$;
 
 -- Publish in the caller's own transaction: it becomes visible when that is committed.

@@ -53,14 +53,14 @@ function commands.produce(channel, holder)
     return {'produced'}
 end
 
--- After the holder: a name and the packed entry of each member.
-function commands.join(channel, holder, ...)
+-- After the holder: a channel, a name and the packed entry of each member.
+function commands.join(holder, ...)
     if not is_live(holder) then
         return {'dead'}
     end
     local members = {...}
-    for n = 1, #members, 2 do
-        local name, packed = members[n], members[n + 1]
+    for n = 1, #members, 3 do
+        local channel, name, packed = members[n], members[n + 1], members[n + 2]
         local member = member_of(channel, name)
         local before = call('HEXISTS', present, member) == 1
             and call('HGET', keys, channel .. '\1' .. name)
@@ -75,10 +75,10 @@ function commands.join(channel, holder, ...)
     return {'joined'}
 end
 
-function commands.leave(channel, holder, ...)
+function commands.leave(holder, ...)
     local members = {...}
-    for n = 1, #members, 2 do
-        local name, packed = members[n], members[n + 1]
+    for n = 1, #members, 3 do
+        local channel, name, packed = members[n], members[n + 1], members[n + 2]
         local member = member_of(channel, name)
         if call('ZREM', held, holder .. '\1m' .. member) == 1
             and call('HINCRBY', present, member, -1) == 0 then
