@@ -79,16 +79,14 @@ def site(tmp_path: Path) -> Site:
 
 
 def shown(page: Page) -> list[tuple[str, str]]:
-    """The messages of the page with the ids of their elements; none while it is loaded anew."""
+    """The messages of the page with the ids of their elements; none while it is reloaded."""
     items = (
         "[...document.querySelectorAll('#messages > li')].map((item) => [item.id, item.innerText])"
     )
     try:
         found = [(key, text) for key, text in page.evaluate(items)]
     except Error as error:
-        if (
-            "context" not in error.message
-        ):  # of the page's scripts: destroyed, or not found any more
+        if "context" not in error.message:  # that of its scripts was destroyed, or is not found
             raise
         return []
     if page.url.endswith("/datastar"):
