@@ -293,6 +293,7 @@ class Follower:
             log.info("the hub's broker is back")
             self.away = False
             self.counts.set("away", 0)
+        self.older.forget_stale()
         if not entries:
             self._backoff.reset()
             return

@@ -145,7 +145,7 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
     header = environ.get("HTTP_LAST_EVENT_ID")
     if header is not None:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    query = environ.get("QUERY_STRING", "")
+    query = str(environ.get("QUERY_STRING", ""))
     if "last_event_id=" not in query:
         return None
     name, _, value = query.partition("=")
