@@ -31,12 +31,16 @@ BENCHES = {
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
     "slow-readers": "1,000 readers that stop reading, and read again",
     "herd": "viewers that all come back at once, with events missed",
+    "publish": "events a second and the time of one, beside the bare thing of each log",
+    "balance": "how evenly four workers share the streams",
     "churn": "100,000 connects and closes: descriptors and memory",
     "ending": "SIGTERM with 10,000 streams",
     "cgi-start": "a CGI script's first event, beside a bare Python script's",
     "tabs": "no loss and no duplicate in eight tabs that close, crash, freeze and block",
     "chaos": "no loss and no duplicate while servers and brokers are killed",
 }
+
+LOGS = {"memory", "sqlite", "redis", "postgresql"}
 
 
 def main(arguments: list[str]) -> int:
@@ -94,7 +98,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 def _subjects(text: str) -> frozenset[str]:
     names = frozenset(text.split(","))
-    unknown = names - {subject.name for subject in EVERY} - {"memory", "sqlite", "redis"}
+    unknown = names - {subject.name for subject in EVERY} - LOGS
     if unknown:
         raise argparse.ArgumentTypeError(f"no such subject: {', '.join(sorted(unknown))}")
     return names

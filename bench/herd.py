@@ -77,7 +77,7 @@ def _name(broker: str, missed: int) -> str:
 def _measure(settings: Settings, results: Results, broker: str, viewers: int, missed: int) -> None:
     own = 0 if missed else viewers
     with ExitStack() as stack:
-        url = stack.enter_context(_log(broker))
+        url = stack.enter_context(log_of(broker))
         if broker != "memory":
             with Hub(url) as hub:
                 before = fill(hub, missed, own)
@@ -86,7 +86,7 @@ def _measure(settings: Settings, results: Results, broker: str, viewers: int, mi
             servers.gunicorn("bench.apps.herd_app:app", settings.cores[0], {"HERD_HUB": url})
         )
         if broker == "memory":
-            before = _get(server, f"/fill?events={missed}&own={own}")
+            before = get(server, f"/fill?events={missed}&own={own}")
         plain = _spent(server, lambda: load.ask(f"request {viewers} {server.port} /plain"))[0]
         load.reset()
         with _probe(server) as waits:
@@ -164,7 +164,8 @@ def _probe(server: Server) -> Iterator[list[float]]:
 
 
 @contextmanager
-def _log(broker: str) -> Iterator[str]:
+def log_of(broker: str) -> Iterator[str]:
+    """The URL of a log of its own; a server that it needs runs until the block ends."""
     with tempfile.TemporaryDirectory(prefix="ssekit-bench-") as folder:
         if broker == "memory":
             yield "memory:"
@@ -183,7 +184,8 @@ def _log(broker: str) -> Iterator[str]:
                 process.terminate()
 
 
-def _get(server: Server, path: str) -> str:
+def get(server: Server, path: str) -> str:
+    """Return the body of a plain answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("GET", path)
     text = connection.getresponse().read().decode()

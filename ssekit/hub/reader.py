@@ -178,16 +178,16 @@ class Reader:
             self._lose()
             return
         begin = self.position
-        if self._follower.can_resume(self.view, self.epoch, begin):
-            going_on = self._follower.channels_after(self.view, begin)
-        else:
+        going_on = self._follower.resume(self.view, self.epoch, begin)
+        if going_on is None:
             self._read_older()  # at once, so that it is known now if history was lost
             if self.lost:
                 return
             going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
         # A channel with entries after the position had not ended there.
         ends = self._follower.ends(self.view.channels - going_on)
-        self.ended |= _ended_by(ends, begin)
+        if ends:
+            self.ended |= _ended_by(ends, begin)
         self.finished = self.view.is_finished(self.ended)
 
     def _lose(self) -> None:

@@ -38,7 +38,7 @@ class Delivery:
 
         On False nothing was sent but perhaps the headers.
         """
-        if connection is None or not (connection.can_abandon and connection.direct(0)):
+        if connection is None or not (connection.can_abandon and connection.transparent):
             return False
         if not connection.send_head():
             return False

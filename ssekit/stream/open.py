@@ -67,8 +67,7 @@ class OpenStream:
         self.opening = b""
         """What is still to be sent before anything else."""
         self.began = time.monotonic()
-        counts.add("opened")
-        counts.add("streams")
+        counts.opened()
 
     @property
     def events(self) -> int:
