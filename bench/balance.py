@@ -30,7 +30,7 @@ KINDS = {OURS: ["--config", "python:ssekit.gunicorn"], "-k gevent": ["-k", "geve
 
 def run(settings: Settings, results: Results) -> None:
     """Open streams slowly, all at once, after a worker was killed, and after a reload."""
-    slow, fast = settings.scaled(SLOW, 80), settings.scaled(FAST, 200)
+    slow, fast = settings.scaled(SLOW, 200), settings.scaled(FAST, 400)
     results.title(NAME, f"the fullest of {WORKERS} workers, times the mean")
     for _ in range(settings.rounds):
         for name, options in KINDS.items():
