@@ -21,6 +21,8 @@ EVENTS = ["one", "two", "three"]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with gunicorn("tests.apps.sharing:app") as running:
+        with Client(f"{running.url}/news") as client:
+            client.until_body(b"stream-open")  # From now on the process follows its log.
         yield running
 
 

@@ -15,7 +15,7 @@ from ssekit import host
 from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
-from ssekit.hub.entries import OPEN, RESET, is_end, own_entry, without_id
+from ssekit.hub.entries import is_end, open_entry, reset_entry, without_id
 from ssekit.hub.follower import Follower
 from ssekit.hub.recent import Piece, View
 
@@ -266,11 +266,10 @@ class Reader:
         entries: list[Entry] = []
         if self.lost:
             self._follower.counts.add("resets")
-            reason = {"reason": "history-lost"}
-            entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
+            entries.append(reset_entry(opening.tip))
         entries += map(without_id, opening.state)
         entries += opening.history
-        entries.append(own_entry(OPEN, {}, opening.tip, with_id=True))
+        entries.append(open_entry(opening.tip))
         entries += map(without_id, sorted(opening.ends.values(), key=lambda end: parse_id(end.id)))
         self.epoch, self.position = parse_id(opening.tip)
         self._caught_up_at = self.position
