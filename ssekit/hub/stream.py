@@ -82,6 +82,8 @@ class Channels(Opener):
         self._member = member
         self._replay = replay
         self._check = check
+        if host.under_gevent():  # Now, and not when a thousand clients come at once.
+            import ssekit.hub.fanout  # noqa: F401
 
     def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
         self._check(environ)

@@ -66,6 +66,7 @@ class Stream:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
         self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
+        host.prepare()
         if retry is not None:
             opening(retry)  # An invalid one is an error now.
         if (headers, methods, origins) == ((), ("GET",), ()):
