@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import picture
+from bench import logs, picture
 from bench.processes import BenchError, raise_descriptor_limit
 from bench.results import Results
 from bench.settings import Settings
@@ -29,6 +29,7 @@ BENCHES = {
     "accept": "10,000 streams opened, beside 10,000 plain requests",
     "access": "streams for those who have a ticket, and 10,000 members",
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
+    "channels": "a publish in a log of 100,000 channels with a few events each",
     "slow-readers": "1,000 readers that stop reading, and read again",
     "herd": "viewers that all come back at once, with events missed",
     "publish": "events a second and the time of one, beside the bare thing of each log",
@@ -40,8 +41,6 @@ BENCHES = {
     "tabs": "no loss and no duplicate in eight tabs that close, crash, freeze and block",
     "chaos": "no loss and no duplicate while servers and brokers are killed",
 }
-
-LOGS = {"memory", "sqlite", "redis", "postgresql"}
 
 
 def main(arguments: list[str]) -> int:
@@ -99,7 +98,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 def _subjects(text: str) -> frozenset[str]:
     names = frozenset(text.split(","))
-    unknown = names - {subject.name for subject in EVERY} - LOGS
+    unknown = names - {subject.name for subject in EVERY} - set(logs.KINDS)
     if unknown:
         raise argparse.ArgumentTypeError(f"no such subject: {', '.join(sorted(unknown))}")
     return names

@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from bench.herd import log_of
+from bench.logs import new_log
 from bench.processes import ROOT, BenchError, processor_seconds
 from bench.results import Results
 from bench.settings import Settings
@@ -68,7 +68,7 @@ def _costs(number: int, rate: int, seconds: float) -> dict[str, float | None]:
 
     processes = min(PROCESSES, number)
     with ExitStack() as stack:
-        url = stack.enter_context(log_of("redis"))
+        url = stack.enter_context(new_log("redis")).url
         broker = connect(url)
         stack.callback(broker.close)
         broker.append("news", BODY)
@@ -78,7 +78,7 @@ def _costs(number: int, rate: int, seconds: float) -> dict[str, float | None]:
             assert child.stdout
             child.stdout.readline()
         time.sleep(0.5)  # The last ones have begun to wait.
-        server = redis.Redis(unix_socket_path=url.removeprefix("unix://").partition("?")[0])
+        server = redis.Redis.from_url(url.partition("?")[0])
         stack.callback(server.close)
         before: Any = server.info()
         used = processor_seconds([before["process_id"]])

@@ -8,20 +8,18 @@ on a connection that is open already, and events are published.
 from __future__ import annotations
 
 import http.client
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from uuid import uuid4
 
 from bench import servers
 from bench.load import Load, clients
+from bench.logs import new_log
 from bench.measuring import EVENT, Schedule, deliver, open_streams
-from bench.processes import BenchError, find_program, processor_seconds
+from bench.processes import BenchError, processor_seconds
 from bench.results import Results
 from bench.servers import Server
 from bench.settings import Settings
@@ -77,7 +75,7 @@ def _name(broker: str, missed: int) -> str:
 def _measure(settings: Settings, results: Results, broker: str, viewers: int, missed: int) -> None:
     own = 0 if missed else viewers
     with ExitStack() as stack:
-        url = stack.enter_context(log_of(broker))
+        url = stack.enter_context(new_log(broker)).url
         if broker != "memory":
             with Hub(url) as hub:
                 before = fill(hub, missed, own)
@@ -161,27 +159,6 @@ def _probe(server: Server) -> Iterator[list[float]]:
     finally:
         over.set()
         thread.join(60)
-
-
-@contextmanager
-def log_of(broker: str) -> Iterator[str]:
-    """The URL of a log of its own; a server that it needs runs until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="ssekit-bench-") as folder:
-        if broker == "memory":
-            yield "memory:"
-        elif broker == "sqlite":
-            yield f"sqlite:///{folder}/hub.db"
-        else:
-            program = find_program("redis-server")
-            if not program:
-                raise BenchError("needs redis-server")
-            socket = Path(folder, "redis.sock")
-            command = [program, "--port", "0", "--unixsocket", str(socket), "--save", ""]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder) as process:
-                while not socket.exists():
-                    time.sleep(0.01)
-                yield f"unix://{socket}?stream={uuid4()}"
-                process.terminate()
 
 
 def get(server: Server, path: str) -> str:

@@ -1,6 +1,6 @@
 """What publishing in PostgreSQL costs, beside a bare INSERT, and how soon a reader has it.
 
-``scripts/bench publish`` makes its rows of this.
+tests/test_postgresql_broker.py sees that it runs.
 """
 
 from __future__ import annotations

@@ -12,42 +12,40 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from statistics import median
 from urllib.parse import urlsplit
 
 from bench import servers
-from bench.channels import publish_costs
-from bench.herd import get, log_of
+from bench.herd import get
 from bench.load import clients
+from bench.logs import KINDS, new_log
 from bench.processes import ROOT, BenchError
 from bench.results import Results
 from bench.settings import Settings
 
 NAME = "publish"
-BROKERS = ("memory", "sqlite", "redis", "postgresql")
 DATA = "x" * 200
 BODY = b"data: " + DATA.encode() + b"\n"
 SECONDS = 3.0
 PROCESSES = 8
 VIEWERS = 10_000
-CHANNELS = (1_000, 10_000)
 Store = Callable[[], object]
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Measure each broker from one process and from eight, with many channels and many viewers."""
+    """Measure each broker from one process and from eight, and with many viewers."""
     seconds = max(0.3, SECONDS * settings.scale)
     results.title(NAME, "what a publish costs, beside the bare thing")
     for _ in range(settings.rounds):
-        for broker in BROKERS:
+        for broker in KINDS:
             if settings.wants(broker):
                 try:
                     _measure(settings, results, broker, seconds)
                 except BenchError as error:
                     results.note(NAME, f"{broker}: {error}")
-    for broker in BROKERS[1:]:
+    for broker in BARE:
         value = results.median(NAME, f"{broker}, one process", "x bare")
         results.at_most(NAME, f"{broker}: the time of a publish, times the bare one", value, 1.5)
 
@@ -56,7 +54,7 @@ def _measure(settings: Settings, results: Results, broker: str, seconds: float) 
     with ExitStack() as stack:
         if broker != "memory":
             for number, name in ((1, "one process"), (PROCESSES, f"{PROCESSES} processes")):
-                url, own = (stack.enter_context(_new(broker)) for _ in range(2))
+                url, own = (stack.enter_context(new_log(broker)).url for _ in range(2))
                 bare, bare_rate = _from(number, "bare", broker, own, seconds)
                 ours, rate = _from(number, "hub", broker, url, seconds)
                 results.put(
@@ -70,13 +68,6 @@ def _measure(settings: Settings, results: Results, broker: str, seconds: float) 
                         "x bare": ours / bare,
                     },
                 )
-        measured = settings.scaled(2000, 100)
-        counts = tuple(settings.scaled(count, 20) for count in CHANNELS)
-        for cost in publish_costs(
-            stack.enter_context(_new(broker)), counts, events=1, measured=measured
-        ):
-            row = f"{broker}, among {cost.channels:,} channels"
-            results.put(NAME, row, {"µs each": cost.seconds * 1e6})
     _with_viewers(settings, results, broker)
 
 
@@ -84,9 +75,11 @@ def _with_viewers(settings: Settings, results: Results, broker: str) -> None:
     """Publish in a process that has many viewers of the channel."""
     viewers, count = settings.scaled(VIEWERS, 50), settings.scaled(200, 20)
     with (
-        _new(broker) as url,
+        new_log(broker) as log,
         clients(settings.cores[1]) as load,
-        servers.gunicorn("bench.apps.herd_app:app", settings.cores[0], {"HERD_HUB": url}) as server,
+        servers.gunicorn(
+            "bench.apps.herd_app:app", settings.cores[0], {"HERD_HUB": log.url}
+        ) as server,
     ):
         alone = float(get(server, f"/publishing?count={count}"))
         load.open(viewers, server.port, "/events")
@@ -122,23 +115,6 @@ def _told(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]
     return processes
 
 
-@contextmanager
-def _new(broker: str) -> Iterator[str]:
-    """A log of its own, which is empty."""
-    if broker != "postgresql":
-        with log_of(broker) as url:
-            yield url
-        return
-    from tests.postgres_server import PostgresServer, programs
-
-    try:
-        programs()
-    except BaseException as error:
-        raise BenchError(f"needs PostgreSQL: {error}") from error
-    with PostgresServer(durable=True) as server:
-        yield server.new_database()
-
-
 def _hub(url: str) -> Store:
     from ssekit import Hub
 
@@ -163,7 +139,7 @@ def _bare_sqlite(url: str) -> Store:
 def _bare_redis(url: str) -> Store:
     import redis
 
-    client = redis.Redis(unix_socket_path=urlsplit(url).path)
+    client = redis.Redis.from_url(url.partition("?")[0])
 
     def store() -> None:
         with client.pipeline(transaction=False) as pipeline:

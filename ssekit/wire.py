@@ -298,7 +298,7 @@ class Decoder:
                 self._id = value
         elif field == "retry" and value.isascii() and value.isdigit():
             # 9.2.6: "consists of only ASCII digits": int() and str.isdigit() alone take more.
-            # Longer than any clock is as good as for ever, and int() refuses 4,301 digits.
+            # Longer than any clock runs means never, and int() refuses 4,301 digits.
             digits = value.lstrip("0")
             self.retry = int(digits or "0") if len(digits) <= 18 else 10**18
 

@@ -6,6 +6,7 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from email.message import Message
 from email.parser import BytesParser
 from urllib.parse import urlsplit
@@ -180,3 +181,14 @@ class Client(Answer):
         else:
             self.ended = True
         return not self.ended
+
+
+class Clients(ExitStack):
+    """Clients that are closed together."""
+
+    def join(self, count: int, *urls: str, first: bytes = b"stream-open") -> list[Client]:
+        """Open so many connections, to each URL in turn, and wait for the first that they get."""
+        joined = [self.enter_context(Client(urls[n % len(urls)], timeout=30)) for n in range(count)]
+        for client in joined:
+            client.until_body(first)
+        return joined

@@ -5,17 +5,20 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from ssekit import Hub
 from ssekit.brokers import Broker, Retention, connect
+from tests.leases import quicken
 from tests.logs import Open
 from tests.postgres_server import PostgresServer
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 
 # A shell starts background jobs with SIGINT and SIGQUIT ignored, and every program that we start
 # would inherit that: it could not be interrupted.  The test processes of xdist are started after
@@ -25,10 +28,15 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser by the fixture that starts it."""
+    """Mark what needs a browser by the fixture that starts it, and begin with the long files."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+    # Else the last process is busy with one of them while the others have nothing left to do.
+    long = {
+        item.path for item in items if {"browser", "slow"} & {m.name for m in item.iter_markers()}
+    }
+    items.sort(key=lambda item: item.path not in long)
 
 
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
@@ -42,6 +50,26 @@ URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
     ),
 }
 """By kind of log: the address of a new one."""
+
+
+def new_logs(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Addresses of ever new logs of a kind, for tests that need one for each example."""
+    url = URLS[kind](request, folder)
+    while True:
+        if kind == "memory":
+            yield url
+        elif kind == "sqlite":
+            yield f"sqlite:///{folder}/{uuid4().hex}.db"
+        else:
+            yield f"{url.partition('?')[0]}?stream=test_{uuid4().hex}"
+
+
+def examples(count: int) -> int:
+    """So many examples, and twenty times as many with ``--hypothesis-profile=deep``."""
+    return count * settings().max_examples // 100
+
+
+settings.register_profile("deep", max_examples=2000)
 
 SHARED = [kind for kind in URLS if kind != "memory"]
 """The kinds that several processes can use."""
@@ -62,6 +90,24 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch)
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """Starts servers of the test's own, which it may stop; they end with it, however it ends."""
+    with ExitStack() as stack:
+
+        def start(*options: str, folder: Path = tmp_path) -> RedisServer:
+            server = RedisServer(folder, *options)
+            stack.callback(server.end)
+            return server
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,12 @@ def programs() -> Path:
     return Path(path).resolve().parent
 
 
+def is_installed() -> bool:
+    """Tell whether there is a server to run."""
+    debian = any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return debian or shutil.which("postgres") is not None
+
+
 class PostgresServer:
     """One server; ``settings`` are lines of postgresql.conf, such as ``max_connections=20``.
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.waiting import until
+
+StartRedis = Callable[..., "RedisServer"]
+"""The fixture ``start_redis``: starts a server of the test's own, which ends with the test."""
 
 
 class RedisServer:
@@ -62,3 +66,8 @@ class RedisServer:
         assert self.process is not None
         self.process.terminate()
         self.process.wait(20)
+
+    def end(self) -> None:
+        """Stop it wherever it is."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()

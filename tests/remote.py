@@ -164,9 +164,18 @@ class Chromium:
 
 def _descendants(pid: int) -> list[int]:
     children: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children += map(int, (task / "children").read_text().split())
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (task / "children").read_text().split())
     return [*children, *(below for child in children for below in _descendants(child))]
+
+
+def _ticks(pid: int) -> int:
+    """The processor time that a process has had."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
 
 
 @contextmanager
@@ -190,8 +199,9 @@ def chromium(program: str) -> Iterator[Chromium]:
 
 
 class FirefoxTab:
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, pid: int) -> None:
         self._wire = wire
+        self._pid = pid
         self._context = wire.call("browsingContext.create", type="tab")["context"]
 
     def evaluate(self, expression: str) -> Any:
@@ -215,15 +225,22 @@ class FirefoxTab:
     def close(self) -> None:
         self._wire.call("browsingContext.close", context=self._context)
 
+    def crash(self) -> None:
+        """End its process, which is busy while the page is; the tab is of no use any more."""
+        before = {process: _ticks(process) for process in _descendants(self._pid)}
+        self.evaluate("(() => { const end = Date.now() + 200; while (Date.now() < end); })()")
+        os.kill(max(before, key=lambda process: _ticks(process) - before[process]), signal.SIGKILL)
+
 
 class Firefox:
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, pid: int) -> None:
         self._wire = wire
+        self._pid = pid
         found = wire.call("session.new", capabilities={})["capabilities"]
         self.version = f"Firefox/{found['browserVersion']}"
 
     def open(self) -> FirefoxTab:
-        return FirefoxTab(self._wire)
+        return FirefoxTab(self._wire, self._pid)
 
 
 PREFERENCES = """
@@ -247,8 +264,8 @@ def firefox(program: str) -> Iterator[Firefox]:
         Path(folder, "user.js").write_text(PREFERENCES)
         options = ["--headless", "--no-remote", "--profile", folder]
         command = [program, *options, f"--remote-debugging-port={port}"]
-        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as (wire, _):
-            yield Firefox(wire)
+        with _running(command, port, lambda: f"ws://127.0.0.1:{port}/session") as (wire, process):
+            yield Firefox(wire, process.pid)
 
 
 class WebKitTab:

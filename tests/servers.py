@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def seconds_without_processor(pid: int) -> float:
     """How long the process's threads have waited for a processor: schedstat's second field."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e9
+    waited = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+            waited += int((thread / "schedstat").read_text().split()[1])
+    return waited / 1e9
 
 
 class Server:
@@ -81,12 +84,19 @@ class Server:
         """Send the signal and wait for the process to go; kill it after ``seconds``."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"the server did not end in {seconds} s:\n{self.log}") from None
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"the server did not end in {seconds} s:\n{self.log}")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+                break
+            # A worker that gunicorn has just forked does not listen to signals yet.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for child in self.children():
+                    os.kill(child, number)
 
 
 @contextmanager

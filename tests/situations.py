@@ -99,10 +99,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def __enter__(self) -> Site:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -187,7 +184,7 @@ def stops(tries: int) -> Callable[[Result], str]:
 
     def judge(result: Result) -> str:
         more = len(result.tries) - tries
-        return "stops" if more <= 0 else f"**asks {more} times more in {result.seconds:.0f} s**"
+        return "stops" if more <= 0 else f"**asks {more} more times in {result.seconds:.0f} s**"
 
     return judge
 
@@ -243,7 +240,7 @@ def spread(result: Result) -> str:
 
 
 def silence(result: Result) -> str:
-    return "a new connection" if len(result.tries) > 1 else "**waits for ever**"
+    return "a new connection" if len(result.tries) > 1 else "**waits forever**"
 
 
 def goes_on(result: Result) -> str:
@@ -274,7 +271,7 @@ HTML = {"Content-Type": "text/html"}
 BAD = Answer(0, "<h1>Bad Gateway", status=502, then="end", headers=HTML)
 LATER = Answer(status=503, then="end", headers={"Retry-After": "2"})
 SITUATIONS = [
-    Situation("the stream ends in order", [Answer(1, then="end"), NEXT], comes_back),
+    Situation("the server ends the stream", [Answer(1, then="end"), NEXT], comes_back),
     Situation("the connection is cut", [FIRST, NEXT], comes_back),
     Situation(
         "it is cut within an event",
@@ -293,7 +290,7 @@ SITUATIONS = [
     Situation("404", [Answer(status=404, then="end")], stops(1)),
     Situation("a page instead of a stream", [Answer(0, "<p>", then="end", headers=HTML)], stops(1)),
     Situation(
-        "401 later, and a new ticket is to be had",
+        "401 later, while a new ticket is available",
         [FIRST, Answer(status=401, then="end"), NEXT],
         renews,
         9,
@@ -302,7 +299,7 @@ SITUATIONS = [
     Situation("lines end in CRLF", [Answer(2, end="\r\n")], reads(1, 2), 2),
     Situation("lines end in CR", [Answer(2, end="\r")], reads(1, 2), 2),
     Situation(
-        "a block with an id alone", [Answer(1, after="id: 5\n\n", then="cut"), NEXT], id_alone
+        "a block with only an id", [Answer(1, after="id: 5\n\n", then="cut"), NEXT], id_alone
     ),
     Situation(
         "an id outside Latin-1",
@@ -323,23 +320,41 @@ def measure(
         return results, browser.version
 
 
-def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
-    with Site(script, turbo=name.startswith("Turbo")) as site:
-        site.answers = situation.answers
-        tabs = []
-        for _ in range(situation.tabs):
-            tabs.append(browser.open())
-            tabs[-1].go(site.url)
-            until(lambda tab=tabs[-1]: tab.evaluate("typeof window.start === 'function'"))
-        for tab in tabs:
+class Run:
+    """A client in a situation: its server, and its tabs in the browser."""
+
+    def __init__(self, browser: Chromium, name: str, script: bytes, situation: Situation) -> None:
+        self._situation = situation
+        self.site = Site(script, turbo=name.startswith("Turbo"))
+        self.site.answers = situation.answers
+        self._tabs = [browser.open() for _ in range(situation.tabs)]
+        for tab in self._tabs:
+            tab.go(self.site.url)
+            until(lambda tab=tab: tab.evaluate("typeof window.start === 'function'"))
+        for tab in self._tabs:
             tab.evaluate(f"void start({json.dumps(name)}, 'stream')")
-        cover = browser.open() if situation.covered else None
-        time.sleep(situation.seconds)
-        got = [number for tab in tabs for number in tab.evaluate("got")]
-        judged = situation.judge(Result(site.tries, got, site.open, situation.seconds))
-        for tab in [*tabs, *([cover] if cover else [])]:
+        self._others = [browser.open()] if situation.covered else []
+        self._began = time.monotonic()
+
+    def judged(self) -> str:
+        """What the client has done until now."""
+        got = [number for tab in self._tabs for number in tab.evaluate("got")]
+        seconds = time.monotonic() - self._began
+        return self._situation.judge(Result(self.site.tries, got, self.site.open, seconds))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for tab in [*self._tabs, *self._others]:
             tab.close()
-        return judged
+        self.site.close()
+
+
+def _result(browser: Chromium, name: str, script: bytes, situation: Situation) -> str:
+    with Run(browser, name, script, situation) as run:
+        time.sleep(situation.seconds)
+        return run.judged()
 
 
 def versions() -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -72,6 +74,11 @@ class Publisher:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
+    def more(self, count: int) -> None:
+        """Wait until so many more have been published."""
+        wanted = self.last + count
+        until(lambda: self.last >= wanted, 30, f"{count} more events")
+
     def stop(self) -> int:
         """Publish no more; the last number."""
         self._stopped.set()
@@ -111,6 +118,28 @@ def settle(tabs: Sequence[Tab], seconds: float = 20) -> None:
     until(lambda: sorted(map(role, tabs)) == wanted, seconds, "one leader and its followers")
 
 
+def close(tab: Tab) -> None:
+    tab.close()
+
+
+def leave(tab: Tab) -> None:
+    """Go to another page of the site."""
+    tab.go(tab.evaluate("location.href").replace("/?", "/other.html?"))
+
+
+def block(tab: Tab, seconds: float) -> float:
+    """Keep the tab's main thread busy; return its time now in milliseconds."""
+    busy = f"const end = Date.now() + {seconds * 1000}; while (Date.now() < end);"
+    return float(tab.evaluate(f"(setTimeout(() => {{ {busy} }}), Date.now())"))
+
+
+def kill(server: Server) -> None:
+    """Without a word to its clients."""
+    for process in (*server.children(), server.process.pid):
+        os.kill(process, signal.SIGKILL)
+    server.process.wait()
+
+
 class Tabs(Generic[T]):
     """Tabs that stay open from test to test; each test finds as many as there should be."""
 
@@ -119,10 +148,12 @@ class Tabs(Generic[T]):
         self._server = server
         self._count = count
         self._pool: list[T] = []
+        self._open: list[T] = []
 
     def open(self, url: str = "events", **options: Any) -> T:
         """One more tab, of the test's own."""
         tab = self.browser.open()
+        self._open.append(tab)
         tab.go(page_address(self._server.url, url, **options))
         shows(tab, "window.stream?.readyState === 1")
         return tab
@@ -146,13 +177,25 @@ class Tabs(Generic[T]):
             tab.close()
         self._pool.clear()
 
+    def begin_anew(self) -> None:
+        """Close all, whatever a test that failed has left of them."""
+        for tab in self._open:
+            with suppress(Exception):
+                tab.close()
+        self._open.clear()
+        self._pool.clear()
+
 
 def finish(publisher: Publisher, tabs: Sequence[Tab], least: int = 1) -> None:
-    """Publish no more, and check what each tab has seen: everything, once and in order."""
+    """Let each tab have so many events, publish no more, and check what each has seen.
+
+    That is everything, once and in order.
+    """
+    for tab in tabs:
+        shows(tab, f"seen.length >= {least}", 20)
     last = publisher.stop()
     for tab in tabs:
         shows(tab, f"seen.at(-1) === {last}", 20)
-        seen = tab.evaluate("seen")
+        seen, marks = tab.evaluate("[seen, marks]")
         check(seen, last)
-        assert len(seen) >= least
-        assert "stream-reset" not in tab.evaluate("marks")
+        assert "stream-reset" not in marks

@@ -11,10 +11,10 @@ import pytest
 from ssekit import Hub, Stream
 from ssekit.testing import connect
 from tests.answers import request
-from tests.clients import Client
+from tests.clients import Client, Clients
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running
-from tests.test_fanout import APP, Crowd, get, inside
+from tests.test_fanout import APP, get, inside
 from tests.waiting import until
 
 
@@ -25,9 +25,9 @@ def refusals(url: str, accept: str) -> tuple[int, bytes, str | None]:
 
 def test_beyond_the_limit_clients_are_told_when_to_come_back() -> None:
     with gunicorn(APP, env={"MAX_STREAMS": "5", "BEAT": "60"}) as server:
-        with Crowd() as crowd:
-            crowd.join(server.url, 3)
-            crowd.join(f"{server.url}/passing", 2)
+        with Clients() as crowd:
+            crowd.join(3, server.url)
+            crowd.join(2, f"{server.url}/passing")
             status, body, _ = refusals(server.url, "text/event-stream")
             assert status == 200
             assert 5000 <= int(body.removeprefix(b"retry: ")) <= 15000
@@ -35,24 +35,24 @@ def test_beyond_the_limit_clients_are_told_when_to_come_back() -> None:
             assert status == 503
             assert 5 <= int(retry_after or 0) <= 15
         until(lambda: inside(server)[0] == 0)
-        with Crowd() as crowd:
-            crowd.join(server.url, 5)
+        with Clients() as crowd:
+            crowd.join(5, server.url)
         until(lambda: "path=/ address=127.0.0.1 reason='max_streams=5'" in server.log)
 
 
 def test_streams_that_hold_a_greenlet_leave_gunicorn_some() -> None:
     with (
         gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
+        Clients() as crowd,
     ):
-        crowd.join(f"{server.url}/passing", 38)
+        crowd.join(38, f"{server.url}/passing")
         assert refusals(f"{server.url}/passing", "*/*")[0] == 503
         assert get(f"{server.url}/inside").startswith("0 ")
     with (
         gunicorn(APP, "--worker-connections", "40", env={"BEAT": "60"}) as server,
-        Crowd() as crowd,
+        Clients() as crowd,
     ):
-        crowd.join(server.url, 100)
+        crowd.join(100, server.url)
         assert get(f"{server.url}/inside").startswith("100 ")
 
 

@@ -18,6 +18,8 @@ from tests.servers import Server, running
 from tests.viewers import Viewers
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 WORKERS = 4
 FULLEST = 1.3  # times the mean
 

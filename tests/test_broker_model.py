@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from ssekit.brokers import Broker, Entry, HistoryLost, Retention, connect, parse_id
 from ssekit.errors import ChannelBusy, ChannelFinished, InvalidEvent
-from tests.conftest import URLS
+from tests.conftest import URLS, examples, new_logs
 from tests.logs import END, REMOVED, body
 
 CHANNELS = ("a", "b", "c")
@@ -48,14 +47,15 @@ class Reader:
 
 
 class Log(RuleBasedStateMachine):
-    url: str
+    urls: Iterator[str]
 
     def __init__(self) -> None:
         super().__init__()
         retention = Retention(history=HISTORY, capacity=7, max_keys=MAX_KEYS)
-        self.brokers = [connect(self.address(), retention)]
-        if not self.url.startswith("memory"):
-            self.brokers.append(connect(self._address, Retention()))
+        url = next(self.urls)
+        self.brokers = [connect(url, retention)]
+        if not url.startswith("memory"):
+            self.brokers.append(connect(url, Retention()))
         self.published: list[Entry] = []
         self.withdrawn: set[str] = set()  # ends of channels that were reopened
         self.values: dict[tuple[str, str], Entry] = {}
@@ -66,10 +66,6 @@ class Log(RuleBasedStateMachine):
             assert broker.tip() == self.start
         assert self.brokers[0].beat("holder", first=True)
         self.readers = [Reader(("a",), self.start), Reader(CHANNELS, self.start)]
-
-    def address(self) -> str:
-        self._address = self.url.replace("NEW", str(uuid4()))
-        return self._address
 
     def teardown(self) -> None:
         for broker in self.brokers:
@@ -305,17 +301,12 @@ def small_windows() -> Iterator[None]:
 def test_readers_end_with_the_last_values_and_miss_nothing_unnoticed(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    url = URLS[kind](request, tmp_path)
-    if kind == "sqlite":
-        url = f"sqlite:///{tmp_path}/NEW.db"
-    elif kind != "memory":
-        url = url.partition("?")[0] + "?stream=NEW"
-    machine = type("Log", (Log,), {"url": url})
+    machine = type("Log", (Log,), {"urls": new_logs(kind, request, tmp_path)})
     with small_windows():
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples={"memory": 100, "postgresql": 10}.get(kind, 25),
+                max_examples=examples({"memory": 100, "postgresql": 10}.get(kind, 25)),
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

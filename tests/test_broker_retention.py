@@ -159,6 +159,25 @@ def test_internal_channels_count_towards_nothing(opened: Open) -> None:
     assert is_lost(broker, "\0members", start)
 
 
+def test_removals_in_internal_channels_are_forgotten_after_a_while(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = opened(max_age=0.05)
+    start = broker.tip()
+    rooms = [f"\0members {n}" for n in range(20)]
+    for room in rooms:
+        broker.append(room, body("gone"), key="gone")
+        broker.remove(room, "gone", REMOVED)
+    broker.append(rooms[0], body("stays"), key="stays")
+    sleep(0.1)
+    publish(broker, "news", 48)
+    assert not any(is_lost(broker, room, start) for room in rooms), "max_age is that of events"
+    monkeypatch.setattr(f"{BOUNDS}.INTERNAL_KEPT", 0.05)
+    publish(broker, "news", 48)  # Whatever is written tidies other channels, too.
+    assert all(is_lost(broker, room, start) for room in rooms)
+    assert state(broker, rooms[0]) == {"stays": "stays"}
+
+
 def test_those_who_follow_get_all_of_the_newest_entries(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

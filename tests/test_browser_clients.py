@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
@@ -19,9 +19,11 @@ import pytest
 
 from tests import situations
 from tests.components import need
+from tests.remote import chromium
 from tests.scripted import STREAM, Scripted, hold
 from tests.servers import ROOT
-from tests.situations import CLIENTS, SITUATIONS
+from tests.situations import CLIENTS, SITUATIONS, Run
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -29,16 +31,22 @@ DOCS = (ROOT / "docs" / "browser.md").read_text()
 
 
 def test_htmx_and_turbo_come_back_and_stop_with_it() -> None:
-    chosen = [
-        situation
-        for situation in SITUATIONS
-        if situation.name.startswith(("a 502 later", "204 later"))
-    ]
     script = situations.bundle()
-    with ThreadPoolExecutor(2) as pool:
-        names = ["htmx with ssekit.js", "Turbo with ssekit.js"]
-        results = list(pool.map(lambda name: situations.measure(name, script, chosen)[0], names))
-    assert results == [["resumes", "stops"]] * 2
+    names = ["htmx with ssekit.js", "Turbo with ssekit.js"]
+    deploy, ended = (
+        next(one for one in SITUATIONS if one.name.startswith(start))
+        for start in ("a 502 later", "204 later")
+    )
+    with chromium(need("chromium")) as browser, ExitStack() as stack:
+        stopping = [stack.enter_context(Run(browser, name, script, ended)) for name in names]
+        resuming = [stack.enter_context(Run(browser, name, script, deploy)) for name in names]
+        for run in resuming:
+            until(lambda run=run: run.judged() == "resumes", 20, "the stream after a 502")
+        for run in stopping:
+            until(lambda run=run: len(run.site.tries) > 1, 20, "a try that is answered 204")
+        # Both clients would have tried again by now: htmx 0.5 s after an error.
+        time.sleep(1.5)
+        assert [run.judged() for run in stopping] == ["stops", "stops"]
 
 
 def test_the_table_in_the_docs_is_of_these_situations_and_versions() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator
+from contextlib import closing
 from email.message import Message
 from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 from wsgiref.validate import validator
 
 import pytest
@@ -15,9 +19,11 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from ssekit.browser import files
+from ssekit.testing import connect
 from tests.servers import ROOT, Server, gunicorn
 
 CONTENT = (ROOT / "ssekit" / "browser" / "ssekit.js").read_bytes()
+DOCS = (ROOT / "docs" / "browser.md").read_text()
 PREFIX = "/below/a/prefix"
 
 
@@ -49,7 +55,7 @@ def test_the_module_is_served_below_a_prefix(server: Server) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_its_address_with_the_hash_is_for_ever(server: Server) -> None:
+def test_its_address_with_the_hash_is_immutable(server: Server) -> None:
     assert hashlib.sha256(CONTENT).hexdigest()[:16] in files.address
     status, headers, body = ask(server, f"/{files.address}")
     assert (status, body) == (200, CONTENT)
@@ -63,7 +69,7 @@ def test_its_integrity_is_that_of_its_content() -> None:
     assert files.integrity == f"sha384-{digest}"
 
 
-def test_who_has_it_is_told_so(server: Server) -> None:
+def test_a_client_that_has_the_content_gets_304(server: Server) -> None:
     for path in ("/ssekit.js", f"/{files.address}"):
         tag = ask(server, path)[1]["ETag"]
         for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -91,7 +97,7 @@ def test_nothing_else_is_served(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_other_methods_are_told_which_there_are(server: Server, method: str) -> None:
+def test_other_methods_get_405_with_those_allowed(server: Server, method: str) -> None:
     status, headers, _ = ask(server, "/ssekit.js", method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
@@ -102,6 +108,19 @@ def test_any_site_may_load_it_and_it_sets_nothing(server: Server) -> None:
     assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     for name in ("Access-Control-Allow-Credentials", "Set-Cookie", "Vary"):
         assert name not in headers
+
+
+@pytest.mark.parametrize(("number", "path"), [(0, "/browser/ssekit.js"), (1, "/ssekit.js")])
+def test_the_examples_of_the_docs_serve_it(
+    number: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "an_example"}
+    exec(re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[number], names)
+    assert Client(names["app"]).get(path, buffered=True).data == CONTENT
+    if "hub" in names:
+        with closing(names["hub"]), connect(names["app"]) as stream:
+            assert next(stream).event == "stream-open"
 
 
 def test_it_keeps_to_the_wsgi_standard() -> None:

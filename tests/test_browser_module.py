@@ -13,6 +13,8 @@ import ssekit
 from tests.components import need, need_packages
 from tests.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 TESTS = ROOT / "tests" / "browser_js"
 PACKAGE = ROOT / "ssekit" / "browser"
 LARGEST = 8 * 1024

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -380,10 +381,13 @@ def test_serve_without_gunicorn_says_what_to_install(tmp_path: Path) -> None:
     assert done.stderr == "ssekit: serve needs gunicorn: pip install 'ssekit[server]'\n"
 
 
-def test_serve_writes_each_log_line_as_json(tmp_path: Path) -> None:
-    (tmp_path / "timer.py").write_text(TIMER_APPLICATION)
+@pytest.mark.parametrize(
+    ("target", "text"), [("timer:app", TIMER_APPLICATION), ("timer.py", TIMER)]
+)
+def test_serve_writes_each_log_line_as_json(tmp_path: Path, target: str, text: str) -> None:
+    (tmp_path / "timer.py").write_text(text)
     with commands.ssekit(
-        "serve", "timer:app", "--bind", "127.0.0.1:0", "--log-json", cwd=tmp_path
+        "serve", target, "--bind", "127.0.0.1:0", "--log-json", cwd=tmp_path
     ) as command:
         command.line()
         url = served(command.line())
@@ -396,8 +400,9 @@ def test_serve_writes_each_log_line_as_json(tmp_path: Path) -> None:
     assert {"time", "level", "logger", "process", "message"} <= set.intersection(*map(set, lines))
     assert "gunicorn.error" in {line["logger"] for line in lines}
     (stream,) = [line for line in lines if line["logger"] == "ssekit.streams"]
-    assert stream["path"] == "/"
+    assert stream["path"] == (urlsplit(url).path or "/")
     assert stream["events"] >= 1
+    assert stream["bytes"] > 0
     assert stream["ended"] == "client disconnected"
     assert stream["traceparent"] == "00-abc-def-01"
     assert stream["request_id"] == "r-1\u00e9"

@@ -23,9 +23,11 @@ from tests.browser import chromium
 from tests.cable import cable
 from tests.crowd import Crowd, Publishers, Viewer
 from tests.ports import free_port
-from tests.redis_server import RedisServer
+from tests.redis_server import StartRedis
 from tests.servers import Server, gunicorn, running
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 APP = "tests.apps.news:app"
 CHANNELS = ("news", "sport")
@@ -70,8 +72,8 @@ def test_four_workers_on_one_file_and_four_kinds_of_publishers(
         assert sum(viewer.connections for viewer in crowd.viewers) > 40
 
 
-def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
+def test_redis_dies_and_comes_back_under_streams_and_publishers(start_redis: StartRedis) -> None:
+    redis = start_redis()
     env = {"HUB": redis.url, "HISTORY": "100000"}
     with (
         gunicorn(APP, "--workers", "2", env=env) as server,
@@ -90,7 +92,6 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(tmp_path: Path) 
         crowd.check(publishers)
         assert len(publishers.stored) + len(publishers.uncertain) + publishers.refused == 500
         assert server.log.count("the hub's broker is away") == 2  # once in each worker
-    redis.stop()
 
 
 def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:

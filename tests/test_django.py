@@ -15,6 +15,7 @@ import django
 import psycopg
 import pytest
 
+from ssekit import Hub
 from tests.clients import Client
 from tests.commands import program
 from tests.ports import free_port
@@ -64,14 +65,17 @@ def plain(site: Mapping[str, str]) -> Iterator[Server]:
         yield server
 
 
-def manage(*command: str, **environ: str) -> None:
-    subprocess.run(
+def manage(*command: str, **environ: str) -> str:
+    done = subprocess.run(
         [sys.executable, "-m", "django", *command, "--settings=tests.apps.django_site.settings"],
         cwd=ROOT,
         env={**os.environ, **environ},
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def get(server: Server, path: str) -> str:
@@ -188,6 +192,63 @@ def test_what_the_view_has_written_is_committed(database: str) -> None:
             assert client.wait(1)[0].event == "stream-open"
         with psycopg.connect(database) as connection:
             assert connection.execute("SELECT count(*) FROM written").fetchone() == (10,)
+
+
+def test_a_process_killed_after_its_commit_loses_no_event_of_a_log_in_the_same_database(
+    postgres: PostgresServer, database: str
+) -> None:
+    for url, expected in ((database, ["committed"]), (postgres.new_database(), [])):
+        done = subprocess.run(
+            program("django_killed_after_commit"),
+            cwd=ROOT,
+            env={**os.environ, "APPS": "ssekit.django", "DATABASE": database, "HUB": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        with Hub(url) as hub:
+            assert [event.data for event in hub.history("news")] == expected
+
+
+def log_of(url: str) -> str | None:
+    """The mark of the log in a database."""
+    with psycopg.connect(url) as connection:
+        (mark,) = connection.execute(
+            "SELECT obj_description(to_regclass('ssekit.tip'), 'pg_class')"
+        ).fetchone() or (None,)
+        return None if mark is None else str(mark)
+
+
+def test_a_migration_creates_the_log_in_its_own_database_alone(postgres: PostgresServer) -> None:
+    here, elsewhere = postgres.new_database(), postgres.new_database()
+    environ = {"APPS": "ssekit.django", "DATABASE": here}
+    assert "(no migrations)" in manage("showmigrations", "ssekit", **environ, HUB="memory:")
+    manage("migrate", "ssekit", **environ, HUB=elsewhere)
+    assert log_of(here) is None
+    assert log_of(elsewhere) is None
+    manage("migrate", "ssekit", "zero", **environ, HUB=elsewhere)
+
+    with psycopg.connect(here) as connection:  # whose user may create nothing
+        connection.execute("CREATE ROLE web LOGIN")
+    hub = here.replace("ssekit@", "web@")
+    assert "CREATE SCHEMA" in manage("sqlmigrate", "ssekit", "log_1", **environ, HUB=hub)
+    assert log_of(here) is None
+    manage("migrate", "ssekit", **environ, HUB=hub)
+    with Hub(hub) as opened:
+        opened.publish("news", "it works")
+    assert "No changes" in manage("makemigrations", "--check", **environ, HUB=hub)
+    manage("migrate", "ssekit", "zero", **environ, HUB=here)
+    assert log_of(here) is None
+
+
+def test_a_migration_leaves_a_log_that_is_there_as_it_is(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    log = f"{url}?stream=log"  # PostgreSQL makes tables in a schema that is called as their user
+    with Hub(log) as hub:
+        hub.publish("news", "before")
+        manage("migrate", "ssekit", APPS="ssekit.django", DATABASE=url, HUB=log)
+        assert [event.data for event in hub.history("news")] == ["before"]
 
 
 def test_under_asgi_a_stream_is_refused_with_the_reason(site: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
@@ -21,6 +21,8 @@ from tests.clients import Client
 from tests.postgres_server import PostgresServer
 from tests.servers import ROOT, Server, gunicorn
 
+pytestmark = pytest.mark.slow
+
 PROJECT = ROOT / "examples" / "django_comments"
 USERS = ROOT / "tests" / "apps" / "comment_users.json"
 
@@ -32,6 +34,7 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres_server")
         found["DATABASE_URL"] = server.new_database()
+        found["SSEKIT_URL"] = f"{found['DATABASE_URL']}?stream=hub"  # its user is named ssekit
     return found
 
 
@@ -49,7 +52,7 @@ def manage(environ: dict[str, str], *command: str) -> str:
 
 
 def test_its_own_tests_pass_and_its_migrations_are_there(environ: dict[str, str]) -> None:
-    assert "Ran 4 tests" in manage(environ, "test")
+    assert "Ran 5 tests" in manage(environ, "test")
     assert "No changes" in manage(environ, "makemigrations", "--check")
 
 
@@ -93,11 +96,21 @@ def test_a_reader_sees_a_comment_and_the_author_is_notified(environ: dict[str, s
         with (
             Client(reading) as reader,
             Client(notified, headers={"Cookie": session}) as author,
+            ExitStack() as stack,
         ):
+            tabs: list[Client] = []
+            for tab in range(2):
+                tabs.append(stack.enter_context(Client(reading, headers={"Cookie": session})))
+                tabs[tab].until_body(b"\n")
+            (join,) = reader.wait(1)
+            assert join.event == "stream-join"
+            assert json.loads(join.data)["value"] == {"name": "ann"}
             page = posted(browser, jar, f"{server.url}/articles/1/comments", text="It <works>")
             assert '<li id="comment-1">ann: It &lt;works&gt;</li>' in page
+            assert '<li id="reader-1">ann</li>' in page
+            # Two tabs are one member: nobody else joins, here or in the author's own channel.
             for client, name in ((reader, "comment"), (author, "notification")):
-                (event,) = client.wait(1)
+                event = client.wait(2)[1]
                 assert event.event == name
                 assert json.loads(event.data)["text"] == "It <works>"
         with Client(notified) as stranger:
@@ -117,4 +130,8 @@ def test_the_page_shows_a_comment_in_chromium(environ: dict[str, str]) -> None:
         posted(browser, jar, f"{server.url}/articles/1/comments", text="It <works>")
         page.wait_for_selector("#comment-1", timeout=20_000)
         assert page.inner_text("#comments") == "ann: It <works>"
+        session = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
+        with Client(f"{server.url}/events?channel=article.1", headers={"Cookie": session}):
+            page.wait_for_selector("#reader-1", timeout=20_000)
+            assert page.inner_text("#readers") == "ann"
         assert problems == []

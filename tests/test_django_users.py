@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -152,11 +153,11 @@ def test_a_script_tag_without_an_address_for_the_file_says_what_to_add(server: S
     assert 'include("ssekit.django.urls")' in ask(server, "script")[0]
 
 
-def django(*command: str, check: bool = True, **environ: str) -> str:
+def django(*command: str, check: bool = True, cwd: Path = ROOT, **environ: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "django", *command, f"--settings={SETTINGS}"],
-        cwd=ROOT,
-        env={**os.environ, **environ},
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
         check=check,
@@ -176,20 +177,53 @@ def test_the_command_prints_events(environ: Mapping[str, str]) -> None:
     assert "CommandError: a channel" in django("ssekit_listen", "", check=False, **environ)
 
 
+MIDDLEWARE = "tests.apps.django_site.middleware"
+
+
 @pytest.mark.parametrize(
     ("settings", "warning"),
     [
         ({"HUB": ""}, "ssekit.W001"),
         ({"HUB": "nothing:"}, "ssekit.W001"),
         ({"HUB": "memory:"}, "ssekit.W002"),
+        ({"HUB": "memory:", "DEBUG": "1", "GUNICORN_CMD_ARGS": "-w 2"}, "ssekit.W002"),
+        ({"ASGI": "asgi.application"}, "ssekit.W003"),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}, "ssekit.W004"),
+        ({"MIDDLEWARE": f"{MIDDLEWARE}.gathering"}, "ssekit.W005"),
+        ({"GUNICORN_CMD_ARGS": "-k gevent --preload"}, "ssekit.W006"),
+        ({"SECRET_KEY": ""}, "ssekit.W007"),
     ],
 )
 def test_the_checks_say_what_would_not_work(
     environ: Mapping[str, str], settings: Mapping[str, str], warning: str
 ) -> None:
-    assert "ssekit" not in django("check", **environ)
-    assert warning in django("check", **{**environ, **settings})
+    found = django("check", "--deploy", **{**environ, **settings})
+    assert re.findall(r"ssekit\.W\d+", found) == [warning]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"HUB": "memory:", "DEBUG": "1"},
+        {"GUNICORN_CMD_ARGS": "-k gthread --preload"},
+        {
+            "MIDDLEWARE": f"{MIDDLEWARE}.counting,{MIDDLEWARE}.asking,"
+            "django.middleware.gzip.GZipMiddleware,django.middleware.locale.LocaleMiddleware"
+        },
+    ],
+)
+def test_the_checks_are_silent_about_what_works(
+    environ: Mapping[str, str], settings: Mapping[str, str]
+) -> None:
+    assert "ssekit.W" not in django("check", "--deploy", **{**environ, **settings})
+
+
+def test_a_server_that_preloads_is_seen_in_its_file_of_settings(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text('preload_app = True\nbind = f"{1}"\n')
+    assert "ssekit.W006" in django("check", cwd=tmp_path, **environ)
 
 
 def test_a_wrong_setting_names_the_right_ones(environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from werkzeug import Request
 
 from ssekit import BrokerUnavailable, Hub
 from ssekit.access import Grant
+from ssekit.hub.revocations import CHANNEL
 from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
@@ -244,6 +247,34 @@ def test_a_revocation_is_known_to_a_process_that_starts_later(url: str) -> None:
         first.revoke(subject="ann")
     with Hub(url) as second:
         with connect(second.endpoint(admit(subject="ann", issued=time.time() - 1))) as stream:
+            assert stream.status == 403
+
+
+def test_who_was_disconnected_may_come_back_to_a_process_that_starts_later(url: str) -> None:
+    if url == "memory:":
+        pytest.skip("memory: ends with its process")
+    with Hub(url) as first:
+        first.disconnect(subject="ann")
+    with Hub(url) as second, connect(second.endpoint(admit(subject="ann"))) as stream:
+        opened(stream)
+
+
+def test_a_process_that_only_revokes_does_not_follow_and_removes_what_has_expired(url: str) -> None:
+    def followers() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name == "ssekit-follower"}
+
+    before = followers()
+    with Hub(url) as first, Hub(url) as other:
+        first.revoke(subject="ann", keep=0.001)
+        time.sleep(0.002)  # until it has expired
+        second = first if url == "memory:" else other
+        second.revoke(subject="bob")
+        second.disconnect(session="1")
+        assert not followers() - before  # earlier ones may still be ending
+        state = second._broker.opening([CHANNEL], 0).state
+        kept = [json.loads(entry.key or "")[1:3] for entry in state]
+        assert kept == [["bob", None], [None, "1"]]
+        with connect(second.endpoint(admit(subject="bob", issued=time.time() - 1))) as stream:
             assert stream.status == 403
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
@@ -14,6 +16,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from ssekit import Hub
 from tests.browser import chromium
 from tests.servers import Server, gunicorn
+
+pytestmark = pytest.mark.slow
 
 SERVERS_PLACES = [
     "before the page",
@@ -42,10 +46,22 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextmanager
-def served(folder: Path, place: str = "") -> Iterator[Server]:
-    env = {"SSEKIT_URL": address(folder), "DATABASE": f"{folder}/votes.db", "PLACE": place}
+def served(folder: Path) -> Iterator[Server]:
+    env = {"SSEKIT_URL": address(folder), "DATABASE": f"{folder}/votes.db"}
     with gunicorn("tests.apps.votes_between:app", env=env) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(tmp_path_factory.mktemp("votes")) as running:
+        yield running
+
+
+def begin(server: Server, place: str = "") -> dict[str, int]:
+    """Have the next vote come at a place; returns the votes until now."""
+    with urlopen(f"{server.url}/place?{urlencode({'place': place})}", b"", timeout=10) as answer:
+        return dict(json.load(answer))
 
 
 def address(folder: Path) -> str:
@@ -64,46 +80,44 @@ def shows(page: Page, tea: int) -> None:
 
 
 @pytest.mark.parametrize("place", SERVERS_PLACES)
-def test_a_vote_is_not_missed_that_comes(place: str, tmp_path: Path, page: Page) -> None:
-    with served(tmp_path, place) as server:
-        page.goto(server.url)
-        shows(page, 1)
+def test_a_vote_is_not_missed_that_comes(place: str, server: Server, page: Page) -> None:
+    before = begin(server, place)["tea"]
+    page.goto(server.url)
+    shows(page, before + 1)
 
 
 @pytest.mark.parametrize("what", ["the page on its way", "the request for the stream on its way"])
-def test_a_vote_is_not_missed_that_comes_with(what: str, tmp_path: Path, page: Page) -> None:
-    with served(tmp_path) as server:
+def test_a_vote_is_not_missed_that_comes_with(what: str, server: Server, page: Page) -> None:
+    before = begin(server)["tea"]
 
-        def with_a_vote(route: Route) -> None:
-            response: Any = route.fetch() if what.startswith("the page") else None
-            vote(server)
-            if response:
-                route.fulfill(response=response)
-            else:
-                route.continue_()
-
-        pattern = f"{server.url}/" if what.startswith("the page") else "**/events?*"
-        page.route(pattern, with_a_vote, times=1)
-        page.goto(server.url)
-        shows(page, 1)
+    def with_a_vote(route: Route) -> None:
+        response: Any = route.fetch() if what.startswith("the page") else None
         vote(server)
-        shows(page, 2)
+        if response:
+            route.fulfill(response=response)
+        else:
+            route.continue_()
+
+    pattern = f"{server.url}/" if what.startswith("the page") else "**/events?*"
+    page.route(pattern, with_a_vote, times=1)
+    page.goto(server.url)
+    shows(page, before + 1)
+    vote(server)
+    shows(page, before + 2)
 
 
-def test_a_page_from_a_cache_shows_what_has_changed_since(tmp_path: Path, page: Page) -> None:
-    with served(tmp_path) as server:
-        with urlopen(server.url, timeout=10) as answer:
-            cached = answer.read().decode()
-        for _ in range(5):
-            vote(server)
-        vote(server, "coffee")
-        page.route(
-            f"{server.url}/", lambda route: route.fulfill(body=cached, content_type="text/html")
-        )
-        page.goto(server.url)
-        shows(page, 5)
-        expect(page.locator("#coffee")).to_have_text("1")
-        assert page.url == f"{server.url}/"
+def test_a_page_from_a_cache_shows_what_has_changed_since(server: Server, page: Page) -> None:
+    before = begin(server)
+    with urlopen(server.url, timeout=10) as answer:
+        cached = answer.read().decode()
+    for _ in range(5):
+        vote(server)
+    vote(server, "coffee")
+    page.route(f"{server.url}/", lambda route: route.fulfill(body=cached, content_type="text/html"))
+    page.goto(server.url)
+    shows(page, before["tea"] + 5)
+    expect(page.locator("#coffee")).to_have_text(str(before["coffee"] + 1))
+    assert page.url == f"{server.url}/"
 
 
 def test_a_page_from_a_cache_that_is_too_old_is_loaded_anew(tmp_path: Path, page: Page) -> None:

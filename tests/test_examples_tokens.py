@@ -25,6 +25,8 @@ from tests.components import need, need_packages
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 CLIENTS_JS = ROOT / "tests" / "clients_js"
 
 
@@ -197,6 +199,15 @@ def test_openais_client_and_a_page_read_the_same_answer(tmp_path: Path) -> None:
             client.until_end()
     data = [json.loads(event.data) for event in client.events if event.data.startswith('{"type"')]
     assert "".join(part.get("delta", "") for part in data) == said
+
+
+def test_openais_client_reads_an_answer_that_was_stopped_to_its_end(tmp_path: Path) -> None:
+    with served(tmp_path, 0.2) as server, completion(server) as stream:
+        first = next(stream)
+        while not next(stream).choices[0].delta.content:
+            pass
+        httpx.post(f"{server.url}/answers/{first.id}/stop")
+        assert all(chunk.choices[0].finish_reason is None for chunk in stream)
 
 
 def test_openais_client_is_cut_off_where_the_server_ends_early(tmp_path: Path) -> None:

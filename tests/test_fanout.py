@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.clients import Client
+from tests.clients import Client, Clients
 from tests.components import need_io_uring
 from tests.servers import Server, gunicorn
 from tests.waiting import until
@@ -56,16 +56,6 @@ def texts(client: Client) -> list[str]:
     return [event.data for event in client.events if event.event == "message"]
 
 
-class Crowd(ExitStack):
-    """Clients that are closed together."""
-
-    def join(self, url: str, count: int, **options: str) -> list[Client]:
-        clients = [self.enter_context(Client(url, version="1.1", **options)) for _ in range(count)]
-        for client in clients:
-            client.until_body(b"stream-open")
-        return clients
-
-
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", ["/", "/flask/", "/passing"])
 def test_every_viewer_gets_every_event_once_and_in_order(
@@ -87,9 +77,9 @@ def test_every_viewer_gets_every_event_once_and_in_order(
 
 
 def test_flask_and_bare_streams_are_taken_over_and_wrapped_ones_are_not() -> None:
-    with gunicorn(APP) as server, Crowd() as crowd:
+    with gunicorn(APP) as server, Clients() as crowd:
         for path, taken in (("/", 2), ("/flask/", 4), ("/passing", 4)):
-            crowd.join(server.url + path, 2)
+            crowd.join(2, server.url + path)
             until(lambda expected=taken: inside(server)[0] == expected)  # type: ignore[misc]
 
 
@@ -242,13 +232,13 @@ def test_a_reader_that_lags_further_than_the_log_goes_is_closed() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/passing"])
 def test_descriptors_are_not_leaked(server: Server, path: str) -> None:
-    with Crowd() as crowd:
-        crowd.join(server.url, 1)
+    with Clients() as crowd:
+        crowd.join(1, server.url)
     until(lambda: inside(server)[0] == 0)
     _, before = inside(server)
     for round_ in range(3):
-        with Crowd() as crowd:
-            clients = crowd.join(server.url + path, 50)
+        with Clients() as crowd:
+            clients = crowd.join(50, server.url + path)
             for client in clients[round_::3]:
                 client.close()
             publish(server, "others")
@@ -258,8 +248,8 @@ def test_descriptors_are_not_leaked(server: Server, path: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/passing"])
 def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(path: str, server: Server) -> None:
     def churn() -> None:
-        with Crowd() as crowd:
-            crowd.join(server.url + path, 50)
+        with Clients() as crowd:
+            crowd.join(50, server.url + path)
         until(lambda: get(f"{server.url}/open") == "0")
 
     churn()
@@ -269,8 +259,8 @@ def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(path: str, serv
 
 
 def seconds_to_stop_500(number: int, *options: str) -> float:
-    with gunicorn(APP, *options, env={"BEAT": "60"}) as server, Crowd() as crowd:
-        clients = crowd.join(server.url, 490) + crowd.join(f"{server.url}/passing", 10)
+    with gunicorn(APP, *options, env={"BEAT": "60"}) as server, Clients() as crowd:
+        clients = crowd.join(490, server.url) + crowd.join(10, f"{server.url}/passing")
         until(lambda: inside(server)[0] == 490)
         took = server.seconds_to_stop(number)
         for client in clients:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import SHUT_RDWR, SHUT_WR
 from threading import Thread
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ssekit import Event
-from tests.clients import Client, after_opening
+from tests.clients import Client, Clients, after_opening
 from tests.ports import free_port
 from tests.servers import Server, gunicorn, running, seconds_without_processor
 from tests.waiting import until
@@ -74,8 +74,8 @@ def share_of_200_leaves_within_100_ms(server: Server) -> float:
     """
     before = counts(server)
     pids = (os.getpid(), *server.children())
-    with Crowd() as crowd:
-        clients = crowd.join(server, ["/quiet"], 200)
+    with Clients() as crowd:
+        clients = crowd.join(200, f"{server.url}/quiet", first=b"\n")
         assert counts(server)["ended"] == before["ended"]
         left = []
         waited = sum(map(seconds_without_processor, pids))
@@ -174,7 +174,7 @@ def test_1000_clients_of_the_script_folder_have_a_run_each_and_other_requests_ar
     env = {"SSEKIT_URL": f"sqlite:///{tmp_path / 'hub.db'}"}
     with running([*command, "--bind", f"127.0.0.1:{port}"], port, env=env) as server:
         (worker,) = until(server.children)
-        with Crowd() as crowd:
+        with Clients() as crowd:
             clients = []
             for n in range(1000):
                 last = {"Last-Event-ID": str(1000 * n)}
@@ -197,19 +197,6 @@ def test_1000_clients_of_the_script_folder_have_a_run_each_and_other_requests_ar
 def status(server: Server) -> dict[str, Any]:
     with Client(f"{server.url}/status") as client:
         return dict(json.loads(client.until_end()))
-
-
-class Crowd(ExitStack):
-    """Many clients, closed together."""
-
-    def join(self, server: Server, paths: list[str], count: int) -> list[Client]:
-        clients = [
-            self.enter_context(Client(f"{server.url}{paths[n % len(paths)]}", timeout=30))
-            for n in range(count)
-        ]
-        for client in clients:
-            client.until_body(b"\n")
-        return clients
 
 
 @pytest.mark.parametrize("worker", ["gevent", "gthread"])
@@ -236,11 +223,17 @@ def test_streams_that_the_server_ends_are_cut_for_clients_that_misread_an_end(wo
             other.until_closing_retry()
 
 
+def join_ours(crowd: Clients, server: Server, count: int) -> list[Client]:
+    """Have clients at sources of each kind."""
+    urls = [f"{server.url}/{path}" for path in ("quiet", "ticking", "upper")]
+    return crowd.join(count, *urls, first=b"\n")
+
+
 def seconds_to_stop_500(folder: Path, number: int) -> float:
     folder.mkdir()
-    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Crowd() as crowd:
-        clients = crowd.join(server, ["/quiet", "/ticking", "/upper"], 499)
-        clients += crowd.join(server, ["/folder/echo.py"], 1)
+    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Clients() as crowd:
+        clients = join_ours(crowd, server, 499)
+        clients += crowd.join(1, f"{server.url}/folder/echo.py", first=b"\n")
         until(lambda: counts(server)["opened"] == 499)
         took = server.seconds_to_stop(number)
         assert len(clients) == 500
@@ -257,10 +250,10 @@ def test_a_stop_ends_500_streams_well_in_under_2_seconds(tmp_path: Path, number:
 
 def seconds_to_reload_500(folder: Path) -> float:
     folder.mkdir()
-    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Crowd() as crowd:
+    with gunicorn(APP, env={"ENDED_FOLDER": str(folder)}) as server, Clients() as crowd:
         (old,) = until(server.children)
-        clients = crowd.join(server, ["/quiet", "/ticking", "/upper"], 499)
-        clients += crowd.join(server, ["/folder/echo.py"], 1)
+        clients = join_ours(crowd, server, 499)
+        clients += crowd.join(1, f"{server.url}/folder/echo.py", first=b"\n")
         until(lambda: counts(server)["opened"] == 499)
         server.process.send_signal(signal.SIGHUP)
         took = server.seconds_until(

@@ -23,7 +23,7 @@ from ssekit.testing import connect
 from tests.apps.between import assert_all_came_in_order, publish_in_between
 from tests.commands import printed
 from tests.logs import body
-from tests.redis_server import RedisServer
+from tests.redis_server import StartRedis
 from tests.waiting import until, until_asleep
 
 Open = Callable[..., Hub]
@@ -354,9 +354,9 @@ def test_a_full_disk_is_said_at_publish_and_ends_no_stream(tmp_path: Path) -> No
 
 
 def test_a_redis_that_goes_and_comes_back_ends_no_stream(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start_redis: StartRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = RedisServer(tmp_path)
+    server = start_redis()
     server.stop()
     hub = Hub(server.url)
     with (
@@ -383,7 +383,6 @@ def test_a_redis_that_goes_and_comes_back_ends_no_stream(
     assert said.count("the hub's broker is away") == 3
     assert "stream-reset" not in viewer.body.decode()
     hub.close()
-    server.stop()
 
 
 def test_a_reading_that_fails_for_whatever_reason_is_tried_again(
@@ -430,8 +429,8 @@ def test_a_new_epoch_of_the_same_log_is_no_loss(
     hub.close()
 
 
-def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
+def test_a_flushed_redis_is_lost_history_to_those_who_watch(start_redis: StartRedis) -> None:
+    server = start_redis()
     hub = Hub(server.url)
     with connect(hub.stream("news"), timeout=10) as viewer:
         assert seen(viewer, 1) == [OPEN]
@@ -445,7 +444,6 @@ def test_a_flushed_redis_is_lost_history_to_those_who_watch(tmp_path: Path) -> N
         got = seen(viewer, 1)
         assert got in (news("first of the new log"), news("after"))
     hub.close()
-    server.stop()
 
 
 def test_a_process_has_one_follower_however_many_viewers(tmp_path: Path) -> None:

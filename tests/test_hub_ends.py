@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +118,41 @@ def test_a_client_that_missed_nothing_of_finished_channels_is_answered_204(hub: 
         assert next(viewer).data == "again"
 
 
+def test_an_end_that_this_process_has_yet_to_read_is_known_to_who_has_seen_it(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/hub.db"
+    with Hub(url) as one, Hub(url) as two:
+        next(one.subscribe("job"))
+        one.subscribe("job", last_event_id=two.position()).close()  # It was open then.
+        follower, reads_on = one._opened.follower(), threading.Event()
+        take = follower._take
+        follower._take = lambda entries: reads_on.wait(20) and take(entries)  # type: ignore[method-assign, func-returns-value]
+        end = two.finish("job")
+        assert end is not None
+        with connect(one.stream("job"), last_event_id=end.id) as viewer:
+            assert viewer.status == 204
+        reads_on.set()
+
+
+@pytest.mark.parametrize("path", ["/", "/passing/"])
+def test_a_client_that_came_back_during_an_outage_is_told_the_end_after_it(path: str) -> None:
+    with gunicorn(APP) as server:
+        end = get(f"{server.url}/finish?channel=job")
+        with Client(f"{server.url}{path}") as other:
+            other.wait(1)  # The server follows the log.
+            get(f"{server.url}/away")
+            back = Client(f"{server.url}{path}?channel=job", headers={"Last-Event-ID": end})
+            with back:
+                assert back.status == 200
+                back.until_body(b":\n:\n")
+                assert not back.ended
+                get(f"{server.url}/away")
+                back.until_end()
+                assert back.cleanly
+                assert not back.events
+
+
 def test_lost_history_of_a_finished_channel_is_the_opening_and_the_end(hub: Hub) -> None:
     hub.publish("job", "state", key="k")
     hub.finish("job")
@@ -150,6 +187,7 @@ def test_without_hub_events_a_client_gets_their_ids_alone(hub: Hub) -> None:
     stream = hub.stream("job", hub_events=False)
     with connect(stream) as viewer:
         until(lambda: viewer.read() and b"id:" in viewer.body)
+        assert viewer.body.endswith(f"data: state\n\nid: {hub.position()}\n\n".encode())
         event = hub.publish("job", "word")
         removal = hub.remove("job", "k")
         end = hub.finish("job")
@@ -157,15 +195,39 @@ def test_without_hub_events_a_client_gets_their_ids_alone(hub: Hub) -> None:
     assert removal is not None
     assert end is not None
     assert b"event:" not in body
-    assert b"data: state\n\nid: " in body
     assert body.endswith(
-        f"data: word\nid: {event.id}\n\nid: {removal.id}\nid: {end.id}\n\n".encode()
+        f"data: word\nid: {event.id}\n\nid: {removal.id}\n\nid: {end.id}\n\n".encode()
     )
-    with connect(stream, last_event_id=end.id) as viewer:
-        assert viewer.status == 204
+    for seen in (event.id, removal.id, end.id):  # What came after it is the hub's own.
+        with connect(stream, last_event_id=seen) as viewer:
+            assert viewer.status == 204
     with connect(stream, last_event_id="1-1") as viewer:
         assert viewer.status == 410
         assert b"no longer there" in viewer.read_all()
+
+
+def test_without_hub_events_a_client_that_has_all_replayed_gets_nothing_of_them(hub: Hub) -> None:
+    stream = hub.stream("job", hub_events=False, replay="all")
+    one = hub.publish("job", "one")
+    with connect(stream) as viewer:
+        until(lambda: viewer.read() and b"id:" in viewer.body)
+        hub.publish("job", "state", key="k")
+        hub.remove("job", "k")
+        two = hub.publish("job", "two")
+        hub.finish("job")
+        body = viewer.read_all()
+    blocks = body.decode().split("\n\n")
+    assert [block.split("\n")[-2:] for block in blocks if "state" not in block] == [
+        ["data: one", f"id: {one.id}"],
+        ["data: two", f"id: {two.id}"],
+        [""],
+    ]
+    with connect(stream, last_event_id=two.id) as viewer:
+        assert viewer.status == 204
+    with connect(stream, last_event_id=one.id) as viewer:
+        assert b"data: two" in viewer.read_all()
+    with connect(stream, last_event_id="1-1") as viewer:
+        assert viewer.status == 410
 
 
 @pytest.mark.parametrize("path", ["/", "/passing/"])
@@ -201,6 +263,36 @@ def test_under_gunicorn_a_finished_channel_ends_its_streams_with_their_last_chun
             assert new.cleanly
             assert [event.event for event in new.events] == ["stream-open", "stream-end"]
         until(lambda: inside_of(server) == 0)
+
+
+@pytest.mark.parametrize("path", ["/", "/passing/"])
+def test_a_client_that_knows_no_hub_events_is_cut_off_where_the_producer_fails(path: str) -> None:
+    with gunicorn(APP) as server:
+        url = f"{server.url}{path}"
+        with (
+            Client(f"{url}?channel=job", version="1.1") as one,
+            Client(f"{url}quiet/?channel=job", version="1.1") as quiet,
+            Client(f"{url}quiet/?channel=job&channel=news", version="1.1") as two,
+        ):
+            one.wait(1)
+            quiet.until_body(b"id:")
+            two.until_body(b"id:")
+            get(f"{server.url}/fail?channel=job&data=last")
+            for client in (one, quiet):
+                client.until_end()
+                assert b"data: last" in client.body
+            assert one.cleanly
+            assert '"failed"' in one.events[-1].data
+            assert not quiet.cleanly
+            get(f"{server.url}/finish?channel=news")
+            two.until_end()
+            assert not two.cleanly, "one of its channels was broken off"
+        with Client(f"{url}quiet/?channel=job", version="1.1") as new:
+            new.until_end()
+            assert not new.cleanly
+        seen = {"Last-Event-ID": one.events[-2].id}
+        with Client(f"{url}quiet/?channel=job", headers=seen) as back:
+            assert back.status == 204
 
 
 def inside_of(server: object) -> int:

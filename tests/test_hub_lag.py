@@ -7,7 +7,10 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from ssekit import Decoder, Event, Hub
 from ssekit.hub.reader import KEEPS_UP, Reader
 from ssekit.hub.recent import View
 from tests.clients import Client
+from tests.conftest import URLS, examples, new_logs
 from tests.servers import Server, gunicorn
 from tests.waiting import until
 
@@ -90,7 +94,7 @@ def get_long(url: str) -> str:
         return client.until_end().decode()
 
 
-moves = st.lists(
+MOVES = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.sampled_from("abc")),
         st.tuples(st.just("remove"), st.sampled_from("abc")),
@@ -102,17 +106,30 @@ moves = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(moves=moves, seed=st.integers(0, 2**16))
+@pytest.mark.parametrize("kind", URLS)
 def test_the_last_value_seen_of_each_key_is_the_last_published(
-    moves: list[tuple[str, object]], seed: int
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """One reader that is cut at random events, while the log trims what it may."""
-    chance = random.Random(seed)
-    with Hub(history=2) as hub:
-        client = CutClient(hub)
+    urls = new_logs(kind, request, tmp_path)
+
+    @settings(
+        max_examples=examples({"memory": 60, "postgresql": 6}.get(kind, 20)),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(moves=MOVES, seed=st.integers(0, 2**16))
+    def check(moves: list[tuple[str, object]], seed: int) -> None:
+        play(next(urls), moves, random.Random(seed))
+
+    check()
+
+
+def play(url: str, moves: list[tuple[str, object]], chance: random.Random) -> None:
+    """Publish in one process, as it were, and read in another, where the log can be shared."""
+    with Hub(url, history=2) as hub, ExitStack() as stack:
+        reading = hub if url == "memory:" else stack.enter_context(Hub(url))
+        client = CutClient(reading)
         state: dict[str, str] = {}
         for number, (move, what) in enumerate(moves):
             if move == "publish":

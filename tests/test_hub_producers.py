@@ -24,6 +24,8 @@ from tests.servers import ROOT, gunicorn
 from tests.test_fanout import get
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 APP = "tests.apps.starting:app"
 
 
@@ -198,7 +200,11 @@ def shared(url: str) -> str:
     return url
 
 
-def test_a_producer_that_is_killed_is_lost_within_15_seconds_exactly_once(shared: str) -> None:
+def test_a_producer_that_is_killed_is_lost_within_15_seconds_exactly_once(
+    shared: str, request: pytest.FixtureRequest
+) -> None:
+    if not shared.startswith("sqlite:"):  # that one takes the time that users see
+        request.getfixturevalue("quick_leases")
     with (
         Hub(shared) as one,
         Hub(shared) as two,
@@ -214,11 +220,12 @@ def test_a_producer_that_is_killed_is_lost_within_15_seconds_exactly_once(shared
         assert time.monotonic() - killed < 15
         assert events[-1].event == "stream-end"
         assert '"reason":"lost"' in events[-1].data
-        time.sleep(2 * lease.LOOK)
+        time.sleep(2 * lease.LOOK)  # both have looked once more
         assert len(ended(one, "answer")) == 1
         assert one.status("answer") == two.status("answer") == ("finished", "lost")
 
 
+@pytest.mark.usefixtures("quick_leases")
 def test_a_producer_that_was_stopped_finds_that_it_has_lost_the_channel(shared: str) -> None:
     with Hub(shared) as hub, process(shared, "answer", "forever") as running:
         hub.status("answer")
@@ -233,6 +240,7 @@ def test_a_producer_that_was_stopped_finds_that_it_has_lost_the_channel(shared: 
         assert hub.position() == before
 
 
+@pytest.mark.usefixtures("quick_leases")
 def test_a_reopened_channel_is_not_the_lost_producers(shared: str) -> None:
     with Hub(shared) as hub, process(shared, "answer", "forever") as running:
         hub.status("answer")
@@ -247,13 +255,14 @@ def test_a_reopened_channel_is_not_the_lost_producers(shared: str) -> None:
             out.send("mine")
 
 
+@pytest.mark.usefixtures("quick_leases")
 @pytest.mark.parametrize("how", ["silent", "deaf"])
 def test_silent_and_busy_work_is_not_taken_for_dead(shared: str, how: str) -> None:
     with Hub(shared) as hub, process(shared, "answer", how):
         until = time.monotonic() + lease.TERM + 2 * lease.BEAT
         while time.monotonic() < until:
             assert hub.status("answer") == ("producing", None)
-            time.sleep(0.5)
+            time.sleep(0.2)
 
 
 def test_a_cancel_from_another_process_stops_a_producer_within_a_second(shared: str) -> None:

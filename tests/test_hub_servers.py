@@ -16,9 +16,11 @@ from ssekit import Hub
 from tests.apps.between import assert_all_came_in_order
 from tests.clients import Client
 from tests.crowd import Publishers
-from tests.redis_server import RedisServer
+from tests.redis_server import StartRedis
 from tests.servers import gunicorn
 from tests.waiting import mostly_below, until
+
+pytestmark = pytest.mark.slow
 
 APP = "tests.apps.news:app"
 
@@ -43,8 +45,8 @@ def test_what_is_published_between_the_replay_and_going_live_arrives_once(
     hub.close()
 
 
-def test_a_thousand_viewers_are_one_reading_connection_to_redis(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
+def test_a_thousand_viewers_are_one_reading_connection_to_redis(start_redis: StartRedis) -> None:
+    redis = start_redis()
     with gunicorn(APP, env={"HUB": redis.url, "BEAT": "60"}) as server, ExitStack() as stack:
         watching = [stack.enter_context(Client(server.url, timeout=30)) for _ in range(1000)]
         for client in watching:
@@ -59,7 +61,6 @@ def test_a_thousand_viewers_are_one_reading_connection_to_redis(tmp_path: Path) 
         assert names.count("ssekit-follow") == 1
         assert 1 <= names.count("ssekit-write") <= 8
         assert names.count("ssekit-read") <= 8
-    redis.stop()
 
 
 def test_news_of_another_process_are_soon_there_and_500_idle_viewers_cost_nearly_nothing(

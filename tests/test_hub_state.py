@@ -29,6 +29,8 @@ def test_the_state_of_a_channel_is_the_newest_event_of_each_key(hub: Hub) -> Non
 def test_a_removal_is_an_event_and_the_key_is_gone(hub: Hub) -> None:
     with connect(hub.stream("rates")) as viewer:
         next(viewer)
+        hub.publish("rates", 0)
+        assert next(viewer).data == "0"  # From now on it gets each change.
         hub.publish("rates", 1, key="a")
         removal = hub.remove("rates", "a")
         assert next(viewer).data == "1"

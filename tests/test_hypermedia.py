@@ -1,11 +1,11 @@
-"""examples/hypermedia, each page in Chromium with its real client."""
+"""examples/hypermedia: each page in Chromium with its real client, all of them at once."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -22,7 +22,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 PACKAGES = ROOT / "tests" / "clients_js"
-PAGES = ["htmx2", "htmx2?native", "htmx4", "turbo", "turbo?native", "datastar"]
+NAMES = ["htmx2", "htmx2?native", "htmx4", "turbo", "turbo?native", "datastar"]
 CLIENTS = [
     ("htmx", "htmx-2"),
     ("sse extension", "htmx-ext-sse"),
@@ -40,9 +40,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with browser.new_context() as context:
-        yield context.new_page()
+def pages(browser: Browser) -> Iterator[dict[str, Page]]:
+    """For each name a page of a visitor of its own."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(browser.new_context()).new_page() for name in NAMES}
 
 
 class Site:
@@ -91,44 +92,53 @@ def shown(page: Page) -> list[str]:
     return [text for _, text in found]
 
 
-def open_page(page: Page, site: Site, name: str) -> None:
-    """Open it and wait until its stream is there."""
-    with page.expect_response(lambda response: "/events/" in response.url):
-        page.goto(f"{site.url}/{name}")
-    page.evaluate("window.kept = true")
+def open_all(pages: dict[str, Page], site: Site) -> None:
+    """Open them and wait until their streams are there."""
+    for name, page in pages.items():
+        with page.expect_response(lambda response: "/events/" in response.url):
+            page.goto(f"{site.url}/{name}")
+        page.evaluate("window.kept = true")
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_misses_nothing_over_a_restart(name: str, page: Page, site: Site) -> None:
+def all_show(pages: dict[str, Page], expected: list[str]) -> None:
+    for name, page in pages.items():
+        until(lambda page=page: shown(page) == expected, 20, f"{expected} in {name}")
+
+
+def kept(page: Page) -> bool:
+    """Whether it is still the page that was opened."""
+    return bool(page.evaluate("window.kept === true"))
+
+
+def test_no_page_misses_anything_over_a_restart(pages: dict[str, Page], site: Site) -> None:
     with site.serve():
         site.say("before")
-        open_page(page, site, name)
-        assert shown(page) == ["before"]
+        open_all(pages, site)
+        all_show(pages, ["before"])
         site.say("<b>live</b>")
-        assert until(lambda: shown(page) == ["before", "<b>live</b>"])
+        all_show(pages, ["before", "<b>live</b>"])
     with site.serve():
         site.say("while it was away")
         expected = ["before", "<b>live</b>", "while it was away"]
-        assert until(lambda: shown(page) == expected, 20), shown(page)
+        all_show(pages, expected)
         site.say("again")
-        assert until(lambda: shown(page) == [*expected, "again"])
-        assert page.evaluate("window.kept") is True
+        all_show(pages, [*expected, "again"])
+    assert {name: kept(page) for name, page in pages.items()} == dict.fromkeys(NAMES, True)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_refreshed_when_its_history_is_lost(name: str, page: Page, site: Site) -> None:
+def test_every_page_is_refreshed_when_history_is_lost(pages: dict[str, Page], site: Site) -> None:
     with site.serve():
-        open_page(page, site, name)
+        open_all(pages, site)
         site.say("before")
-        assert until(lambda: shown(page) == ["before"])
+        all_show(pages, ["before"])
     site.lose_the_log()
     with site.serve():
         site.say("in a new log")
-        assert until(lambda: shown(page) == ["before", "in a new log"], 20), shown(page)
+        all_show(pages, ["before", "in a new log"])
         site.say("live")
-        assert until(lambda: shown(page) == ["before", "in a new log", "live"], 20), shown(page)
-        # htmx 2 fetches its list alone; the others load the whole page.
-        assert page.evaluate("window.kept === true") is name.startswith("htmx2")
+        all_show(pages, ["before", "in a new log", "live"])
+    # htmx 2 fetches its list alone; the others load the whole page.
+    assert {name for name, page in pages.items() if kept(page)} == {"htmx2", "htmx2?native"}
 
 
 def test_the_docs_name_the_versions() -> None:

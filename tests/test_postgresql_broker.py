@@ -31,10 +31,11 @@ import sqlalchemy.orm
 from bench.postgresql import delays, rates
 from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
-from ssekit.brokers.postgresql import connections
+from ssekit.brokers.postgresql import line
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
 from ssekit.errors import ChannelFinished
 from tests.cable import cable
+from tests.commands import program
 from tests.components import need
 from tests.logs import END, body, data, everything, followed, run
 from tests.ports import free_port
@@ -62,6 +63,13 @@ def open_one(database: str) -> Iterator[Opener]:
             return broker
 
         yield open_one
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[sqlalchemy.Engine]:
+    made = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
+    yield made
+    made.dispose()
 
 
 @pytest.fixture
@@ -167,10 +175,9 @@ class TestTransactions:
         assert data(everything(broker, start, "news")) == expected
 
     def test_a_connection_in_autocommit_is_refused_outside_a_transaction(
-        self, broker: PostgreSQLBroker, database: str
+        self, broker: PostgreSQLBroker, database: str, engine: sqlalchemy.Engine
     ) -> None:
         start = broker.tip()
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         with (
             psycopg.connect(database, autocommit=True) as plain,
             engine.execution_options(isolation_level="AUTOCOMMIT").connect() as theirs,
@@ -188,15 +195,35 @@ class TestTransactions:
     ) -> None:
         with pytest.raises(TypeError, match="no connection"):
             broker.append_in(object(), "news", body("refused"))
-        with sqlalchemy.create_engine("sqlite://").connect() as sqlite:
-            with pytest.raises(ValueError, match="sqlite"):
-                broker.append_in(sqlite, "news", body("refused"))
+        sqlite = sqlalchemy.create_engine("sqlite://")
+        with sqlite.connect() as connection, pytest.raises(ValueError, match="sqlite"):
+            broker.append_in(connection, "news", body("refused"))
+        sqlite.dispose()
         other = connect(elsewhere := postgres_server.new_database())
         other.tip()
         other.close()
-        with psycopg.connect(elsewhere) as connection:
-            with pytest.raises(ValueError, match="another database"):
-                broker.append_in(connection, "news", body("refused"))
+        with (
+            psycopg.connect(elsewhere) as connection,
+            pytest.raises(ValueError, match="another database"),
+        ):
+            broker.append_in(connection, "news", body("refused"))
+
+    def test_it_is_known_which_connections_are_to_the_database_of_the_log(
+        self, broker: PostgreSQLBroker, database: str, postgres_server: PostgresServer
+    ) -> None:
+        for url, expected in ((database, True), (postgres_server.new_database(), False)):
+            engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+            with psycopg.connect(url) as plain, sqlalchemy.orm.Session(engine) as session:
+                assert broker.is_in_database_of(plain) is expected
+                assert broker.is_in_database_of(session) is expected
+                assert broker.is_in_database_of(session.connection()) is expected
+            engine.dispose()
+        sqlite = sqlalchemy.create_engine("sqlite://")
+        with sqlite.connect() as connection:
+            assert not broker.is_in_database_of(connection)
+        sqlite.dispose()
+        with pytest.raises(TypeError, match="no connection"):
+            broker.is_in_database_of(object())
 
     def test_django_publishes_on_commit_and_the_viewer_gets_it_at_once(self, database: str) -> None:
         # Nobody has looked at the outbox: the hook on the commit has given them their places.
@@ -209,9 +236,8 @@ class TestTransactions:
 
     @pytest.mark.parametrize("kind", ["session", "scoped_session"])
     def test_a_session_of_sqlalchemys_publishes_on_commit_and_the_viewer_gets_it_at_once(
-        self, broker: PostgreSQLBroker, database: str, kind: str
+        self, broker: PostgreSQLBroker, engine: sqlalchemy.Engine, kind: str
     ) -> None:
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         maker = sqlalchemy.orm.sessionmaker(engine)
         session: Any = maker() if kind == "session" else sqlalchemy.orm.scoped_session(maker)
         start = broker.tip()
@@ -231,18 +257,15 @@ class TestTransactions:
         session.commit()
         session.close()
         assert data(broker.read(["news"], start, 10)[0]) == ["one", "two", "three"]
-        engine.dispose()
 
     def test_a_connection_of_sqlalchemys_publishes_with_its_transaction(
-        self, broker: PostgreSQLBroker, database: str
+        self, broker: PostgreSQLBroker, engine: sqlalchemy.Engine
     ) -> None:
-        engine = sqlalchemy.create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
         start = broker.tip()
         with engine.connect() as connection:
             broker.append_in(connection, "news", body("one"))
             connection.commit()
             broker.append_in(connection, "news", body("rolled back"))
-        engine.dispose()
         broker.tip()  # puts it into the log
         assert data(everything(broker, start, "news")) == ["one"]
 
@@ -469,7 +492,7 @@ class TestConnections:
     def test_the_room_of_what_was_trimmed_is_given_back(
         self, broker: PostgreSQLBroker, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ssekit.brokers.postgresql.broker._VACUUM", 20)
+        monkeypatch.setattr("ssekit.brokers.postgresql.following._VACUUM", 20)
         tip = broker.tip()
 
         def vacuumed() -> bool:
@@ -515,7 +538,7 @@ class TestConnections:
     def test_a_lock_that_is_held_for_long_ends_a_publish_with_an_error(
         self, broker: PostgreSQLBroker, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(connections._SETTINGS, "statement_timeout", "300ms")
+        monkeypatch.setitem(line._SETTINGS, "statement_timeout", "300ms")
         start = broker.tip()
         broker.close()
         broker = connect(database)  # type: ignore[assignment]
@@ -541,23 +564,15 @@ class TestConnections:
             list(pool.map(lambda n: broker.append("news", body(n)), range(100)))
         assert len(followed(broker, start, 100)) == 100
 
-    @pytest.mark.parametrize("late", [True, False], ids=["before", "after"])
+    @pytest.mark.parametrize("when", ["early", "late"])
     def test_psycopg_must_not_be_imported_before_gevent_patches(
-        self, database: str, late: bool
+        self, database: str, when: str
     ) -> None:
-        imports = ["import psycopg", "import gevent.monkey; gevent.monkey.patch_all()"]
-        program = "; ".join(
-            [
-                *(imports if late else reversed(imports)),
-                "import sys; from ssekit.brokers import connect",
-                "print(connect(sys.argv[1]).tip())",
-            ]
-        )
         ran = subprocess.run(
-            [sys.executable, "-c", program, database], cwd=ROOT, capture_output=True, check=False
+            program("patched_late", when, database), cwd=ROOT, capture_output=True, check=False
         )
-        assert (ran.returncode == 0) is not late, ran.stderr
-        assert (b"call gevent.monkey.patch_all() before" in ran.stderr) is late
+        assert (ran.returncode == 0) is (when == "early"), ran.stderr
+        assert (b"call gevent.monkey.patch_all() before" in ran.stderr) is (when == "late")
 
 
 @pytest.fixture
@@ -698,7 +713,7 @@ class TestAPlace:
             assert broker.read(["news"], before.id, 10) == ([], before.id)
         else:
             for call in (lambda: broker.recent(1), lambda: broker.opening(["news"], 1)):
-                with pytest.raises(BrokerUnavailable, match="the next publish begins it anew"):
+                with pytest.raises(BrokerUnavailable, match="the next publish starts a new one"):
                     call()
         after = broker.append("news", body("after"))
         assert parse_id(after.id)[1] == 1

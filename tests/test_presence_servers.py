@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from ssekit import Hub
 from ssekit.testing import ReceivedStream, connect
+from tests import leases
 from tests.browser import chromium
 from tests.clients import Client
 from tests.ports import free_port
@@ -26,8 +27,10 @@ from tests.servers import Server, gunicorn
 from tests.waiting import until
 
 APP = "tests.apps.present:app"
-GONE = 15.0
-"""Seconds within which the members of a killed process leave."""
+GONE = 15.0 / leases.FACTOR
+"""Seconds within which the members of a killed process leave, with the leases of these tests."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_leases")]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,10 @@ from ssekit import host
 from ssekit.hub import fanout
 from tests.clients import Client
 from tests.ports import free_port
+from tests.screenshots import PICTURES
 from tests.servers import ROOT, gunicorn, running
+
+pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = {
@@ -121,6 +124,13 @@ def test_every_logger_is_documented_and_no_other() -> None:
 @pytest.mark.parametrize("reason", [host.DISCONNECTED, host.ENDING, host.EXPIRED, fanout.SLOW])
 def test_the_reasons_for_which_streams_end_are_documented(reason: str) -> None:
     assert f"`{reason}`" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_each_screenshot_is_made_by_the_script_and_shown_on_a_page() -> None:
+    made = {path.stem for path in (ROOT / "docs" / "pictures").glob("*.png")}
+    assert made == set(PICTURES)
+    pages = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
+    assert set(re.findall(r"pictures/(\w+)\.png\)", pages)) == made
 
 
 @pytest.mark.parametrize(

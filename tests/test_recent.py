@@ -160,7 +160,8 @@ def test_a_piece_ends_with_the_end_of_a_channel() -> None:
 def test_a_reader_without_hub_events_gets_their_ids_alone() -> None:
     recent = recent_of(entry(1, "{}", name="stream-remove", key="a"), entry(2, "2"))
     view = View(NEWS.channels, hub_events=False)
-    assert recent.piece(view, 0).block == b"id: 7-1\ndata: 2\nid: 7-2\n\n"
+    assert recent.piece(view, 0).block == b"id: 7-1\n\ndata: 2\nid: 7-2\n\n"
+    assert recent.piece(view._replace(own_ids=False), 0).block == b"data: 2\nid: 7-2\n\n"
 
 
 def test_keys_that_are_no_longer_here_are_forgotten() -> None:

@@ -23,15 +23,13 @@ from ssekit.brokers.places import Places
 from tests.logs import END, REMOVED, body, data, everything
 from tests.ports import free_port
 from tests.proxies import certificate_files
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 from tests.waiting import until, until_asleep
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
+def server(start_redis: StartRedis) -> RedisServer:
+    return start_redis()
 
 
 @pytest.fixture
@@ -71,8 +69,8 @@ def test_a_stopped_server_leaves_kept_connections_usable(
     assert parse_id(broker.append("news", body("last")).id)[1] == 4
 
 
-def test_ids_that_a_crash_has_undone_are_not_given_again(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path, "--appendonly", "no")
+def test_ids_that_a_crash_has_undone_are_not_given_again(start_redis: StartRedis) -> None:
+    server = start_redis("--appendonly", "no")
     broker = connect(server.url)
     start = broker.tip()
     before = [broker.append("news", body(n)) for n in range(3)]
@@ -96,7 +94,6 @@ def test_ids_that_a_crash_has_undone_are_not_given_again(tmp_path: Path) -> None
     assert broker.follow(before[1].id, 1)[0] == [before[2], *after]
     assert broker.follow(before[2].id, 1)[0] == after
     broker.close()
-    server.stop()
 
 
 def test_a_user_who_may_not_ask_for_the_servers_run_can_publish(server: RedisServer) -> None:
@@ -453,11 +450,15 @@ def test_a_child_that_is_forked_in_the_middle_of_a_call_leaves_the_answer_to_its
     assert data(broker.history(["news"], 10, None)) == ["first", "second", "child", "third"]
 
 
-def test_a_log_lives_on_one_server_of_a_cluster(tmp_path: Path) -> None:
+def in_a_cluster(port: int, bus: int) -> list[str]:
+    """The options of a server of a cluster; left alone, the bus takes a port that is not ours."""
+    bound = ["--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus)]
+    return [*bound, "--cluster-enabled", "yes"]
+
+
+def test_a_log_lives_on_one_server_of_a_cluster(start_redis: StartRedis) -> None:
     port = free_port()
-    server = RedisServer(
-        tmp_path, "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"
-    )
+    server = start_redis(*in_a_cluster(port, free_port()))
     server.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
     until(lambda: b"cluster_state:ok" in server.command("CLUSTER", "INFO"), 20)
     for stream in ("ssekit", "of%20{tenant}"):
@@ -471,29 +472,27 @@ def test_a_log_lives_on_one_server_of_a_cluster(tmp_path: Path) -> None:
         assert everything(broker, sent[1].id, "news") == sent[2:]
         assert broker.opening(["news"], None).state == sent[-1:]
         broker.close()
-    server.stop()
 
 
-def test_a_log_is_found_on_another_server_of_a_cluster(tmp_path: Path) -> None:
+def test_a_log_is_found_on_another_server_of_a_cluster(
+    tmp_path: Path, start_redis: StartRedis
+) -> None:
     servers = []
-    ports = [free_port(), free_port()]
-    for port in ports:
+    ports = [(free_port(), free_port()) for _ in range(2)]
+    for port, bus in ports:
         (folder := tmp_path / str(port)).mkdir()
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
-        servers.append(RedisServer(folder, *options))
+        servers.append(start_redis(*in_a_cluster(port, bus), folder=folder))
     servers[1].command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
-    servers[0].command("CLUSTER", "MEET", "127.0.0.1", str(ports[1]))
+    servers[0].command("CLUSTER", "MEET", "127.0.0.1", *map(str, ports[1]))
     for server in servers:
         until(lambda s=server: b"cluster_state:ok" in s.command("CLUSTER", "INFO"), 20)  # type: ignore[misc]
-    broker = connect(f"redis://127.0.0.1:{ports[0]}")
+    broker = connect(f"redis://127.0.0.1:{ports[0][0]}")
     start = broker.tip()
     sent = [broker.append("news", body(n)) for n in range(3)]
     assert everything(broker, start, "news") == sent
     assert broker.follow(start, 5)[0] == sent
     assert servers[1].command("XLEN", "ssekit") == b":3\r\n"
     broker.close()
-    for server in servers:
-        server.stop()
 
 
 def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
@@ -556,9 +555,9 @@ def test_a_url_that_redis_py_would_take_for_another_is_refused(url: str) -> None
         connect(url)
 
 
-def test_a_port_a_database_and_a_password_are_taken_from_the_url(tmp_path: Path) -> None:
+def test_a_port_a_database_and_a_password_are_taken_from_the_url(start_redis: StartRedis) -> None:
     port = free_port()
-    server = RedisServer(tmp_path, "--port", str(port), "--bind", "127.0.0.1")
+    server = start_redis("--port", str(port), "--bind", "127.0.0.1")
     server.command("CONFIG", "SET", "requirepass", "a/b c")
     broker = connect(f"redis://:a%2Fb%20c@127.0.0.1:{port}/3?stream=mine")
     start = broker.tip()
@@ -569,7 +568,6 @@ def test_a_port_a_database_and_a_password_are_taken_from_the_url(tmp_path: Path)
     with pytest.raises(BrokerUnavailable, match="cannot be reached"):
         wrong.tip()
     wrong.close()
-    server.stop()
 
 
 def test_rediss_is_redis_with_a_certificate_that_is_checked(

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,7 +14,7 @@ from ssekit import BrokerUnavailable
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.redis.scripts import Scripts
 from tests.logs import END, REMOVED, body, data, everything, state
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 
 SIDE_KEYS = [
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
@@ -59,11 +58,9 @@ FOREIGN = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
+def server(start_redis: StartRedis) -> RedisServer:
     """One of the test's own, without the disk."""
-    server = RedisServer(tmp_path, "--appendonly", "no")
-    yield server
-    server.stop()
+    return start_redis("--appendonly", "no")
 
 
 @pytest.fixture
@@ -237,7 +234,7 @@ def test_a_publish_costs_the_same_commands_however_many_channels(server: RedisSe
 def test_an_opening_that_takes_several_calls_is_of_one_moment(
     open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis.scripts.BYTES", 200)
+    monkeypatch.setattr("ssekit.brokers.contract.BATCH_BYTES", 200)
     monkeypatch.setattr("ssekit.brokers.redis.reading._RECORDS", 3)
     broker, other = open_log(), open_log()
     values = {f"k{n}": broker.append("ab"[n % 2], body(n), key=f"k{n}") for n in range(30)}
@@ -282,7 +279,7 @@ def test_an_opening_that_takes_several_calls_is_of_one_moment(
 def test_openings_beside_a_storm_never_miss_a_value(
     open_log: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssekit.brokers.redis.scripts.BYTES", 500)
+    monkeypatch.setattr("ssekit.brokers.contract.BATCH_BYTES", 500)
     broker, other = open_log(), open_log()
     for n in range(40):
         broker.append("a", body(0), key=f"k{n}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,18 +12,18 @@ import pytest
 
 from ssekit import Hub
 from tests.clients import Client
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, StartRedis
 from tests.servers import Server, gunicorn
 from tests.waiting import mostly_below, until
+
+pytestmark = pytest.mark.slow
 
 APP = "tests.apps.granted:app"
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
+def redis(start_redis: StartRedis) -> RedisServer:
+    return start_redis()
 
 
 def enter(server: Server, user: str, **headers: str) -> Client:
@@ -101,11 +100,12 @@ def test_a_viewer_that_lags_or_catches_up_gets_nothing_that_came_after(
         if begin != "live":
             fill()
         client = Client(f"{server.url}/", headers={"X-User": "ann", **headers}, timeout=30)
-        with client, enter(server, "bob") as bob:
+        with client:
             if begin == "live":
                 client.until_body(b"stream-open")
                 fill()
-            hub.disconnect(subject="ann")
-            hub.publish("news", "secret")
-            bob.until_body(b"secret", 30)
+            with enter(server, "bob") as bob:
+                hub.disconnect(subject="ann")
+                hub.publish("news", "secret")
+                bob.until_body(b"secret")
             assert b"secret" not in client.until_end()

@@ -10,6 +10,8 @@ import pytest
 
 from tests.servers import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("processes", ["0", "1"])
 def test_what_tests_start_can_be_interrupted_where_sigint_is_ignored(processes: str) -> None:

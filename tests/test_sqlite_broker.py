@@ -437,7 +437,7 @@ def test_only_a_publish_begins_a_damaged_log_anew(path: Path, lost: str) -> None
             except HistoryLost:
                 pass
             assert path.stat().st_ino == inode, name
-    assert any("damaged" in text and "next publish begins it anew" in text for text in told)
+    assert any("damaged" in text and "next publish starts a new log" in text for text in told)
     if lost == "its pages":
         assert path.read_bytes() == content
     sent = broker.append("news", body("anew"))

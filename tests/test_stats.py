@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 from ssekit import Hub, InvalidEvent
 from ssekit.host.counting import Counts
 from ssekit.hub.counters_file import counters_file
+from ssekit.script import Folder
 from ssekit.testing import connect
 from tests.waiting import until
 
@@ -42,6 +45,41 @@ def test_a_hub_counts_what_it_delivers_and_why_streams_end(url: str) -> None:
     assert stats.process.entries == 1
     assert stats.process.entry_bytes > 0
     assert (stats.end or "").endswith("-1")
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [
+        ("send(1); send(2)", "source ended"),
+        ("send(1); send(2); sys.exit()", "source ended"),
+        ("send(1); send(2); 1 / 0", "source failed"),
+        ("send(1); send(2); [None for _ in every(0.05)]", "client disconnected"),
+    ],
+)
+def test_the_streams_of_scripts_are_counted_and_logged_like_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, ended: str
+) -> None:
+    script = f"import sys\nfrom ssekit import every\nfrom ssekit.script import send\n{code}\n"
+    (tmp_path / "script.py").write_text(script)
+    caplog.set_level(logging.INFO, "ssekit.streams")
+    with Hub() as hub:
+        with connect(Folder(tmp_path, hub=hub), "/script.py?key=secret") as stream:
+            assert [next(stream).data, next(stream).data] == ["1", "2"]
+            if ended == "client disconnected":
+                assert hub.stats().process.streams == 1
+        numbers = hub.stats().process
+        assert (numbers.opened, numbers.streams, numbers.events) == (1, 0, 2)
+        assert {why: count for why, count in numbers.ended.items() if count} == {ended: 1}
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "ssekit.streams"]
+    assert re.fullmatch(rf"path=/script.py seconds=0\.\d+ events=2 bytes=\d+ ended='{ended}'", line)
+
+
+def test_an_answer_of_a_script_is_no_stream(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("from ssekit.script import respond; respond('ok')")
+    with Hub() as hub:
+        with connect(Folder(tmp_path, hub=hub), "/script.py") as answer:
+            assert answer.read_all() == b"ok"
+        assert hub.stats().process.opened == 0
 
 
 def test_what_is_refused_is_counted(url: str) -> None:

@@ -60,10 +60,14 @@ def test_a_ticket_that_has_expired_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_ticket_with_a_changed_byte_at_any_place_is_refused() -> None:
     tickets = Tickets(SECRET)
     ticket = tickets.issue("a", subject="ann")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
     for place, letter in enumerate(ticket):
-        changed = ticket[:place] + ("A" if letter != "A" else "B") + ticket[place + 1 :]
-        with pytest.raises(Forbidden, match="not a valid ticket"):
-            tickets(request_with(changed))
+        last = place == len(ticket) - 1  # Base64 does not use all of its bits.
+        for other in letters if last else "AB":
+            changed = ticket[:place] + other + ticket[place + 1 :]
+            if other != letter:
+                with pytest.raises(Forbidden, match="not a valid ticket"):
+                    tickets(request_with(changed))
 
 
 @pytest.mark.parametrize("ticket", ["", ".", "a.b.c", "x" * 100_000, "\x00", "é.é.é", "null"])

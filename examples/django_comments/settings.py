@@ -1,4 +1,7 @@
-"""Comments with notifications; DATABASE_URL is a PostgreSQL's, and sqlite is used without one."""
+"""Comments with notifications; DATABASE_URL is a PostgreSQL's, and sqlite is used without one.
+
+In PostgreSQL the hub is in the same database, so that a comment and its events are one transaction.
+"""
 
 import os
 from pathlib import Path
@@ -22,7 +25,8 @@ DATABASES = {
     if DATABASE.scheme
     else {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "comments.sqlite3"}
 }
-SSEKIT = {"URL": os.environ.get("SSEKIT_URL", f"sqlite:///{FOLDER}/hub.db")}
+HUB = DATABASE.geturl() or f"sqlite:///{FOLDER}/hub.db"
+SSEKIT = {"URL": os.environ.get("SSEKIT_URL", HUB)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -33,7 +33,9 @@ Kinds of entries
       is no part of any history either.
 
 Channels whose name begins with `INTERNAL` are the hub's own (members, revocations).  They have keys
-only, ``max_keys`` does not bound them, and they never count towards ``capacity``.
+only, ``max_keys`` does not bound them, and they never count towards ``capacity``.  Whatever
+``max_age`` is, their removals expire after `INTERNAL_KEPT` seconds, and are gone when later writes
+have tidied their channel: else each room that was ever left would take room in the log.
 
 A *lease* is how a process shows that it is alive.  The log has no clock for it: `beat` counts up,
 and a process that has seen no beat of another one for a whole term ends that lease.  What a lease
@@ -48,13 +50,13 @@ before anything is stored.
 
 Waiting is done with primitives of the standard library that gevent makes cooperative
 (`ssekit.host.wakeup`); nothing here imports gevent.  After a fork the child's first call opens what
-it needs anew, and nothing of the parent's is touched.
+it needs itself, and nothing of the parent's is touched.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -74,11 +76,17 @@ EPOCHS_REMEMBERED = 100
 END_REMEMBERED = 86_400
 """Seconds for which a log remembers that a channel is finished, after its events have expired."""
 
+INTERNAL_KEPT = 3600
+"""Seconds for which the removals in the hub's own channels are kept."""
+
 MOST_PRODUCED = 100_000
 """The most events that a channel with a producer keeps."""
 
 BATCH = 1000
 """The most entries that one `Broker.follow` returns."""
+
+BATCH_BYTES = 1 << 20
+"""Once the entries that one `Broker.read` or `Broker.follow` returns have as many, no more come."""
 
 INTERNAL = "\0"
 """What the names of the hub's own channels begin with; no user's channel can."""
@@ -158,6 +166,17 @@ class Entry:
     def without_id(self) -> bytes:
         """The event as an opening has it."""
         return self.body + b"\n"
+
+
+def bounded(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the first of some entries: one, and more until they come to `BATCH_BYTES`."""
+    found, size = [], 0
+    for entry in entries:
+        found.append(entry)
+        size += len(entry.body)
+        if size >= BATCH_BYTES:
+            break
+    return found
 
 
 class Opening(NamedTuple):
@@ -240,6 +259,13 @@ class Broker(ABC):
         """
         raise ValueError("only a postgresql: log can publish in a transaction of a connection")
 
+    def is_in_database_of(self, connection: object) -> bool:
+        """Return whether this log is in a connection's database, or will be, once it is created.
+
+        Then `append_in` takes the connection.
+        """
+        return False
+
     @abstractmethod
     def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
         """Store the removal of a key; None, and nothing stored, if the channel has no such key.
@@ -270,9 +296,10 @@ class Broker(ABC):
     def read(self, channels: Collection[str], after: str, limit: int) -> tuple[list[Entry], str]:
         """Return up to ``limit`` entries of these channels after the cursor, oldest first.
 
-        Passing and superseded entries are left out.  Never waits for an event.  The cursor in the
-        answer is at or after all that was looked at, entries of other channels included; where it
-        equals ``after`` there is nothing more.
+        They are fewer where their bodies come to `BATCH_BYTES`, and one at least.  Passing and
+        superseded entries are left out.  Never waits for an event.  The cursor in the answer is at
+        or after all that was looked at, entries of other channels included; where it equals
+        ``after`` there is nothing more.
 
         Raises `HistoryLost` if events without a key or removals of *these* channels after ``after``
         are gone, or if ``after`` is not an id of this log: malformed, of another epoch, or from the
@@ -283,8 +310,9 @@ class Broker(ABC):
     def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
         """Wait up to ``timeout`` seconds for entries of any channel and kind after the cursor.
 
-        Returns them, up to `BATCH` at once and without a gap, with the cursor at the last, or none
-        after the timeout.  One caller follows for all the viewers of a process.
+        Returns them, up to `BATCH` or `BATCH_BYTES` at once, one at least and without a gap, with
+        the cursor at the last, or none after the timeout.  One caller follows for all the viewers
+        of a process.
 
         Raises `HistoryLost` if any entry after ``after`` may be gone: if it is not an id of this
         log, or more than `RECENT` entries have followed it.

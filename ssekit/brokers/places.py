@@ -7,9 +7,6 @@ those of a list and of a deque.
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 import threading
 from collections import deque
 
@@ -64,14 +61,3 @@ class Places:
         except ValueError:
             return False
         return True
-
-
-def in_a_foreign_thread() -> bool:
-    """Whether sockets are gevent's, each bound to a thread's loop, and this is a passing thread.
-
-    Only the main thread's loop is sure to live on, so elsewhere connections are not kept.
-    """
-    if socket.socket.__module__ == "socket":
-        return False
-    main = os.getpid() if sys.platform == "linux" else threading.main_thread().native_id
-    return threading.get_native_id() != main

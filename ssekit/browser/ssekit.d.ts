@@ -51,7 +51,8 @@ export type Status = {
     retryAt: number;
     /**
      * `leader`: its connection serves all tabs; `follower`: another tab's serves
-     * it; `joining`: it still has one of its own
+     * it; `joining`: it still has one of its own; `alone`: it shares none, also while paused and once
+     * closed
      */
     role: Role;
 };
@@ -96,24 +97,23 @@ export type Options = {
      */
     maxDelay?: number;
     /**
-     * milliseconds without a byte after which the connection is made
-     * anew; default 45000, three of ssekit's heartbeats
+     * milliseconds without a byte after which the connection is
+     * replaced; default 45000, three of ssekit's heartbeats
      */
     silence?: number;
     /**
-     * is
-     * asked once for a new address or headers after a 401 or 403; null: there is none
+     * called once after a 401 or 403; returns a new address, new headers, or null to give up
      */
     refresh?: (response: Response) => RefreshedAddress | Promise<RefreshedAddress>;
     /**
      * whether tabs share one connection, where the browser can;
-     * a string names the user, so that nobody joins another user's connection; default: true for a
+     * a string names the user, so that no tab joins another user's connection; default: true for a
      * GET
      */
     share?: boolean | string;
     /**
-     * events matter only as they come, and may have no ids: a tab follows
-     * the others at once, and nothing is asked for that came before; default false
+     * only new events matter, and they may have no ids: a tab follows the
+     * others at once and asks for no earlier events; default false
      */
     live?: boolean;
     /**
@@ -167,14 +167,14 @@ export type OwnEvents = {
     };
 };
 /**
- * A stream of Server-Sent Events: EventSource, and what is missing there. `Events` says which data
- * `on` passes for each type.
+ * A stream of Server-Sent Events: an EventSource, and what is missing there. `Events` has the type
+ * of the data that `on` passes for each type of event.
  *
- * It fires what an EventSource fires, `statuschange` whenever `status` is another, and `reset`
- * after the hub's `stream-reset`: events have been lost, and what follows is the current state.
+ * It fires what an EventSource fires, `statuschange` whenever `status` changes, and `reset` after
+ * the hub's `stream-reset`: events have been lost, and what follows is the current state.
  *
- * Iterating yields a MessageEvent for each event of any type, and ends with the stream: with an
- * error if it failed. Leaving the loop closes the stream.
+ * Iterating yields a MessageEvent for each event of any type and ends with the stream, with an
+ * error if that failed. Leaving the loop closes the stream.
  * @template {Record<string, any>} [Events=Record<string, any>]
  */
 export declare class Stream<Events extends Record<string, any> = Record<string, any>> extends EventTarget {
@@ -202,31 +202,32 @@ export declare class Stream<Events extends Record<string, any> = Record<string, 
      */
     readonly values: Map<string, any>;
     /**
-     * Opens the stream. Throws a SyntaxError for an address that is none.
+     * Opens the stream. Throws a SyntaxError if the URL or the last event id is invalid, and a
+     * TypeError if no such request can be made.
      * @param {string | URL} url
      * @param {Options} [options]
      */
     constructor(url: string | URL, options?: Options);
-    /** The address, resolved. */
+    /** The absolute URL. */
     get url(): string;
     /** CONNECTING, OPEN or CLOSED. */
     get readyState(): 0 | 1 | 2;
-    /** What it is doing, and why. */
+    /** What the stream is doing, and why. */
     get status(): Status;
-    /** The id of the last event, or block with an id, that this tab has seen. */
+    /** The id of the last event, or block with an id, that this tab has had. */
     get lastEventId(): string;
-    /** Closes the stream in this tab; others go on. */
+    /** Closes the stream in this tab; other tabs go on. */
     close(): void;
     /** Closes the stream in all tabs that share it: the user has logged out. */
     closeAll(): void;
-    /** Makes the connection anew at once, also that of the tab which has it: "try again now". */
+    /** Reconnects now, in whichever tab has the connection. */
     reconnect(): void;
-    /** How many tabs share the connection; 1 where none can be shared. */
+    /** How many tabs share the connection; 1 if it is not shared. */
     tabs(): Promise<number>;
     /**
      * Calls the handler for each event of a type, with its data and the event; with the event alone
      * for `open`, `error`, `reset` and `statuschange`. Data is text; with the option `json`, and for
-     * the hub's own events, parsed JSON. Returns a function that ends this.
+     * the hub's own events, parsed JSON. Returns a function that removes the handler.
      * @template {string & keyof (Events & OwnEvents)} Type
      * @param {Type} type
      * @param {(data: (Events & OwnEvents)[Type], event: MessageEvent<string>) => any} handler

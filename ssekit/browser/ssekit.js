@@ -3,21 +3,22 @@
 // Three parts, each of which knows only the one before it:
 //
 //   Decoder      bytes in, blocks out: the format of the HTML standard, and nothing else.
-//   Connection   one fetch after another: opens, watches the bytes, opens again.
+//   Connection   one fetch after another: opens, watches the bytes, reopens.
 //   Feed         where this tab's events come from: its own connection, or that of another tab.
 //
 // and Stream, the EventSource that a page sees.
 //
-// How tabs share. Tabs that want the same stream queue for one Web Lock; who holds it is the
-// leader, has the connection, and posts each chunk of it on a BroadcastChannel. What makes this
-// lose and repeat nothing:
+// How tabs share. Tabs that want the same stream queue for one Web Lock. The tab that holds it is
+// the leader: it has the connection and posts each chunk on a BroadcastChannel. Why no event is
+// lost or repeated:
 //
 // - A tab's position is the last id that it has dispatched. Ids are compared for equality, never
 //   for order: only the server knows their order. A tab takes from the leader what follows its own
-//   position in the leader's list; if the list does not hold it, the tab asks the server, with a
-//   connection of its own, until it meets the list.
-// - Each term of a leader has an epoch, and each batch of a term a number. A batch with the next
-//   number follows; after a hole a tab asks; a lower epoch is a leader of the past, and ignored.
+//   position in the leader's list; as long as that is not there, the tab asks the server, with a
+//   connection of its own.
+// - Each term of a leader has an epoch, and each batch of a term a number. A tab takes the batch
+//   with the next number, and asks after a gap. A lower epoch is that of a former leader and is
+//   ignored.
 // - A new tab has its own connection until its first id, because values of keys and passing events
 //   have none.
 //
@@ -25,23 +26,23 @@
 //
 //   alone      no sharing here                        (hears nothing)
 //   leader     holds the lock, posts                  a higher epoch: asking
-//   synced     takes the leader's batches             next number: take; a hole: asking
+//   synced     takes the leader's batches             next number: take; a gap: asking
 //   asking     has asked the leader for what follows  the answer, or a batch that holds its
 //              its position                           position: synced; no answer: own
-//   own        reads by itself, until it meets the    its position in a batch: synced; the leader
-//              leader's list                          is silent too: loose
+//   own        reads by itself, until its position    its position in a batch: synced; the leader
+//              is in the leader's list                is silent too: loose
 //   loose      had everything when it closed its own  a batch that follows its position: synced;
-//              connection, but its id is not the      another with ids: own
+//              connection, but its id is not the      any other with ids: own
 //              leader's (a `stream-open` has the id of any channel's last event)
 
 const CHANNEL = "ssekit 1"; // a change of the messages below needs another name
 const NOT_PART_OF_KEY = ["ticket", "token", "last_event_id"];
 const LONGEST_TIMER = 2 ** 31 - 1; // ms; more would fire at once
 const MOST_CHARACTERS = 2 ** 24; // of one event
-const KEPT = 2000; // entries that a tab keeps for others
+const KEPT = 2000; // entries of a list
 const KEPT_CHARACTERS = 2 ** 20;
 const ANSWER_WITHIN = 250; // ms
-const SILENT = 1000; // ms after which a leader is asked whether it lives
+const SILENT = 1000; // ms after which a leader is asked whether it is alive
 const SETTLED = 15000; // ms without an event
 
 /**
@@ -138,7 +139,8 @@ export class Decoder {
  * @property {number} code the last answer's status, 0 if there was none
  * @property {number} retryAt when the next try is made, in milliseconds since 1970, else 0
  * @property {Role} role `leader`: its connection serves all tabs; `follower`: another tab's serves
- *   it; `joining`: it still has one of its own
+ *   it; `joining`: it still has one of its own; `alone`: it shares none, also while paused and once
+ *   closed
  */
 
 /**
@@ -176,7 +178,7 @@ const condition = (
  * @property {boolean} live
  */
 
-/** Opens a stream, and opens it again, until it is closed or there is a final answer. */
+/** Opens a stream and reopens it until it is closed or the answer is final. */
 class Connection {
   #settings;
   #host;
@@ -226,35 +228,35 @@ class Connection {
     this.#resume();
   }
 
-  /** The network is back: a wait that nobody asked for is over. */
+  /** The network is back: ends a wait for it, but not one that an answer asked for. */
   online() {
     if (this.condition.state === "waiting" && this.condition.reason === "network") this.open();
   }
 
-  /** Makes the connection anew, or ends the wait for the next try. */
+  /** Replaces the connection, or ends the wait for the next try. */
   reconnect() {
     this.#abort.abort();
     this.resume();
     this.open();
   }
 
-  /** Whether its timers run: bytes or the next try have come in time. */
+  /** Whether its timers run: bytes or the next try came in time. */
   get alive() {
     const { state, retryAt } = this.condition;
     const { silence } = this.#settings;
     return Date.now() < (state === "waiting" ? retryAt : this.#lastByte + silence) + 2000;
   }
 
-  /** Looks whether the connection has been silent for too long, and makes it anew if so. */
+  /** Replaces the connection if it has been silent for too long. */
   check(late = false) {
     if (this.condition.state === "waiting" || this.#abort.signal.aborted) return;
     clearTimeout(this.#timer);
     const { silence } = this.#settings;
     const left = this.#lastByte + silence - Date.now();
-    // Often enough to notice that the machine has slept, during which timers stand still.
+    // Often enough to notice that the machine has slept: timers stop meanwhile.
     const next = left > 0 ? Math.min(left, Math.max(silence / 3, 1000)) : 0;
     if (next || !late) {
-      // A page that was blocked has its bytes in the queue behind this timer: let them come first.
+      // After a block, bytes may be queued behind this timer: let them come first.
       const due = left <= 0;
       this.#timer = setTimeout(() => this.check(due), due ? 500 : next);
     } else {
@@ -277,8 +279,8 @@ class Connection {
     const jitter = Math.random() * Math.min(maxDelay, delay * 2 ** this.#failures);
     this.#failures += 1;
     const wait = Math.min(Math.max(after, this.#retry ?? 0) + jitter, LONGEST_TIMER);
-    // The timer first: a handler may close the stream. WebKit breaks a stream before `pagehide`,
-    // so that even the shortest wait has to be a task of its own.
+    // The timer first: a handler may close the stream. WebKit fails a stream before `pagehide`, so
+    // that even the shortest wait has to be a task of its own.
     this.#timer = setTimeout(() => this.open(), wait);
     this.#become(condition("waiting", reason, code, Date.now() + wait));
   }
@@ -291,9 +293,7 @@ class Connection {
     const last = this.#host.last;
     const headers = new Headers(settings.address.headers);
     if (!headers.has("Accept")) headers.set("Accept", "text/event-stream");
-    // Header values are bytes: an id goes as UTF-8, as EventSource sends it.
-    const bytes = new TextEncoder().encode(last);
-    if (last) headers.set("Last-Event-ID", String.fromCharCode(...bytes));
+    if (last) headers.set("Last-Event-ID", headerValue(last));
     this.#become(condition("connecting", this.condition.reason));
     if (signal.aborted) return; // a handler closed it
     this.check();
@@ -351,7 +351,7 @@ class Connection {
   }
 
   /**
-   * The answer is no stream.
+   * Decides what follows an answer that is not a stream.
    * @param {Response} response
    * @param {AbortController} abort
    */
@@ -377,7 +377,7 @@ class Connection {
           return this.open();
         }
       } catch {
-        // What makes tickets may be down as well: that is no decision.
+        // The server of tickets may be down as well, which is not a refusal.
         if (abort.signal.aborted) return;
         abort.abort();
         return this.#later("refresh", status);
@@ -394,7 +394,7 @@ class Connection {
   #fail(reason, code, response) {
     clearTimeout(this.#timer);
     this.#become(condition("closed", reason, code), response);
-    // Unless a handler has begun to read it.
+    // A handler may be reading the answer.
     if (!response?.bodyUsed || reason === "size") this.#abort.abort();
   }
 }
@@ -420,6 +420,24 @@ class Connection {
  *   | { kind: "final", condition: Condition, address: Address })} LeaderMessage
  */
 
+/** The newest entries of a list. */
+class Recent {
+  /** @type {Entry[]} */
+  entries = [];
+  #characters = 0;
+
+  /** @param {Entry[]} more */
+  add(more) {
+    for (const entry of more) {
+      this.entries.push(entry);
+      this.#characters += entry.data.length;
+      while (this.entries.length > KEPT || this.#characters > KEPT_CHARACTERS) {
+        this.#characters -= /** @type {Entry} */ (this.entries.shift()).data.length;
+      }
+    }
+  }
+}
+
 /** Brings each entry of a stream to this tab once, in order, from wherever it comes. */
 class Feed {
   #settings;
@@ -434,24 +452,21 @@ class Feed {
   #channel;
 
   // The position: the last id dispatched, and how many entries without an id since. Infinity:
-  // the leader's list does not tell which of them this tab has. `unmarked`: an opening is under
-  // way, whose entries belong to no id.
+  // the leader's list does not tell which of them this tab has had. `unmarked`: during an opening,
+  // whose entries belong to no id.
   last;
   #extra = 0;
   #unmarked = true;
-  /** @type {Entry[]} What was dispatched here, for tabs that ask. */
-  #recent = [];
-  #recentSize = 0;
+  #recent = new Recent(); // what was dispatched here, for tabs that ask
 
-  // The leader's list, as far as this tab has heard but not taken it.
-  /** @type {Entry[]} */
-  #heard = [];
+  // What this tab has heard of the leader's list, but not taken.
+  #heard = new Recent();
   #heardTo = 0;
   #heardAt = 0;
   #heardIdAt = 0;
   #leader = condition("connecting");
 
-  // A connection of one's own beside the leader's.
+  // This tab's own connection beside the leader's.
   #ownSince = 0;
   #ownIdAt = 0;
   #ownIdType = "";
@@ -494,11 +509,11 @@ class Feed {
     }
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#heardAt = Date.now();
-    this.#heard = [];
+    this.#heard = new Recent();
     this.#leader = condition("connecting");
     this.#queue();
     this.#watch();
-    // A leader may know what follows the position, and the server knows in any case.
+    // A leader may know what follows the position; the server does in any case.
     if (this.#settings.live || (this.#mark && this.#extra < Infinity)) this.#ask();
     else this.#own();
   }
@@ -551,18 +566,8 @@ class Feed {
         this.#extra += this.#mode === "own" ? Infinity : 1;
         if (entry.type === "stream-reset") this.#unmarked = true;
       }
-      this.#remember(entry);
+      if (this.#mode !== "alone") this.#recent.add([entry]);
       if (entry.type) this.#sink.entry(entry);
-    }
-  }
-
-  /** @param {Entry} entry */
-  #remember(entry) {
-    if (this.#mode === "alone") return;
-    this.#recent.push(entry);
-    this.#recentSize += entry.data.length;
-    while (this.#recent.length > KEPT || this.#recentSize > KEPT_CHARACTERS) {
-      this.#recentSize -= /** @type {Entry} */ (this.#recent.shift()).data.length;
     }
   }
 
@@ -614,12 +619,12 @@ class Feed {
       if (now.state !== "closed") this.#beat(now);
       else {
         this.#lead({ kind: "final", condition: now, address: this.#settings.address });
-        // Everybody hears it before the next in the queue has the lock.
+        // All tabs hear it before the next in the queue gets the lock.
         setTimeout(this.#release, ANSWER_WITHIN);
         this.#release = () => {};
       }
     }
-    // A look at the server while the leader's stream is open is not worth a word.
+    // A connection for a moment is not reported while the leader's is open.
     const aside = this.#mode === "own" && this.#leader.state === "open" && this.last;
     if (now.state !== "connecting" || !aside) this.#show(now, response);
   }
@@ -628,8 +633,9 @@ class Feed {
   #show(now, response) {
     /** @type {Record<string, Role>} */
     const roles = { alone: "alone", leader: "leader", own: "joining" };
-    if (now.state === "closed") this.stop();
-    this.#sink.changed(now, roles[this.#mode] ?? "follower", response);
+    const closed = now.state === "closed";
+    if (closed) this.stop();
+    this.#sink.changed(now, closed ? "alone" : (roles[this.#mode] ?? "follower"), response);
   }
 
   // Modes.
@@ -655,7 +661,7 @@ class Feed {
     this.#connect();
   }
 
-  /** From time to time: has nothing happened for so long that the two lists must be equal? */
+  /** Checks now and then whether both lists must be equal, as nothing has come for so long. */
   #settle() {
     clearTimeout(this.#askTimer);
     this.#askTimer = setTimeout(() => {
@@ -670,7 +676,7 @@ class Feed {
     if (Date.now() - this.#askedAt < 2000) return;
     this.#askedAt = Date.now();
     this.#gap = false;
-    const from = this.#heard.length;
+    const from = this.#heard.entries.length;
     this.#connection?.pause();
     this.#postAsk();
     clearTimeout(this.#askTimer);
@@ -678,12 +684,13 @@ class Feed {
       const since = (/** @type {number} */ time) => Date.now() - time > SETTLED;
       const heardNone = this.#heardIdAt < this.#ownSince || since(this.#heardIdAt);
       const open = this.#leader.state === "open";
-      // What has passed since is unread on this connection; the leader's list has it.
-      // Everything up to now: the server says so, or nothing more has come for long.
+      // This tab has everything: `stream-open` says so, or nothing has come for long. What has
+      // passed since is unread on this connection, and in the leader's list.
       const opened = this.#ownIdType === "stream-open";
-      const passed = this.#recent.at(-1);
+      const heard = this.#heard.entries;
+      const passed = this.#recent.entries.at(-1);
       const none = !passed || passed.marked;
-      const at = none ? from - 1 : this.#heard.findLastIndex(
+      const at = none ? from - 1 : heard.findLastIndex(
         ({ type, data, marked }) => type === passed.type && data === passed.data && !marked,
       );
       const same = none || at >= 0;
@@ -691,7 +698,7 @@ class Feed {
         this.#drop();
         this.#mode = "loose";
         this.#show(this.#leader);
-        this.#take(this.#heard.slice(at + 1).filter(({ type }) => type));
+        this.#take(heard.slice(at + 1).filter(({ type }) => type));
       } else {
         this.#connection?.resume();
         this.#settle();
@@ -728,17 +735,18 @@ class Feed {
     this.#drop();
     this.#mode = "synced";
     this.#n = n;
-    this.#heard = [];
+    this.#heard = new Recent();
     this.#show(this.#leader);
     this.#take(entries);
   }
 
-  /** Follows if the leader's list holds this tab's position. */
+  /** Follows the leader if its list holds this tab's position. */
   #join() {
     if (this.#extra || !this.#mark) return false;
-    const at = indexOf(this.#heard, this.last);
+    const heard = this.#heard.entries;
+    const at = indexOf(heard, this.last);
     if (at < 0) return false;
-    this.#follow(this.#heardTo, this.#heard.slice(at + 1));
+    this.#follow(this.#heardTo, heard.slice(at + 1));
     return true;
   }
 
@@ -777,7 +785,7 @@ class Feed {
     // The fraction: two terms may begin in one millisecond.
     this.#epoch = Math.max(this.#epoch + 1, Date.now() + Math.random());
     this.#n = 0;
-    this.#heard = [];
+    this.#heard = new Recent();
     clearTimeout(this.#askTimer);
     clearTimeout(this.#watchTimer);
     this.#connection?.resume();
@@ -785,7 +793,7 @@ class Feed {
     else this.#connect();
   }
 
-  /** Another tab leads. */
+  /** Another tab leads now. */
   #demote() {
     if (this.#mode !== "leader") return;
     this.#drop();
@@ -795,7 +803,7 @@ class Feed {
     this.#heardAt = Date.now();
     this.#watch();
     this.#mode = "asking";
-    // What this tab has read since the other's term began is not in the other's list.
+    // The new leader's list does not have what this tab has read since that term began.
     this.#extra = this.#extra ? Infinity : 0;
   }
 
@@ -818,14 +826,15 @@ class Feed {
   /** @param {Ask} ask */
   #answer(ask) {
     let { after, extra, live } = ask;
-    let at = after && extra < Infinity ? indexOf(this.#recent, after) : -1;
+    const recent = this.#recent.entries;
+    let at = after && extra < Infinity ? indexOf(recent, after) : -1;
     const known = at++ >= 0;
-    for (; extra > 0 && this.#recent[at]?.marked === false; extra--) at++;
-    const entries = live ? [] : known ? this.#recent.slice(at) : null;
+    for (; extra > 0 && recent[at]?.marked === false; extra--) at++;
+    const entries = live ? [] : known ? recent.slice(at) : null;
     this.#lead({ kind: "answer", ask, entries, condition: this.#connection?.condition });
   }
 
-  /** Asks a silent leader whether it lives, waits, and takes the lock from it. */
+  /** Asks a silent leader whether it is alive, waits, and takes the lock from it. */
   #watch() {
     clearTimeout(this.#watchTimer);
     const silent = Date.now() - this.#heardAt;
@@ -833,7 +842,7 @@ class Feed {
       if (Date.now() - this.#heardAt < SILENT) return this.#watch();
       const asked = Date.now();
       this.#post({ kind: "ping" });
-      // Not all at once: the first to steal is heard by the others, who then wait.
+      // Not all tabs at once: the others hear the first to steal, and then wait.
       this.#watchTimer = setTimeout(
         () => (this.#heardAt < asked ? this.#steal() : this.#watch()),
         400 + Math.random() * 800,
@@ -848,8 +857,7 @@ class Feed {
   #hear(message) {
     const leading = this.#mode === "leader";
     if (message.kind === "close") this.#show(condition("closed", "closed"));
-    // An answer means that events come, and not just that this handler runs: a frozen page's
-    // handlers do.
+    // An answer has to mean that events come: a frozen page runs this handler, but reads nothing.
     else if (message.kind === "ping") {
       if (leading && this.#connection?.alive) this.#beat(this.#connection.condition);
     } else if (message.kind === "ask") {
@@ -868,7 +876,7 @@ class Feed {
     this.#heardAt = Date.now();
     if (newTerm) {
       this.#demote();
-      this.#heard = [];
+      this.#heard = new Recent();
       if (this.#mode === "synced" || this.#mode === "loose") this.#mode = "asking";
     }
     if (message.kind === "beat") this.#hearBeat(message);
@@ -881,7 +889,7 @@ class Feed {
   /** @param {LeaderMessage & { kind: "beat" }} message */
   #hearBeat({ n, last, condition, address }) {
     this.#leader = condition;
-    // A ticket is asked for once for all tabs.
+    // One tab's `refresh` serves all tabs.
     if (address.fresh) this.#settings.address = address;
     if (this.#mode === "synced") {
       if (n > this.#n) return this.#ask();
@@ -903,19 +911,19 @@ class Feed {
       this.#n = n;
       return this.#take(entries);
     }
-    if (this.#heardTo + 1 !== n || !this.#heard.length) {
-      this.#heard = [{ type: "", data: "", id: prev, marked: !!prev }];
+    if (this.#heardTo + 1 !== n || !this.#heard.entries.length) {
+      this.#heard = new Recent();
+      this.#heard.add([{ type: "", data: "", id: prev, marked: !!prev }]);
     }
-    this.#heard.push(...entries);
+    this.#heard.add(entries);
     this.#heardTo = n;
-    if (this.#heard.length > KEPT) this.#heard.splice(0, this.#heard.length - KEPT);
     if (this.#mode !== "loose") {
       this.#join();
       return;
     }
     const at = indexOf(entries, this.last);
     if (at >= 0 || (prev && prev === this.last)) this.#follow(n, entries.slice(at + 1));
-    // Are these before or after its position? The server knows.
+    // Only the server knows whether these come before or after its position.
     else if (entries.some(({ marked, type }) => marked || type === "stream-reset")) this.#own();
     else if (prev) this.#take(entries);
   }
@@ -936,8 +944,8 @@ class Feed {
   /** @param {LeaderMessage & { kind: "final" }} message */
   #hearFinal({ n, condition, address }) {
     if (this.#mode === "own") return;
-    // That there is nothing more is an answer to a position, and a refusal one to a ticket: a tab
-    // with another asks for itself.
+    // "finished" is the answer to a position and "refused" that to a ticket: a tab with another
+    // one asks the server itself.
     const same = {
       finished: this.#mode === "synced" && n === this.#n,
       refused: address.url === this.#settings.address.url,
@@ -948,6 +956,13 @@ class Feed {
   }
 }
 
+/**
+ * Header values are bytes; an id is sent as UTF-8, as EventSource does.
+ * @param {string} text
+ */
+const headerValue = (text) =>
+  Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
+
 /** @param {Entry[]} entries @param {string} id */
 const indexOf = (entries, id) => entries.findLastIndex((entry) => entry.marked && entry.id === id);
 
@@ -957,7 +972,7 @@ const resolve = (url) => {
   try {
     return new URL(url, base).href;
   } catch {
-    throw new DOMException(`${url} is not the address of a stream`, "SyntaxError");
+    throw new DOMException(`${url} is not a valid URL`, "SyntaxError");
   }
 };
 
@@ -986,15 +1001,15 @@ const addressOf = (before, now) => {
  *   within them, and the bound doubles from try to try; what the server asks for, with `retry:` or
  *   `Retry-After`, is waited for before that; default 1000
  * @property {number} [maxDelay] milliseconds: the bound grows no further; default 30000
- * @property {number} [silence] milliseconds without a byte after which the connection is made
- *   anew; default 45000, three of ssekit's heartbeats
- * @property {(response: Response) => RefreshedAddress | Promise<RefreshedAddress>} [refresh] is
- *   asked once for a new address or headers after a 401 or 403; null: there is none
+ * @property {number} [silence] milliseconds without a byte after which the connection is
+ *   replaced; default 45000, three of ssekit's heartbeats
+ * @property {(response: Response) => RefreshedAddress | Promise<RefreshedAddress>} [refresh]
+ *   called once after a 401 or 403; returns a new address, new headers, or null to give up
  * @property {boolean | string} [share] whether tabs share one connection, where the browser can;
- *   a string names the user, so that nobody joins another user's connection; default: true for a
+ *   a string names the user, so that no tab joins another user's connection; default: true for a
  *   GET
- * @property {boolean} [live] events matter only as they come, and may have no ids: a tab follows
- *   the others at once, and nothing is asked for that came before; default false
+ * @property {boolean} [live] only new events matter, and they may have no ids: a tab follows the
+ *   others at once and asks for no earlier events; default false
  * @property {"keep" | "close"} [whenHidden] "close": no connection while the page is hidden;
  *   default "keep"
  * @property {boolean} [json] handlers of `on` and `values` get data as parsed JSON; default false
@@ -1022,18 +1037,18 @@ const addressOf = (before, now) => {
  * @property {{ channel: string, member: string, value: any }} stream-leave
  */
 
-/** Iterating fell so many events behind that it ended with an error. */
+/** A loop that is more events behind ends with an error. */
 const MOST_WAITING = 10000;
 
 /**
- * A stream of Server-Sent Events: EventSource, and what is missing there. `Events` says which data
- * `on` passes for each type.
+ * A stream of Server-Sent Events: an EventSource, and what is missing there. `Events` has the type
+ * of the data that `on` passes for each type of event.
  *
- * It fires what an EventSource fires, `statuschange` whenever `status` is another, and `reset`
- * after the hub's `stream-reset`: events have been lost, and what follows is the current state.
+ * It fires what an EventSource fires, `statuschange` whenever `status` changes, and `reset` after
+ * the hub's `stream-reset`: events have been lost, and what follows is the current state.
  *
- * Iterating yields a MessageEvent for each event of any type, and ends with the stream: with an
- * error if it failed. Leaving the loop closes the stream.
+ * Iterating yields a MessageEvent for each event of any type and ends with the stream, with an
+ * error if that failed. Leaving the loop closes the stream.
  * @template {Record<string, any>} [Events=Record<string, any>]
  */
 export class Stream extends EventTarget {
@@ -1069,7 +1084,8 @@ export class Stream extends EventTarget {
   #loops = new Set();
 
   /**
-   * Opens the stream. Throws a SyntaxError for an address that is none.
+   * Opens the stream. Throws a SyntaxError if the URL or the last event id is invalid, and a
+   * TypeError if no such request can be made.
    * @param {string | URL} url
    * @param {Options} [options]
    */
@@ -1083,12 +1099,24 @@ export class Stream extends EventTarget {
     this.withCredentials = Boolean(options.withCredentials);
     const address = new URL(this.#url);
     const last = options.lastEventId ?? address.searchParams.get("last_event_id") ?? "";
+    if (/[\0\r\n]/.test(last)) {
+      throw new DOMException("a last event id has no NUL, CR or LF", "SyntaxError");
+    }
     const headers = [...new Headers(options.headers)];
     const unkeyed = new URL(address);
     for (const name of NOT_PART_OF_KEY) unkeyed.searchParams.delete(name);
     unkeyed.hash = "";
-    // The position goes as a header, which moves on.
+    // The position is sent as a header, which follows the events.
     if (last) address.searchParams.delete("last_event_id");
+    /** @type {RequestInit} */
+    const init = {
+      method,
+      body,
+      // Without it Firefox lets the second of two equal requests wait for the first.
+      cache: "no-store",
+      credentials: this.withCredentials ? "include" : "same-origin",
+    };
+    new Request(address, init); // throws for what fetch would refuse at each try
     const user = typeof share === "string" ? share : [method, headers, body];
     const shared =
       share !== false &&
@@ -1099,13 +1127,7 @@ export class Stream extends EventTarget {
     this.#feed = new Feed(
       {
         address: { url: address.href, headers },
-        init: {
-          method,
-          body,
-          // Without it Firefox lets the second of two equal requests wait for the first.
-          cache: "no-store",
-          credentials: this.withCredentials ? "include" : "same-origin",
-        },
+        init,
         fetch: options.fetch,
         delay: options.delay ?? 1000,
         maxDelay: options.maxDelay ?? 30000,
@@ -1135,7 +1157,7 @@ export class Stream extends EventTarget {
     signal?.addEventListener("abort", () => this.close(), { signal: this.#listening.signal });
   }
 
-  /** The address, resolved. */
+  /** The absolute URL. */
   get url() {
     return this.#url;
   }
@@ -1146,21 +1168,21 @@ export class Stream extends EventTarget {
     return state === "open" ? 1 : state === "closed" ? 2 : 0;
   }
 
-  /** What it is doing, and why. */
+  /** What the stream is doing, and why. */
   get status() {
     return this.#status;
   }
 
-  /** The id of the last event, or block with an id, that this tab has seen. */
+  /** The id of the last event, or block with an id, that this tab has had. */
   get lastEventId() {
     return this.#feed.last;
   }
 
-  /** Closes the stream in this tab; others go on. */
+  /** Closes the stream in this tab; other tabs go on. */
   close() {
     if (this.#status.state === "closed") return;
     this.#feed.stop();
-    this.#become({ ...condition("closed", "closed"), role: this.#status.role });
+    this.#become({ ...condition("closed", "closed"), role: "alone" });
   }
 
   /** Closes the stream in all tabs that share it: the user has logged out. */
@@ -1169,12 +1191,12 @@ export class Stream extends EventTarget {
     this.close();
   }
 
-  /** Makes the connection anew at once, also that of the tab which has it: "try again now". */
+  /** Reconnects now, in whichever tab has the connection. */
   reconnect() {
     this.#feed.reconnect();
   }
 
-  /** How many tabs share the connection; 1 where none can be shared. */
+  /** How many tabs share the connection; 1 if it is not shared. */
   async tabs() {
     const key = this.#feed.key;
     if (!key) return 1;
@@ -1185,7 +1207,7 @@ export class Stream extends EventTarget {
   /**
    * Calls the handler for each event of a type, with its data and the event; with the event alone
    * for `open`, `error`, `reset` and `statuschange`. Data is text; with the option `json`, and for
-   * the hub's own events, parsed JSON. Returns a function that ends this.
+   * the hub's own events, parsed JSON. Returns a function that removes the handler.
    * @template {string & keyof (Events & OwnEvents)} Type
    * @param {Type} type
    * @param {(data: (Events & OwnEvents)[Type], event: MessageEvent<string>) => any} handler
@@ -1214,21 +1236,22 @@ export class Stream extends EventTarget {
     const waiting = [];
     let wake = () => {};
     const loop = (/** @type {MessageEvent<string> | undefined} */ event) => {
-      if (event) waiting.push(event);
+      // One more than allowed, for the loop to see; a loop that waits for long keeps no others.
+      if (event && waiting.length <= MOST_WAITING) waiting.push(event);
       wake();
     };
     this.#loops.add(loop);
     try {
       for (;;) {
         if (waiting.length > MOST_WAITING) {
-          throw new Error(`this loop is ${waiting.length} events behind its stream`);
+          throw new Error(`this loop is more than ${MOST_WAITING} events behind its stream`);
         }
         const event = waiting.shift();
         const { state, reason, code } = this.#status;
         if (event) yield event;
         else if (state !== "closed") await new Promise((resolve) => (wake = () => resolve(0)));
         else if (["closed", "finished"].includes(reason)) return;
-        else throw new Error(`${this.#url} was not to be read: ${reason}, status ${code}`);
+        else throw new Error(`${this.#url} could not be read: ${reason}, status ${code}`);
       }
     } finally {
       this.#loops.delete(loop);
@@ -1244,7 +1267,14 @@ export class Stream extends EventTarget {
   /** @param {Entry} entry */
   #dispatch({ type, data, id }) {
     const event = new MessageEvent(type, { data, lastEventId: id, origin: this.#feed.origin });
-    if (this.#key) this.#follow(event, this.#key);
+    try {
+      if (this.#key) this.#follow(event, this.#key);
+    } catch (error) {
+      // Reported as a handler's error is: it must not cost the events that follow.
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
     this.dispatchEvent(event);
     for (const loop of this.#loops) loop(event);
     if (type === "stream-reset") this.dispatchEvent(new Event("reset"));
@@ -1271,9 +1301,10 @@ export class Stream extends EventTarget {
       for (const loop of this.#loops) loop();
     }
     this.dispatchEvent(new Event("statuschange"));
-    if (this.#status !== now || before.state === now.state && now.state !== "waiting") return;
+    if (this.#status !== now) return; // a handler closed it
+    if (before.state === now.state && now.state !== "waiting") return;
     if (now.state === "open") this.dispatchEvent(new Event("open"));
-    // That there is nothing more (204) is no error, unlike in an EventSource: htmx would ask again.
+    // Unlike in an EventSource, 204 is not an error: after one, htmx would ask again.
     const ended = now.state === "closed" && now.reason !== "closed" && now.reason !== "finished";
     if (now.state === "waiting" || ended) {
       this.dispatchEvent(Object.assign(new Event("error"), { response }));
@@ -1293,7 +1324,7 @@ export class Stream extends EventTarget {
     };
     const pause = () => {
       this.#feed.stop();
-      this.#become({ ...condition("paused", "hidden"), role: this.#status.role });
+      this.#become({ ...condition("paused", "hidden"), role: "alone" });
     };
     on(globalThis.window, "pagehide", pause);
     on(document, "freeze", pause);

@@ -68,7 +68,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="answer to this host name too, besides localhost; .example.org includes all names "
+        help="answer to this host name as well as to localhost; .example.org includes all names "
         "below it, and * is every name; repeatable (default: SSEKIT_HOSTS)",
     )
     parser.add_argument(

@@ -55,7 +55,7 @@ def create(
     """Return the demo application.
 
     ``url`` and ``history`` are those of its `Hub`.  ``origins`` are those of `Stream`, for every
-    stream here.  ``hosts`` are the host names it answers to, besides localhost: see `TrustedHosts`.
+    stream here.  ``hosts`` are the names it answers to, as well as localhost: see `TrustedHosts`.
     ``token`` is what a request has to bear to publish; while it is None or empty, nobody can.
     ``scripts`` is the folder of ``/scripts/``.  ``room`` and ``secret`` are those of `Room`.
 
@@ -95,7 +95,7 @@ class Application:
         self._probe = Probe(origins=allowed)
         self._hello = Stream.every(2, origins=allowed, headers=[("Vary", "Accept")])(hello)
         self._scripts = Path(scripts) if scripts is not None else None
-        self._folder = Folder(scripts, origins=allowed) if scripts is not None else None
+        self._folder = Folder(scripts, origins=allowed, hub=hub) if scripts else None
         self._publishing = Publishing(hub, token)
         self._streams = streams
         self._files = Files()

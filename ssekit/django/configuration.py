@@ -33,6 +33,15 @@ def options() -> dict[str, Any]:
     return found
 
 
+def is_in_postgresql() -> bool:
+    """Return whether the hub's log is in a PostgreSQL; false for settings that make no hub."""
+    try:
+        url = str(options()["url"])
+    except ImproperlyConfigured:
+        return False
+    return url.partition(":")[0] in ("postgresql", "postgres")
+
+
 def make() -> Hub:
     """Return a hub as the settings say."""
     return Hub(**options())

@@ -30,7 +30,7 @@ ENDING = "process ending"
 EXPIRED = "lifetime over"
 
 LONGEST = 3600.0
-"""Seconds: so long may one wait be, and then it begins anew."""
+"""Seconds: the longest single wait; a longer one is several."""
 
 
 class Ended(BaseException):

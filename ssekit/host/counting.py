@@ -26,6 +26,7 @@ ENDED = (
     "client disconnected",
     "source ended",
     "source failed",
+    "producer failed",
     "too slow",
     "process ending",
     "delivery failed",

@@ -74,7 +74,7 @@ class SharedCounters:
         self._all = memoryview(bytearray(self._width * 8)).cast("q")
         self._own = self._all
         self._before: dict[str, int] = {}  # what the processes before this one in its slot counted
-        self._entered = False  # by this process; its children begin anew
+        self._entered = False  # by this process; its children begin with false
         self._uses = 0
         _instances.add(self)
 

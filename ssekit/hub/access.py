@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from ssekit.brokers import Broker, Entry
+from ssekit.brokers import Entry
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.hub.follower import Follower
-from ssekit.hub.granted import GrantedStream, GrantedStreams
-from ssekit.hub.revocations import CHANNEL, Revocation, Revocations
+from ssekit.hub.granted import GrantedStream
+from ssekit.hub.revocations import CHANNEL, Revocations
 from ssekit.stream.admission import Overloaded
 
 OUTAGE = "the log of revocations is away"
@@ -26,9 +26,11 @@ class Access:
     ``ends_in_outage``: whether they end while the log cannot be read.
     """
 
-    def __init__(self, broker: Broker, follower: Follower, *, ends_in_outage: bool) -> None:
-        self.streams = GrantedStreams()
-        self._revocations = Revocations(broker, self.streams)
+    def __init__(
+        self, revocations: Revocations, follower: Follower, *, ends_in_outage: bool
+    ) -> None:
+        self.streams = revocations.streams
+        self._revocations = revocations
         self.follower = follower
         self._ends_in_outage = ends_in_outage
         self._loading = threading.Lock()
@@ -42,6 +44,21 @@ class Access:
         """Forget a stream that has ended, or was not opened."""
         self.streams.discard(stream)
 
+    def load(self) -> None:
+        """Read what is in force, unless this process knows it.
+
+        Raises `Overloaded` while that cannot be read.
+        """
+        if self._revocations.loaded:
+            return
+        with self._loading:  # One reads, and the others wait for it.
+            if self._revocations.loaded:
+                return
+            try:
+                self._revocations.restart()
+            except (BrokerUnavailable, HubClosed) as error:
+                raise Overloaded(OUTAGE) from error
+
     def refusal(self, stream: GrantedStream) -> str | None:
         """Return why a stream must not open, or None.
 
@@ -49,13 +66,8 @@ class Access:
         """
         if self._ends_in_outage and self.follower.away:
             raise Overloaded(OUTAGE)
-        if not self._revocations.loaded:
-            self._load()
+        self.load()
         return stream.ended or self._revocations.refusal(stream)
-
-    def write(self, revocation: Revocation) -> None:
-        """Let every process have a revocation; while the log is away, that is tried again."""
-        self._revocations.write(revocation)
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Apply new entries of the internal channel."""
@@ -69,12 +81,3 @@ class Access:
         """The log cannot be read just now."""
         if self._ends_in_outage:
             self.streams.end_all(OUTAGE)
-
-    def _load(self) -> None:
-        with self._loading:  # One reads, and the others wait for it.
-            if self._revocations.loaded:
-                return
-            try:
-                self._revocations.restart()
-            except (BrokerUnavailable, HubClosed) as error:
-                raise Overloaded(OUTAGE) from error

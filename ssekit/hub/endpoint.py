@@ -8,6 +8,7 @@ fails, an EventSource is told to come back.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -169,6 +170,9 @@ class Endpoint(Opener):
     def _admit(self, environ: dict[str, Any]) -> Blocks:
         self._check_site(environ)
         request = request_of(environ)
+        with contextlib.suppress(Overloaded):  # `refusal` raises it, after the decision.
+            # First: a disconnection of before this process is then older than the authorization.
+            self._access().load()
         begun = time.time()
         path = str(environ.get("PATH_INFO", ""))
         grant = self._gate.authorize(lambda: self._authorize(request), path)
@@ -193,7 +197,7 @@ class Endpoint(Opener):
             if refusal == REVOKED:
                 raise Refused("403 Forbidden", "The credential was revoked.")
             if refusal is not None:
-                raise Overloaded(refusal)  # It comes back, and is authorized anew.
+                raise Overloaded(refusal)  # It comes back, and is authorized again.
             member = member_of(stream.grant.member)
             blocks = self._channels(stream.channels, member=member).open(environ)
             stream.end = blocks.stop

@@ -6,6 +6,7 @@ whatever sends it joins bytes; it is decoded only for those who iterate over eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ OWN = "stream-"
 """What the names of the hub's own events begin with; nobody else can publish such a name."""
 OPEN, RESET, REMOVE, END = "stream-open", "stream-reset", "stream-remove", "stream-end"
 JOIN, LEAVE = "stream-join", "stream-leave"
+FAILED, LOST = "failed", "lost"
+"""Why a channel has ended that its producer has not finished."""
 
 _OWN = b"event: " + OWN.encode()
 _REMOVE = b"event: %b\n" % REMOVE.encode()
@@ -138,27 +141,37 @@ def is_end(entry: Entry) -> bool:
     return entry.body.startswith(_END)
 
 
+def is_broken_off(end: Entry) -> bool:
+    """Whether a channel ended before its producer had sent everything."""
+    return json.loads(str(event_of(end).data)).get("reason") in (FAILED, LOST)
+
+
 def frame(entry: Entry) -> bytes:
     """Return the entry as a viewer gets it."""
     return entry.frame
 
 
-def quiet_frame(entry: Entry) -> bytes:
-    """Return the entry as a viewer that knows no hub events gets it: of those, the ids alone.
-
-    OpenAI's client takes a block that has only an id for an event without data, and fails.  So the
-    id is a line of the next block; only that of the end, which no block follows, has its own.
-    """
+def frame_with_ids(entry: Entry) -> bytes:
+    """Return the entry for a viewer that gets the ids of the hub's own events alone."""
     if not is_own(entry):
         return entry.frame
-    if entry.passing:
-        return b""
-    return b"id: %b\n%b" % (entry.id.encode(), b"\n" if is_end(entry) else b"")
+    return b"" if entry.passing else b"id: %b\n\n" % entry.id.encode()
 
 
-def framing(hub_events: bool) -> Callable[[Entry], bytes]:
-    """Return the function that frames entries for viewers with or without hub events."""
-    return frame if hub_events else quiet_frame
+def frame_of_others(entry: Entry) -> bytes:
+    """Return the entry for a viewer that gets nothing of the hub's own events."""
+    return b"" if is_own(entry) else entry.frame
+
+
+def framing(hub_events: bool, own_ids: bool) -> Callable[[Entry], bytes]:
+    """Return the function that frames entries for viewers with hub events, their ids, or neither.
+
+    The last is for OpenAI's client in Python, which takes a block that has an id alone for an event
+    without data, and fails.
+    """
+    if hub_events:
+        return frame
+    return frame_with_ids if own_ids else frame_of_others
 
 
 def event_of(entry: Entry) -> ChannelEvent:

@@ -35,8 +35,9 @@ from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.tcp import Tcp, bound_unsent, patience
 from ssekit.hub.follower import Follower
-from ssekit.hub.lagging import FAILED, FINISHED, LaggingViewers
+from ssekit.hub.lagging import FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
+from ssekit.hub.recent import FINISHED
 from ssekit.hub.viewers import Batch, Kind, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
@@ -120,8 +121,8 @@ class Fanout:
     def _begin(self, viewer: Viewer, reader: Reader, opening: bytes) -> None:
         """Send a viewer the opening and what it has missed, which is nearly always all of it."""
         group, epoch, position = viewer.group, reader.epoch, reader.position
-        for channel in reader.ended:
-            group.note_end(channel, position)
+        for end in reader.ended.values():
+            group.note_end(end, position)
         piece = reader.take_ready()
         if piece is None and self._recent.holds(epoch, position) and position < self._recent.end:
             piece = self._recent.piece(group.view, position)
@@ -142,7 +143,7 @@ class Fanout:
             self._lagging.add(viewer, epoch, position, rest)
             self._lagging.give_turn(viewer)
         elif group.finished_by(position):
-            self.end(viewer, FINISHED)
+            self.end(viewer, group.why_finished)
         else:
             self._caught_up(viewer)
 
@@ -160,7 +161,7 @@ class Fanout:
             group.note_ends(some)
             if group.finished_by(self._recent.end):
                 for viewer in list(group.caught_up.values()):
-                    self.end(viewer, FINISHED)
+                    self.end(viewer, group.why_finished)
         self._counts.add("events", events)
         if self._counts.channels:
             self._count_by_channel(entries)

@@ -31,7 +31,7 @@ from ssekit.hub.recent import Piece, RecentEntries, View
 log = logging.getLogger("ssekit.hub")
 
 FOLLOW = 30.0
-"""Seconds after which the follower asks the broker anew."""
+"""Seconds after which the follower asks the broker again."""
 SOONEST, LONGEST = 0.1, 5.0
 """Seconds until the first attempt after an outage began, and the most between two attempts."""
 OPEN_REMEMBERED = 100_000
@@ -174,16 +174,19 @@ class Follower:
                 return Piece(reader.view, (), reader.epoch, position)
             return recent.piece(reader.view, position, *reader.keeps(recent.end))
 
-    def ends(self, channels: Collection[str]) -> dict[str, Entry]:
-        """Return the ends of those channels that are finished, as far as can be known now."""
-        unknown = [channel for channel in channels if channel not in self._open]
+    def ends(self, channels: Collection[str], epoch: int, position: int) -> dict[str, Entry]:
+        """Return the ends of those channels that are finished, for a reader at a position.
+
+        Raises as `Broker.ends` does.
+        """
+        with self._lock:
+            # What is open here may have ended before a position that is yet to be reached.
+            known = set() if self.recent.is_ahead(epoch, position) else self._open
+            unknown = [channel for channel in channels if channel not in known]
+            seen = self._ends
         if not unknown or self.closed:
             return {}
-        seen = self._ends
-        try:
-            found = self.broker.ends(unknown)
-        except (BrokerUnavailable, HubClosed):
-            return {}
+        found = self.broker.ends(unknown)
         with self._lock:
             if seen == self._ends and self.ready:
                 if len(self._open) > OPEN_REMEMBERED:

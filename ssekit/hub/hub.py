@@ -182,6 +182,15 @@ class Hub:
         self._opened.published(entry.id)
         return event_of(entry)
 
+    def is_in_database_of(self, connection: object) -> bool:
+        """Return whether `publish` takes a connection: it is to the database that the log is in.
+
+        That is a ``postgresql:`` log, which need not have been created.  Raises TypeError for what
+        is no connection, `BrokerUnavailable` and `HubClosed`.
+        """
+        self._opened.check()
+        return self._broker.is_in_database_of(connection)
+
     def remove(self, channel: str, key: str) -> Event | None:
         """Remove a key's event, and tell the viewers: return that event, ``stream-remove``.
 
@@ -207,7 +216,9 @@ class Hub:
 
         A client that comes back gets exactly what it missed.  A new one gets the newest event of
         each key, and the last ``replay`` events without a key.  ``hub_events=False`` is for clients
-        that cannot ignore events whose names they do not know: they get none of the hub's own.
+        that cannot ignore events whose names they do not know: they get none of the hub's own, but
+        their ids in blocks without data; with ``replay="all"`` not even these.  Such a stream is
+        cut off, unless its channels are finished and no producer of theirs has failed or was lost.
 
         ``member``: who is present in the channels while the stream is open: an id, or a pair of an
         id and a JSON value of at most 1 KiB, which is shown to the others.  With ``presence`` the
@@ -285,11 +296,11 @@ class Hub:
     ) -> None:
         """End the streams of `endpoint` that match all that is given, in every process.
 
-        Their clients may come back, and are authorized anew.  While the log cannot be reached that
+        Their clients may come back, and are authorized again.  While the log cannot be reached that
         is logged and tried again.  Raises ValueError if nothing is given, `BrokerUnavailable` if
         1,000 wait for the log already, and `HubClosed` after `close`.
         """
-        self._opened.access().write(revocation(subject, session, channel, None))
+        self._opened.revocations().write(revocation(subject, session, channel, None))
 
     def revoke(
         self,
@@ -307,7 +318,7 @@ class Hub:
         refused by the endpoint's ``max_age``.  A grant that does not say when it was issued is
         refused.  Raises as `disconnect` does, and ValueError for an invalid ``keep``.
         """
-        self._opened.access().write(revocation(subject, session, channel, keep, before))
+        self._opened.revocations().write(revocation(subject, session, channel, keep, before))
 
     def subscribe(
         self,

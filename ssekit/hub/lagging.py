@@ -31,7 +31,6 @@ log = Logger("ssekit.hub")
 
 SLOW = "too slow"
 FAILED = "delivery failed"
-FINISHED = "source ended"
 SLICE = 0.005
 """Seconds of the event loop's time that lagging viewers get at once."""
 
@@ -106,7 +105,7 @@ class LaggingViewers:
         """Count a piece that a viewer is sent, and note the end of a channel in it."""
         entries = piece.entries
         if entries and is_end(entries[-1]):
-            viewer.group.note_end(entries[-1].channel, piece.position)
+            viewer.group.note_end(entries[-1], piece.position)
         viewer.events += len(entries)
         viewer.bytes += len(piece.block)
         self._counts.delivered(len(entries), len(piece.block))
@@ -162,7 +161,7 @@ class LaggingViewers:
                 return False
             if self._fill(viewer, lag, recent.piece(group.view, lag.position)):
                 return True
-        self._end(viewer, FINISHED)
+        self._end(viewer, group.why_finished)
         return False
 
     def _fill(self, viewer: Viewer, lag: Lag, piece: Piece) -> bool:

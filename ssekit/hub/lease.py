@@ -26,7 +26,7 @@ from ssekit.brokers import Broker
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import NativeLock
 from ssekit.host.wsgi_servers import worker_is_ending
-from ssekit.hub.entries import end_body, leave_body
+from ssekit.hub.entries import LOST, end_body, leave_body
 
 log = logging.getLogger("ssekit.hub")
 
@@ -213,7 +213,7 @@ def end_held(broker: Broker, holder: str, *, members: bool = True) -> None:
     leaving: dict[str, list[str]] = {}
     for channel, member in broker.held(holder):
         if member is None:
-            broker.finish(channel, end_body(channel, "lost"), "lost", holder=holder)
+            broker.finish(channel, end_body(channel, LOST), LOST, holder=holder)
         elif members:
             leaving.setdefault(channel, []).append(member)
     for channel, names in leaving.items():

@@ -24,9 +24,7 @@ AT_ONCE = 2
 ENTRIES = 200
 """Entries that one reading asks for, for one position."""
 MOST_ENTRIES = 500
-"""The same for several positions; fewer if they are large."""
-MOST_READ = 32 * 1024 * 1024
-"""Bytes that a reading for several positions should have at most."""
+"""The same for several positions."""
 POSITIONS = 64
 """Positions that one reading is for."""
 NEAR = 10_000
@@ -55,7 +53,6 @@ class OlderEntries:
         self._lock = NativeLock()  # held for moments, by any thread
         self._asked: dict[Position, None] = {}  # by those who wait for their turn, in order
         self._read_at = -STORM
-        self._body = 0  # bytes of an entry's body in the last readings
         self._shared: OrderedDict[Position, tuple[Piece, float]] = OrderedDict()
         self._bytes = 0
 
@@ -141,7 +138,8 @@ class OlderEntries:
         here = id_of(first[1], first[2])
         channels = frozenset().union(*(view.channels for view, _, _ in positions))
         try:
-            entries, cursor = self._broker.read(channels, here, self._limit(len(positions)))
+            limit = MOST_ENTRIES if others else ENTRIES
+            entries, cursor = self._broker.read(channels, here, limit)
         except HistoryLost as lost:
             if not others:
                 return {first: lost}
@@ -158,7 +156,6 @@ class OlderEntries:
         self, positions: Sequence[Position], entries: Sequence[Entry], cursor: str
     ) -> Answers:
         """Answer those positions from which a reading got on, each with what is its own."""
-        self._body = sum(len(entry.body) for entry in entries) // max(len(entries), 1)
         end = parse_id(cursor)[1]
         seqs = [parse_id(entry.id)[1] for entry in entries]
         places: dict[str, list[int]] = {}  # in the list, by channel
@@ -172,12 +169,6 @@ class OlderEntries:
                 its = [entries[place] for place in own if seqs[place] > position]
                 answers[wanted] = self._keep_all(wanted, its, cursor)
         return answers or self._read_near(positions[:1])
-
-    def _limit(self, positions: int) -> int:
-        if positions == 1:
-            return ENTRIES
-        most = MOST_READ // max(self._body, 1)
-        return max(ENTRIES, min(MOST_ENTRIES, ENTRIES * positions, most))
 
     def _keep_all(self, wanted: Position, entries: Sequence[Entry], cursor: str) -> Piece | None:
         """Keep what follows a position as pieces, and return the first."""

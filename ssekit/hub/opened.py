@@ -18,6 +18,7 @@ from ssekit.hub.access import Access
 from ssekit.hub.follower import Follower
 from ssekit.hub.lease import Leases
 from ssekit.hub.presence import Presence
+from ssekit.hub.revocations import Revocations
 
 OUTRUN = 1.0
 """Seconds at most for which a publish waits for the readers of its own process."""
@@ -37,6 +38,7 @@ class Opened:
         self._follower: Follower | None = None
         self._leases: Leases | None = None
         self._access: Access | None = None
+        self._revocations: Revocations | None = None
         self._presence: Presence | None = None
         self._lock = NativeLock()  # held for moments, by any thread
 
@@ -58,11 +60,19 @@ class Opened:
 
     def access(self) -> Access:
         """Return the register of this process's streams that have a grant.  Raises `HubClosed`."""
-        follower = self.follower()
+        follower, revocations = self.follower(), self.revocations()
         with self._lock:
             if self._access is None or self._access.follower is not follower:
-                self._access = Access(self.broker, follower, ends_in_outage=self._ends_in_outage)
+                self._access = Access(revocations, follower, ends_in_outage=self._ends_in_outage)
             return self._access
+
+    def revocations(self) -> Revocations:
+        """Return what writes revocations, which needs no follower.  Raises `HubClosed`."""
+        with self._lock:
+            self.check()
+            if self._revocations is None or self._revocations.process != os.getpid():
+                self._revocations = Revocations(self.broker)
+            return self._revocations
 
     def presence(self) -> Presence:
         """Return what has members present for this process.  Raises `HubClosed`."""

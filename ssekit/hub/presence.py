@@ -5,7 +5,7 @@ of messages is not touched, and joins and leaves are resumed like everything els
 which processes hold a member, and stores a leave when the last one lets go of it.
 
 This module counts the open streams of each member in this process.  A member joins with the first,
-and leaves when none has been open for `GRACE` seconds, so that loading a page anew changes nothing.
+and leaves when none has been open for `GRACE` seconds, so that reloading a page changes nothing.
 One background loop writes what has come together since its last turn; a stream that opens or ends
 only counts.  No viewer costs a write to stay: the process has one lease (`ssekit.hub.lease`).
 

@@ -18,7 +18,7 @@ from ssekit.brokers import Broker
 from ssekit.errors import BrokerUnavailable, Cancelled, ChannelBusy, ChannelFinished, HubClosed
 from ssekit.host import wsgi_servers
 from ssekit.host.counting import Counts
-from ssekit.hub.entries import end_body, event_of
+from ssekit.hub.entries import FAILED, LOST, end_body, event_of
 from ssekit.hub.lease import Leases
 from ssekit.wire import Event
 
@@ -114,9 +114,9 @@ class Producer:
         if error is None:
             reason = "finished"
         elif host.failed(error):
-            reason = "failed"
+            reason = FAILED
         else:
-            reason = "lost"  # The process is ending, or the work was ended from outside.
+            reason = LOST  # The process is ending, or the work was ended from outside.
         self._finish(reason)
 
     def _finish(self, reason: str) -> None:

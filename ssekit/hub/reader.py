@@ -15,9 +15,16 @@ from ssekit import host
 from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
-from ssekit.hub.entries import is_end, open_entry, reset_entry, without_id
+from ssekit.hub.entries import (
+    is_broken_off,
+    is_end,
+    is_own,
+    open_entry,
+    reset_entry,
+    without_id,
+)
 from ssekit.hub.follower import Follower
-from ssekit.hub.recent import Piece, View
+from ssekit.hub.recent import Piece, View, finished_why
 
 KEEPS_UP = 0.1
 """Seconds after which a client that had read everything, and has not come for more, is slow."""
@@ -44,6 +51,7 @@ class Reader:
         "_opening",
         "_ready",
         "_replay",
+        "_unasked",
         "client",
         "ended",
         "epoch",
@@ -70,8 +78,8 @@ class Reader:
         self.parked = False
         self.client: host.Client | None = None
         """What to wake when there is something to read."""
-        self.ended: set[str] = set()
-        """The channels whose end is at or before the position."""
+        self.ended: dict[str, Entry] = {}
+        """The ends of channels that are at or before the position."""
         self.finished = False
         """Whether that is all of them, and nothing more will come."""
         self.lost = False
@@ -81,6 +89,7 @@ class Reader:
         self._follower = follower
         self._replay = replay
         self._ready: Piece | None = None
+        self._unasked: frozenset[str] = frozenset()  # channels of which the end is to be learned
         self._opening = False  # whether it is yet to be made
         self._away = False
         self._closed = False
@@ -109,14 +118,29 @@ class Reader:
         return self.finished and self._ready is None
 
     @property
+    def why_finished(self) -> str:
+        """Why its stream ends, once it is finished."""
+        broken_off = [channel for channel, end in self.ended.items() if is_broken_off(end)]
+        return finished_why(self.view, broken_off)
+
+    @property
     def settled(self) -> bool:
         """Whether others can read on from its position, after what `take_ready` returns."""
-        return not self._opening and not self._follower.recent.is_ahead(self.epoch, self.position)
+        if self._opening or self._unasked:
+            return False
+        return not self._follower.recent.is_ahead(self.epoch, self.position)
 
     def take_ready(self) -> Piece | None:
         """Take what was read and not yet given."""
         ready, self._ready = self._ready, None
         return ready
+
+    def skip_own(self) -> None:
+        """Read past what is only the hub's own: its client is sent nothing of that."""
+        piece = self.next_piece()
+        while piece is not None and not self.lost and all(map(is_own, piece.entries)):
+            piece = self.next_piece()
+        self._ready = piece
 
     def at_end(self) -> bool:
         """Return whether there is nothing to read now."""
@@ -126,6 +150,7 @@ class Reader:
             and self.epoch == recent.epoch
             and self._ready is None
             and not self._opening
+            and not self._unasked
         )
 
     def next_piece(self) -> Piece | None:
@@ -185,9 +210,19 @@ class Reader:
                 return
             going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
         # A channel with entries after the position had not ended there.
-        ends = self._follower.ends(self.view.channels - going_on)
-        if ends:
-            self.ended |= _ended_by(ends, begin)
+        self._unasked = self.view.channels - going_on
+        self._learn_ends()
+
+    def _learn_ends(self) -> None:
+        """Learn which channels had ended already; while the log is away it is asked again."""
+        try:
+            ends = self._follower.ends(self._unasked, self.epoch, self.position)
+        except (BrokerUnavailable, HubClosed):
+            self._away = True
+            return
+        self._away = False
+        self._unasked = frozenset()
+        self.ended = _ended_by(ends, self.position) | self.ended
         self.finished = self.view.is_finished(self.ended)
 
     def _lose(self) -> None:
@@ -198,6 +233,8 @@ class Reader:
         """Read on; false if there is nothing to read now."""
         if self._opening:
             return self._open()
+        if self._unasked:
+            self._learn_ends()
         piece = self._follower.piece(self)
         if piece is None:
             # What the follower is about to reach is read from there: it has passing entries too.
@@ -237,9 +274,10 @@ class Reader:
         self._ready = piece
         if self.ended:
             # An event after the end: the channel was reopened.
-            self.ended.difference_update(entry.channel for entry in piece.entries)
+            for entry in piece.entries:
+                self.ended.pop(entry.channel, None)
         if is_end(piece.entries[-1]):
-            self.ended.add(piece.entries[-1].channel)
+            self.ended[piece.entries[-1].channel] = piece.entries[-1]
         self.finished = self.view.is_finished(self.ended)
 
     def _read_opening(self) -> Opening:
@@ -274,10 +312,10 @@ class Reader:
         self.epoch, self.position = parse_id(opening.tip)
         self._caught_up_at = self.position
         self._ready = Piece(self.view, entries, self.epoch, self.position)
-        self.ended = set(opening.ends)
+        self.ended = dict(opening.ends)
         self.finished = self.view.is_finished(self.ended)
         return True
 
 
-def _ended_by(ends: Mapping[str, Entry], position: int) -> set[str]:
-    return {channel for channel, end in ends.items() if parse_id(end.id)[1] <= position}
+def _ended_by(ends: Mapping[str, Entry], position: int) -> dict[str, Entry]:
+    return {channel: end for channel, end in ends.items() if parse_id(end.id)[1] <= position}

@@ -34,13 +34,27 @@ class View(NamedTuple):
 
     channels: frozenset[str]
     hub_events: bool = True
-    """Whether it knows the hub's own events; otherwise it gets their ids alone."""
+    """Whether it knows the hub's own events; otherwise it gets their ids at most."""
     internal: int = 0
     """How many of the channels are the hub's own: they never end."""
+    own_ids: bool = True
+    """Whether a reader that knows no hub events gets their ids."""
 
     def is_finished(self, ended: Collection[str]) -> bool:
         """Tell whether nothing more comes, once these of the channels are finished."""
         return len(ended) >= len(self.channels) - self.internal
+
+
+FINISHED = "source ended"
+BROKEN_OFF = "producer failed"
+
+
+def finished_why(view: View, broken_off: Collection[str]) -> str:
+    """Return why a stream ends whose channels are finished, some of them broken off.
+
+    A client that gets no ``stream-end`` would take an orderly end for the end of all events.
+    """
+    return BROKEN_OFF if broken_off and not view.hub_events else FINISHED
 
 
 class Piece:
@@ -50,7 +64,7 @@ class Piece:
 
     def __init__(self, view: View, entries: Sequence[Entry], epoch: int, position: int) -> None:
         self.entries = entries
-        self.block = b"".join(map(framing(view.hub_events), entries))
+        self.block = b"".join(map(framing(view.hub_events, view.own_ids), entries))
         self.epoch = epoch
         self.position = position
         self._chunk: bytes | None = None
@@ -96,7 +110,7 @@ class RecentEntries:
         return id_of(self.epoch, self.end)
 
     def reset(self, entries: Sequence[Entry], cursor: str) -> None:
-        """Begin anew, with the log's newest entries and the cursor at its end."""
+        """Start again, with the log's newest entries and the cursor at its end."""
         self.epoch, self.end = parse_id(cursor)
         self.start = self.end - len(entries)
         if entries:

@@ -8,14 +8,15 @@ lost its place in the log, reads which ones are in force.
 What it refuses
     * A *revocation* ends the streams that match, and refuses grants that were issued before it,
       until it expires.
-    * A *disconnection* ends the streams that match; they may come back and are authorized anew.  A
-      stream whose authorization began before it has to be authorized anew as well.
+    * A *disconnection* ends the streams that match; they may come back and are authorized again.  A
+      stream whose authorization began before it has to be authorized again as well.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -97,11 +98,17 @@ class Revocation:
 
 
 class Revocations:
-    """The disconnections and revocations in force, as this process knows them."""
+    """The disconnections and revocations in force, as this process knows them.
 
-    def __init__(self, broker: Broker, streams: GrantedStreams) -> None:
+    A process that only writes them need not follow the log.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.process = os.getpid()
+        self.streams = GrantedStreams()
+        """Those that they end."""
         self._broker = broker
-        self._streams = streams
+        self._looked = False  # at what is in the log already, before the first was written
         self._known: dict[Who, tuple[Revocation, float]] = {}  # with when it was seen
         self._unwritten: list[Revocation] = []
         self._retrying = False
@@ -165,10 +172,12 @@ class Revocations:
     def _apply(self, revocation: Revocation) -> None:
         now = time.time()
         known = self._known.get(revocation.who)
-        if revocation.until <= now or (known and known[0] == revocation):
-            return  # It is over, or was applied when it was first seen.
+        if known and known[0] == revocation:
+            return  # It was applied when it was first seen.
         self._known[revocation.who] = (revocation, now)
-        found = self._streams.find(revocation.subject, revocation.session, revocation.channel)
+        if revocation.until <= now:
+            return  # It is over, and only known so that it is removed from the log.
+        found = self.streams.find(revocation.subject, revocation.session, revocation.channel)
         for stream in found:
             if revocation.refuses(stream, now):
                 stream.stop(revocation.why)
@@ -176,6 +185,10 @@ class Revocations:
     def _append(self, revocation: Revocation) -> None:
         body = body_of(Event(asdict(revocation)))
         self._broker.append(CHANNEL, body, key=json.dumps(revocation.who))
+        if not self._looked:
+            # What has expired of other processes', too: the one that wrote it may never return.
+            self.take(self._broker.opening([CHANNEL], 0).state)
+            self._looked = True
         now = time.time()
         for who, (known, _) in tuple(self._known.items()):
             if known.until <= now:

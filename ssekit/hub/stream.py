@@ -17,7 +17,7 @@ from ssekit.hub.follower import Follower
 from ssekit.hub.grant import Member
 from ssekit.hub.presence import Presence, members_channel
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import View
+from ssekit.hub.recent import FINISHED, View
 from ssekit.stream.admission import Limit
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
@@ -51,8 +51,9 @@ class Channels(Opener):
     """Opens a stream of some channels for each client.
 
     ``follow`` returns the follower of this process.  ``replay`` is how many of the last events the
-    opening has, None for all.  Without ``hub_events`` a client gets their ids alone, and is cut off
-    where the server ends the stream, as it would take an orderly end for the end of all events.
+    opening has, None for all.  Without ``hub_events`` a client is cut off where the server ends the
+    stream, as it would take an orderly end for the end of all events.  It gets the ids of those
+    events, unless it has all events replayed: it then needs no id to miss nothing.
     With ``presence`` it gets the joins and leaves of their members; ``member`` is the client's own,
     and ``present`` returns what counts it.
     """
@@ -74,10 +75,11 @@ class Channels(Opener):
         self.cuts = not hub_events
         self._follow = follow
         self._channels = channels
-        self._view = View(channels, hub_events)
+        own_ids = replay is not None
+        self._view = View(channels, hub_events, own_ids=own_ids)
         if presence:
             members = {members_channel(channel) for channel in channels}
-            self._view = View(channels | members, hub_events, len(members))
+            self._view = View(channels | members, hub_events, len(members), own_ids)
         self._present = present
         self._member = member
         self._replay = replay
@@ -87,7 +89,10 @@ class Channels(Opener):
 
     def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
         self._check(environ)
-        reader = Reader(self._follow(), self._view, last_event_id(environ), self._replay)
+        last = last_event_id(environ)
+        reader = Reader(self._follow(), self._view, last, self._replay)
+        if last and not self._view.hub_events:
+            reader.skip_own()
         if reader.missed_nothing:
             reader.close()
             raise Stop
@@ -127,7 +132,9 @@ class ChannelBlocks(Blocks):
                 client.check()
                 piece = reader.next_piece()
             if piece is None and reader.finished:
-                raise StopIteration
+                if reader.why_finished == FINISHED:
+                    raise StopIteration
+                raise host.Ended(reader.why_finished)
             if piece is None and reader.closed:
                 raise host.Ended(host.ENDING)
         if reader.lost and not reader.view.hub_events:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from ssekit import host
 from ssekit.brokers import Entry, parse_id
 from ssekit.host.chunks import chunk
-from ssekit.hub.entries import framing, is_end
-from ssekit.hub.recent import View
+from ssekit.hub.entries import framing, is_broken_off, is_end
+from ssekit.hub.recent import View, finished_why
 from ssekit.stream.open import OpenStream
 
 PART = 4 * 1024
@@ -38,6 +38,7 @@ class ViewerGroup:
     """
 
     __slots__ = (
+        "_broken_off",
         "_descriptors",
         "_ended",
         "_frame",
@@ -63,8 +64,9 @@ class ViewerGroup:
         self.events = 0
         self.bytes = 0
         self._descriptors: array[int] | None = None  # of those caught up, until one comes or goes
-        self._frame: Callable[[Entry], bytes] = framing(kind.view.hub_events)
+        self._frame: Callable[[Entry], bytes] = framing(kind.view.hub_events, kind.view.own_ids)
         self._ended: dict[str, int] = {}  # by finished channel, the position of its end
+        self._broken_off: set[str] = set()  # those whose producer has not sent everything
 
     def add(self, viewer: Viewer) -> None:
         """Count the viewer among those that are caught up."""
@@ -122,12 +124,23 @@ class ViewerGroup:
         for entry in entries:
             if is_end(entry):
                 self._ended[entry.channel] = parse_id(entry.id)[1]
+                self._note_reason(entry)
             elif self._ended:
                 self._ended.pop(entry.channel, None)
 
-    def note_end(self, channel: str, position: int) -> None:
+    def note_end(self, end: Entry, position: int) -> None:
         """Note that a channel was finished at a position, if nothing newer is known."""
-        self._ended.setdefault(channel, position)
+        if end.channel not in self._ended:
+            self._ended[end.channel] = position
+            self._note_reason(end)
+
+    def _note_reason(self, end: Entry) -> None:
+        (self._broken_off.add if is_broken_off(end) else self._broken_off.discard)(end.channel)
+
+    @property
+    def why_finished(self) -> str:
+        """Why its streams end, once all of its channels are finished."""
+        return finished_why(self.view, self._broken_off & self._ended.keys())
 
     def finished_by(self, position: int) -> bool:
         """Return whether all channels were finished at a position."""
@@ -157,7 +170,7 @@ class Batch(NamedTuple):
 
 
 class Lag:
-    """What a viewer that is not caught up has besides: its position, and what it is being sent."""
+    """What a viewer has while it is not caught up: its position, and what it is being sent."""
 
     __slots__ = ("due", "epoch", "position", "rest", "watcher")
 

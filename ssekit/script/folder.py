@@ -8,7 +8,6 @@ gunicorn's gevent worker it has a greenlet of its own, which goes on when the se
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import os
@@ -17,33 +16,26 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssekit import host
-from ssekit.errors import SSEError
 from ssekit.host import wsgi_servers
-from ssekit.host.connection import Connection
-from ssekit.script import run as runs
+from ssekit.script.wsgi_run import WsgiRun
 from ssekit.stream.admission import Admission, Limit, rejection
-from ssekit.stream.response import (
-    Answer,
-    Headers,
-    Offer,
-    closing_retry,
-    misreads_an_end,
-    opening,
-    plain_answer,
-)
-from ssekit.stream.source import with_streams, without_server
+from ssekit.stream.response import Answer, Headers, Offer, opening, plain_answer
+
+if TYPE_CHECKING:
+    from ssekit.hub import Hub
 
 log = logging.getLogger("ssekit.script")
 
 
 class Script:
-    """A WSGI application that runs a file anew for each client.
+    """A WSGI application that runs a file once for each client.
 
-    ``heartbeat``, ``retry`` and ``origins`` are those of `ssekit.Stream`.  A file that has changed
-    is read again.  A file that is missing is answered 404, one that fails before it has sent
+    ``heartbeat``, ``retry`` and ``origins`` are those of `ssekit.Stream`.  ``hub``: the one among
+    whose streams these are counted, in its `stats` and metrics.  A file that has changed is read
+    again.  A file that is missing is answered 404, one that fails before it has sent
     anything 500; what went wrong is logged with its traceback.  Modules beside the file can be
     imported, as in a terminal, but the process has each of them only once, and one of that name
     elsewhere wins.
@@ -56,13 +48,14 @@ class Script:
         heartbeat: float = 15.0,
         retry: int | None = None,
         origins: Iterable[str] = (),
+        hub: Hub | None = None,
     ) -> None:
         self._path = Path(path).resolve()
         self._heartbeat = heartbeat
         self._retry = retry
         opening(retry)  # Raises for a wrong one now, and not for each client.
         self._offer = Offer(origins=origins)
-        self._limit = Limit()
+        self._limit = Limit(counts=None if hub is None else hub.counts)
         self._compiled: tuple[tuple[int, int], CodeType] | None = None
         # As for a script that the interpreter runs, but after all else: it is the whole process's.
         if (folder := str(self._path.parent)) not in sys.path:
@@ -104,6 +97,7 @@ class Script:
             self._retry,
             server=server,
             admission=admission,
+            counts=self._limit.counts,
         )
 
         def whole_file() -> None:
@@ -145,11 +139,12 @@ class Folder:
         heartbeat: float = 15.0,
         retry: int | None = None,
         origins: Iterable[str] = (),
+        hub: Hub | None = None,
     ) -> None:
         self._folder = Path(path).resolve()
         if not self._folder.is_dir():
             raise NotADirectoryError(f"there is no folder {str(path)!r}")
-        self._make = partial(Script, heartbeat=heartbeat, retry=retry, origins=origins)
+        self._make = partial(Script, heartbeat=heartbeat, retry=retry, origins=origins, hub=hub)
         self._make(self._folder / "any.py")  # Raises for a wrong option now.
         self._scripts: dict[Path, Script] = {}
         self._offer = Offer(origins=origins)
@@ -192,100 +187,3 @@ def _failed(cors: Headers) -> Answer:
     return plain_answer(
         "500 Internal Server Error", "The script failed; the server's log says why.", cors
     )
-
-
-class WsgiRun(runs.Run):
-    """A run inside a WSGI call (PEP 3333, "The write() Callable")."""
-
-    def __init__(
-        self,
-        environ: dict[str, Any],
-        start_response: Callable[..., Any],
-        client: host.Client,
-        offer: Offer,
-        retry: int | None,
-        *,
-        server: Connection | None,
-        admission: Admission,
-    ) -> None:
-        super().__init__(offer, retry)
-        self._server = server
-        self._admission = admission
-        self._taken: Connection | None = None
-        self.environ = environ
-        self.client = client
-        self._start_response: Callable[..., Any] = start_response
-        self._send: Callable[[bytes], Any] = self._not_begun
-
-    def execute(self, function: Callable[[], object], name: str) -> bool:
-        """Run the script to its end; false if it failed before it had sent anything."""
-        runs.become(self)
-        try:
-            try:
-                with contextlib.suppress(SystemExit):  # A script may end itself with sys.exit().
-                    function()
-                if self.sent == runs.NOTHING:
-                    self.begin()
-            finally:
-                self.client.leave()
-        except SystemExit:
-            pass  # It has sent nothing, and the request wanted no stream.
-        except host.Ended as ended:
-            if ended.reason != host.DISCONNECTED:
-                self._last(closing_retry(self.retry))
-        except BaseException as error:
-            if not host.failed(error):
-                raise
-            log.exception("the script %s failed; its stream ends", name)
-            if self.sent == runs.NOTHING:
-                return False
-            self._last(closing_retry(self.retry))
-        finally:
-            self.client.detach()
-            if self._taken is not None:
-                self._taken.end()
-        return True
-
-    def _start(self, status: str, headers: Headers) -> None:
-        write = self._start_response(status, headers)
-        if isinstance(getattr(write, "__self__", None), list):
-            raise SSEError(
-                "the framework keeps what a script sends until the script ends; mount the folder "
-                "beside the framework, for example with werkzeug's DispatcherMiddleware"
-            )
-        self._send = write
-
-    def _attach(self) -> None:
-        connection = wsgi_servers.begun(self._server, self._send)
-        self._server = None  # It refers to all that hangs on the request.
-        if connection is not None and self.client.leave_server(connection):
-            self._admission.release()
-            self.environ = with_streams(without_server(self.environ))
-            self._start_response = _has_begun
-            connection = self._taken = self.client.connection
-        else:
-            self.client.attach(connection)
-        if connection is not None:
-            self._send = connection.write
-
-    def _write(self, block: bytes) -> None:
-        try:
-            self._send(block)
-        except OSError as error:
-            self.client.ended = self.client.ended or host.DISCONNECTED
-            raise host.Ended(host.DISCONNECTED) from error
-
-    def _last(self, block: bytes) -> None:
-        if self.sent == runs.STREAM:
-            with contextlib.suppress(host.Ended):
-                self._write(block)
-            connection = self._taken or self.client.connection
-            if misreads_an_end(self.environ) and connection is not None:
-                connection.cut()
-
-    def _not_begun(self, block: bytes) -> None:
-        raise AssertionError("a block was put before the run had begun")
-
-
-def _has_begun(*_: object) -> None:
-    raise AssertionError("the answer has begun")

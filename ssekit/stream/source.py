@@ -143,7 +143,7 @@ def encode(item: object) -> bytes:
 
 
 class Stop(Exception):
-    """Raised by a source, when it is called, to end the client's reconnecting for good.
+    """Raised by a source, when it is called, to end the client's reconnecting permanently.
 
     It is answered with 204 No Content (HTML standard, 9.2.3).  The body of a generator function
     runs too late for that, when the headers have left: raise it in a function that returns the

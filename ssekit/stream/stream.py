@@ -33,7 +33,7 @@ LONGEST_SILENCE = 86_400.0
 class Stream:
     """A WSGI application that streams the events of ``source`` to each client.
 
-    ``source`` is a list, or a callable that returns an iterable, called anew for every client; it
+    ``source`` is a list, or a callable that returns an iterable, called for each client; it
     gets the `werkzeug.Request` if it has a required positional parameter.  Items may be `Event`,
     ``str``, a JSON value (dict, list, number, bool), or None for "nothing now".  The callable runs
     before the headers leave, so an error in it is a 500, a werkzeug ``HTTPException`` is its own

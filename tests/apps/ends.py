@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from ssekit import Hub
+from ssekit import BrokerUnavailable, Hub
 
 hub = Hub(os.environ.get("HUB", "memory:"), history=10_000)
 
@@ -55,6 +56,28 @@ def finish(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return answer(start_response, end and end.id)
 
 
+def fail(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    (channel,) = channels(environ)
+    with suppress(RuntimeError), hub.producer(channel) as out:
+        out.send(parse_qs(environ["QUERY_STRING"])["data"][0])
+        raise RuntimeError("as a model does")
+    return answer(start_response, "failed")
+
+
+def away(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Have the log answer no question for ends, or again."""
+    broker = hub._broker
+    if "ends" in vars(broker):
+        del broker.ends  # type: ignore[misc]
+    else:
+        broker.ends = unavailable  # type: ignore[method-assign]
+    return answer(start_response, "away" if "ends" in vars(broker) else "back")
+
+
+def unavailable(*_: object) -> Any:
+    raise BrokerUnavailable("as in an outage")
+
+
 def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     follower = hub._opened._follower
     taken = follower.distributor if follower is not None else None
@@ -63,5 +86,12 @@ def inside(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 app = DispatcherMiddleware(
     streams,
-    {"/passing": passing, "/publish": publishing, "/finish": finish, "/inside": inside},
+    {
+        "/passing": passing,
+        "/publish": publishing,
+        "/finish": finish,
+        "/fail": fail,
+        "/inside": inside,
+        "/away": away,
+    },
 )

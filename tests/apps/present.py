@@ -14,7 +14,9 @@ from urllib.parse import parse_qs
 
 from ssekit import Hub
 from ssekit.hub import presence
+from tests import leases
 
+leases.obey()
 hub = Hub(os.environ.get("HUB", "memory:"))
 presence.GRACE = float(os.environ.get("GRACE", presence.GRACE))
 

@@ -21,7 +21,9 @@ def main(url: str, channel: str, how: str) -> None:
 
         monkey.patch_all()
     from ssekit import Cancelled, ChannelBusy, ChannelFinished, Hub
+    from tests import leases
 
+    leases.obey()
     with Hub(url) as hub:
         try:
             with hub.producer(channel) as out:

@@ -16,12 +16,18 @@ export const status = (code, headers = {}, body = "") => (request, response) => 
   response.writeHead(code, headers).end(body);
 };
 
-/** Runs `use` with the server: `url`, `requests` (with their bodies), and `open` connections. */
+/**
+ * Runs `use` with the server: `url`, `requests` (with their bodies), and how many answers are
+ * `open()`. Node's fetch may keep a connection without a request for a while.
+ */
 export async function serve(answers, use) {
   const requests = [];
+  let open = 0;
   const server = createServer(async (request, response) => {
     const number = requests.length;
     requests.push(request);
+    open += 1;
+    response.on("close", () => (open -= 1));
     request.at = performance.now();
     request.text = "";
     for await (const part of request) request.text += part;
@@ -35,7 +41,7 @@ export async function serve(answers, use) {
       requests,
       server,
       streams,
-      connections: () => new Promise((resolve) => server.getConnections((_, count) => resolve(count))),
+      open: () => open,
     });
   } finally {
     for (const one of streams) one.close();

@@ -15,8 +15,8 @@ const SCRIPT = new vm.Script(
   { filename: "ssekit.js" },
 );
 const OUTSIDE = {
-  AbortController, DOMException, Event, EventTarget, Headers, MessageEvent, Response, TextDecoder,
-  TextEncoder, URL, console,
+  AbortController, DOMException, Event, EventTarget, Headers, MessageEvent, Request, Response,
+  TextDecoder, TextEncoder, URL, console, queueMicrotask,
 };
 
 /** Mulberry32. */
@@ -391,6 +391,7 @@ export class Server {
     const { world } = this;
     return new Promise((resolve, reject) => {
       const connection = new Wire(tab, this);
+      if ([...tab.requests].some(({ over }) => !over)) world.errors.push(`${tab.name}: two connections`);
       const abort = () => {
         reject(new DOMException("aborted", "AbortError"));
         connection.gone();
@@ -399,8 +400,10 @@ export class Server {
       tab.requests.add(connection);
       world.at(world.between(1, 20), () => {
         if (connection.over) return;
+        connection.over = !this.up;
         if (!this.up) return world.at(1, () => reject(new TypeError("refused")), tab, "net");
         const other = this.answer?.(address);
+        connection.over = Boolean(other);
         if (other) return world.at(1, () => resolve(other), tab, "net");
         this.connections.add(connection);
         connection.name = this.count++;

@@ -9,7 +9,7 @@ import { tell } from "./story.mjs";
 // The first ones, and one that a plausible fault does not survive where those do.
 const SEEDS = [...Array(30).keys(), 481];
 
-test("random stories end with every event in every tab, once and in order", async () => {
+test("after random stories every tab has had every event, once and in order", async () => {
   for (const seed of SEEDS) {
     const story = await tell(seed);
     assert.deepEqual(story.problems(), [], `node story.mjs ${seed}\n${story.lines.join("\n")}`);
@@ -73,7 +73,7 @@ test("a released leader's place is taken within 100 ms", async () => {
   }
 });
 
-test("a leader that is blocked, or whose stream is silent, loses its place within 3 s of that", async () => {
+test("a blocked leader is replaced within 3 s", async () => {
   for (let seed = 1; seed <= 20; seed++) {
     const { world, tabs } = await settled({ seed });
     const leader = leaderOf(tabs);
@@ -87,7 +87,7 @@ test("a leader that is blocked, or whose stream is silent, loses its place withi
   }
 });
 
-test("an answer of a frozen page is no sign of life", async () => {
+test("a frozen page that still runs its message handlers is replaced", async () => {
   // No freeze event: what a worker of a frozen page has.
   const { world, tabs } = await settled({ silence: 10000 });
   const leader = leaderOf(tabs);
@@ -96,7 +96,7 @@ test("an answer of a frozen page is no sign of life", async () => {
   assert.ok(took > 3000 && took < 17000, `${took} ms`);
 });
 
-test("two tabs that steal at once end with one leader", async () => {
+test("if two tabs steal the lock at once, one leads in the end", async () => {
   for (let seed = 1; seed <= 8; seed++) {
     const { world, server, tabs } = await settled({ seed, tabs: 8 });
     leaderOf(tabs).blocked = true;
@@ -122,7 +122,7 @@ test("closeAll() closes every tab, close() one", async () => {
   assert.equal(server.connections.size, 0);
 });
 
-test("a final answer is final in every tab, and asked for once", async () => {
+test("a final answer closes every tab, after one request", async () => {
   for (const [code, reason, most] of [[401, "refused", 1], [404, "status", 1], [204, "finished", 4]]) {
     const { world, server, tabs } = await settled();
     let asked = 0;
@@ -137,7 +137,7 @@ test("a final answer is final in every tab, and asked for once", async () => {
   }
 });
 
-test("a ticket is renewed once for all tabs, and serves the next leader too", async () => {
+test("one refresh serves all tabs, and the next leader too", async () => {
   let asked = 0;
   const refresh = async () => `https://site.example/events?ticket=${++asked}`;
   const { world, server, tabs } = await settled({ refresh });
@@ -164,7 +164,7 @@ for (const [name, first, second, together] of [
   ["the same user with other headers", { share: "ada", headers: { a: "1" } }, { share: "ada", headers: { a: "2" } }, true],
   ["other headers", { headers: { a: "1" } }, { headers: { a: "2" } }, false],
   ["other credentials", { withCredentials: true }, {}, false],
-  ["no wish to share", { share: false }, { share: false }, false],
+  ["sharing turned off", { share: false }, { share: false }, false],
   ["POST", { method: "POST" }, { method: "POST" }, false],
   ["POST that names its user", { method: "POST", share: "ada" }, { method: "POST", share: "ada" }, true],
 ]) {
@@ -177,7 +177,7 @@ for (const [name, first, second, together] of [
   });
 }
 
-test("a stream whose ids no other tab sees is never shared wrongly", async () => {
+test("a stream with ids of its own for each connection loses and repeats nothing", async () => {
   // Each connection has ids of its own, as a generator for each viewer makes them.
   const { world, server, tabs } = await settled({ tabs: 3 });
   server.ownIds = true;
@@ -195,7 +195,7 @@ test("a stream whose ids no other tab sees is never shared wrongly", async () =>
   }
 });
 
-test("tries to open it again spread, grow and stop growing", async () => {
+test("delays are random, grow, and stop growing", async () => {
   const waits = [];
   for (let seed = 1; seed <= 40; seed++) {
     const world = new World(seed);
@@ -215,7 +215,7 @@ test("tries to open it again spread, grow and stop growing", async () => {
   }
 });
 
-test("a wait is over when the network is back, but not one that the server asked for", async () => {
+test("coming online ends a wait, but not one that the server asked for", async () => {
   for (const [answer, waits] of [[undefined, false], [{ "Retry-After": "60" }, true]]) {
     const world = new World(3);
     const server = new Server(world);
@@ -235,7 +235,7 @@ test("a wait is over when the network is back, but not one that the server asked
   }
 });
 
-test("a hidden page gives its connection back only if it was asked to", async () => {
+test("a hidden page closes its connection only if the option says so", async () => {
   for (const [whenHidden, connections] of [["close", 0], ["keep", 1]]) {
     const { world, server, tabs: [tab] } = await settled({ tabs: 1, whenHidden });
     tab.document.hidden = true;
@@ -274,7 +274,7 @@ test("without locks, or where they are refused, each tab has its own connection"
   }
 });
 
-test("a page that comes back asks the other tabs, and not the server", async () => {
+test("a page that comes back catches up from the other tabs, without a request", async () => {
   const { world, server, tabs } = await settled();
   server.publish("before");
   await world.run(1000);
@@ -289,7 +289,7 @@ test("a page that comes back asks the other tabs, and not the server", async () 
   assert.equal(server.count, made);
 });
 
-test("a handler may close its stream whatever happens, and nothing goes on after that", async () => {
+test("a handler may close its stream at any time, and nothing happens after that", async () => {
   for (let seed = 1; seed <= 30; seed++) {
     const { world, server, tabs } = await settled({ seed });
     const closing = world.pick(tabs);
@@ -313,6 +313,28 @@ test("a handler may close its stream whatever happens, and nothing goes on after
   }
 });
 
+test("a key function that throws is reported and costs no event in any tab", async () => {
+  const reported = [];
+  const hurt = (context) => (context.queueMicrotask = (action) => {
+    assert.throws(action, /no key/);
+    reported.push(context);
+  });
+  const key = ({ data }) => {
+    if (data === "e2") throw new Error("no key");
+    return "key";
+  };
+  const { world, server, tabs } = await settled({ hurt, key });
+  const made = server.count;
+  for (const name of ["e1", "e2", "e3"]) server.publish(name);
+  await world.run(1000);
+  for (const tab of tabs) {
+    assert.deepEqual(data(tab), ["e1", "e2", "e3"]);
+    assert.equal(tab.stream.values.get("key"), "e3");
+  }
+  assert.equal(new Set(reported).size, tabs.length);
+  assert.equal(server.count, made, "no connection was broken by it");
+});
+
 test("a tab that catches up slowly keeps its connection until it has everything", async () => {
   for (let seed = 1; seed <= 20; seed++) {
     const world = new World(seed);
@@ -328,7 +350,7 @@ test("a tab that catches up slowly keeps its connection until it has everything"
   }
 });
 
-test("reconnect() makes the connection anew, in whichever tab it is called", async () => {
+test("reconnect() replaces the connection, whichever tab calls it", async () => {
   const { world, server, tabs } = await settled();
   for (const tab of [leaderOf(tabs), followersOf(tabs)[0]]) {
     const made = server.count;
@@ -367,7 +389,7 @@ test("a live stream without ids is shared at once", async () => {
   assert.equal(server.connections.size, 1);
 });
 
-test("history that is lost is said once in each tab, and all go on together", async () => {
+test("lost history is reported once in each tab, and all go on sharing", async () => {
   const { world, server, tabs } = await settled();
   server.set("a", 1);
   await world.run(500);

@@ -1,5 +1,5 @@
 // ssekit.js as a test service of LaunchDarkly's SSE contract tests: node contract_service.mjs [PORT].
-// docs/browser.md says how to build and run their harness.
+// CONTRIBUTING.md says how to build and run their harness.
 
 import { createServer } from "node:http";
 import { setImmediate } from "node:timers/promises";
@@ -54,7 +54,7 @@ class Client {
   async #fetch(...request) {
     const answer = await fetch(...request);
     if (answer.status !== 200) return answer;
-    let comment; // its bytes so far, in a line that is one
+    let comment; // the bytes so far of a line that is a comment
     let inLine = false;
     let head = [0xef, 0xbb, 0xbf]; // a byte order mark
     const comments = new TransformStream({

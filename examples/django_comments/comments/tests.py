@@ -48,6 +48,15 @@ class Comments(TestCase):
         (event,) = first(self.client.get("/events", query), 1)
         self.assertEqual((event.event, json.loads(event.data)["text"]), ("comment", "It works"))
 
+    def test_the_page_and_its_stream_say_who_reads_it(self):
+        address = f"/articles/{self.article.pk}"
+        query = {"channel": f"article.{self.article.pk}"}
+        _, event = first(self.client.get("/events", query), 2)  # after the opening
+        self.assertEqual(event.event, "stream-join")
+        self.assertEqual(json.loads(event.data)["value"], {"name": "bob"})
+        reader = f'<li id="reader-{self.bob.pk}">bob</li>'
+        self.assertIn(reader, Client().get(address).content.decode())
+
     def test_the_author_is_notified(self):
         author = Client()
         author.force_login(self.ann)

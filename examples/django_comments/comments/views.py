@@ -10,16 +10,23 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
 from comments.models import Article, Comment
+from ssekit.access import Grant
 from ssekit.django import endpoint, hub, publish_on_commit
 
 
-def readable(request: HttpRequest) -> list[str]:
-    """Anybody may read an article's comments, and each user their own notifications."""
+def readable(request: HttpRequest) -> Grant:
+    """Anybody may read an article's comments, and each user their own notifications.
+
+    The others see which users read an article just now, and no strangers.
+    """
     user = request.user
-    return ["article.*", *([f"user.{user.pk}"] if user.is_authenticated else [])]
+    if not user.is_authenticated:
+        return Grant(["article.*"])
+    member = (str(user.pk), {"name": user.get_username()})
+    return Grant(["article.*", f"user.{user.pk}"], member=member)
 
 
-events = endpoint(hub, readable)
+events = endpoint(hub, readable, presence=True)
 
 
 @login_required
@@ -31,12 +38,16 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def article(request: HttpRequest, number: int) -> HttpResponse:
-    """Show an article with its comments."""
+    """Show an article with its comments, and who else reads it."""
     position = hub.position()
+    readers = hub.members(f"article.{number}")
     found = get_object_or_404(Article, pk=number)
     comments = found.comments.select_related("author")
-    context = {"position": position, "article": found, "comments": comments}
-    return render(request, "article.html", context)
+    return render(
+        request,
+        "article.html",
+        {"position": position, "article": found, "comments": comments, "readers": readers},
+    )
 
 
 @login_required

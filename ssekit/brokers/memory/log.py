@@ -15,7 +15,15 @@ from itertools import islice
 
 from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, seq_in
-from ssekit.brokers.contract import INTERNAL, Entry, HistoryLost, Opening, Retention, Status
+from ssekit.brokers.contract import (
+    INTERNAL,
+    Entry,
+    HistoryLost,
+    Opening,
+    Retention,
+    Status,
+    bounded,
+)
 from ssekit.errors import ChannelBusy, ChannelFinished, InvalidEvent
 
 _Numbered = tuple[int, Entry]  # with its seq
@@ -131,15 +139,16 @@ class MemoryLog:
         if self._trimmed(names) > seq:
             raise HistoryLost(f"events after {after} are no longer kept")
         found = sorted(item for channel in channels for item in channel.after(seq, limit))
-        entries = [entry for _, entry in found[:limit]]
-        return entries, entries[-1].id if len(entries) == limit else self.tip()
+        entries = bounded(entry for _, entry in found[:limit])
+        is_all = len(entries) == len(found) < limit
+        return entries, self.tip() if is_all else entries[-1].id
 
     def follow(self, after: str) -> list[Entry]:
         count = self._tip - seq_in(after, self._epoch, self._tip)
         if count > len(self._recent):
             raise HistoryLost(f"more than {len(self._recent)} entries have followed {after}")
         start = len(self._recent) - count
-        return list(islice(self._recent, start, start + contract.BATCH))
+        return bounded(islice(self._recent, start, start + contract.BATCH))
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         start = max(0, len(self._recent) - limit)
@@ -292,9 +301,10 @@ class MemoryLog:
     def _expire(self, channel: _Channel) -> None:
         """Forget what is too old by now."""
         age, now = self._retention.max_age, self._now()
-        if age is not None:
+        kept = contract.INTERNAL_KEPT if channel.name.startswith(INTERNAL) else age
+        if kept is not None:
             times = (entry.time for _, entry in channel.events)
-            many = next((n for n, at in enumerate(times) if at >= now - age), len(channel.events))
+            many = next((n for n, at in enumerate(times) if at >= now - kept), len(channel.events))
             self._cut(channel, len(channel.events) - many)
         oldest_end = now - (age or 0) - contract.END_REMEMBERED
         if channel.end and channel.end[1].time < oldest_end and not channel.events:

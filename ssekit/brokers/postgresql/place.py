@@ -5,13 +5,12 @@ Nothing is changed here that does not have our mark.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import psycopg
 
 from ssekit.brokers.contract import Retention
 from ssekit.brokers.postgresql.schema import (
-    CREATING,
     MARK,
     OURS,
     Schema,
@@ -31,6 +30,13 @@ UNION ALL SELECT proname, obj_description(p.oid, 'pg_proc') FROM pg_proc p
 Connection = psycopg.Connection[Any]
 
 
+class Executes(Protocol):
+    """What reads here need of a connection; Django's can be given it."""
+
+    def execute(self, query: Any, params: Any = None, /) -> Any:
+        """Carry out a statement, and return a cursor with its rows."""
+
+
 def check(connection: Connection, schema: Schema) -> None:
     """Raise `BrokerUnavailable` if what has the log's name is not a log of this version."""
     table = f"{schema.quoted}.tip"
@@ -42,7 +48,7 @@ def check(connection: Connection, schema: Schema) -> None:
         _check_mark(schema, *found)
 
 
-def look(connection: Connection, schema: Schema) -> Literal["empty", "log", "damaged"]:
+def look(connection: Executes, schema: Schema) -> Literal["empty", "log", "damaged"]:
     """Return what is there.  Raises `BrokerUnavailable` for what is not ours."""
     found = connection.execute(_OBJECTS, {"schema": schema.name}).fetchall()
     if not found:
@@ -63,24 +69,33 @@ def create(connection: Connection, schema: Schema, retention: Retention, *, anew
     False, and nothing done, if there is one.  Raises `BrokerUnavailable`.
     """
     with connection.transaction():
-        connection.execute(
-            "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (CREATING, schema.name)
+        connection.execute(*schema.lock())
+        statements = creation(connection, schema, retention, anew=anew)
+        if statements is not None:
+            connection.execute(statements.encode())
+    return statements is not None
+
+
+def creation(
+    connection: Executes, schema: Schema, retention: Retention, *, anew: bool
+) -> str | None:
+    """Return the statements that `create` carries out; None if there is a log.
+
+    Raises `BrokerUnavailable`.
+    """
+    found = look(connection, schema)
+    if found == "log":
+        return None
+    if found == "damaged" and not anew:
+        raise BrokerUnavailable(
+            f"a part of the log in the schema {schema.quoted} is missing: the next publish"
+            " starts a new one"
         )
-        found = look(connection, schema)
-        if found == "log":
-            return False
-        if found == "damaged":
-            if not anew:
-                raise BrokerUnavailable(
-                    f"a part of the log in the schema {schema.quoted} is missing: the next publish"
-                    " begins it anew"
-                )
-            connection.execute(schema.remove().encode())
-        exists = connection.execute(
-            "SELECT FROM pg_namespace WHERE nspname = %s", (schema.name,)
-        ).fetchone()
-        connection.execute(schema.create(retention, schema=exists is None).encode())
-    return True
+    exists = connection.execute(
+        "SELECT FROM pg_namespace WHERE nspname = %s", (schema.name,)
+    ).fetchone()
+    removal = schema.remove() if found == "damaged" else ""
+    return removal + schema.create(retention, schema=exists is None)
 
 
 def _check_mark(schema: Schema, mark: str | None) -> None:

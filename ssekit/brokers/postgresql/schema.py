@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode
 
 from ssekit.brokers.contract import Retention
 
@@ -53,6 +54,14 @@ def functions() -> frozenset[str]:
     return frozenset(re.findall(r"(?m)^CREATE FUNCTION ssekit\.(\w+)", _source()))
 
 
+def split_url(url: str) -> tuple[str, Schema]:
+    """Return the URL of the database, and the schema that ``?stream=`` stands for."""
+    base, _, query = url.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    schema = Schema(options.pop("stream", "ssekit"))
+    return f"{base}?{urlencode(options, quote_via=quote)}", schema
+
+
 class Schema:
     """The schema that a log's name stands for."""
 
@@ -88,6 +97,19 @@ class Schema:
         yield f"    ({clock}, {self.quoted}.mark(), 0, 0, 0, 0, 0, '');"
         everything = " UNION ALL".join((_TABLES, _TYPES, _FUNCTIONS))
         yield self._each(f"COMMENT ON %s %s IS ''{MARK}''", everything)
+
+    def lock(self) -> tuple[str, tuple[int, str]]:
+        """Return the statement, with its arguments, that lets one transaction at a time create."""
+        return "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (CREATING, self.name)
+
+    def grant_to(self, role: str) -> str:
+        """Return the statements that let a role use the log."""
+        quoted = '"{}"'.format(role.replace('"', '""'))
+        return (
+            f"GRANT USAGE ON SCHEMA {self.quoted} TO {quoted};\n"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
+            f" IN SCHEMA {self.quoted} TO {quoted};"
+        )
 
     def remove(self) -> str:
         """Return the statements that remove everything of ours, and nothing else."""

@@ -14,6 +14,10 @@ _AUTOCOMMIT = (
     "the connection is in autocommit and not in a transaction, so the event would be published"
     " whatever happens next: publish inside of one ({}), or without connection="
 )
+_NO_CONNECTION = (
+    "{} is no connection that can publish: give a psycopg connection, django.db.connection, or an"
+    " SQLAlchemy session or connection"
+)
 
 
 def enqueue(
@@ -33,10 +37,34 @@ def enqueue(
         return _sqlalchemy(connection, statement, arguments)
     if hasattr(connection, "cursor") and hasattr(connection, "autocommit"):
         return _plain(connection, statement, arguments)
-    raise TypeError(
-        f"{type(connection).__name__} is no connection that can publish: give a psycopg connection,"
-        " django.db.connection, or an SQLAlchemy session or connection"
-    )
+    raise TypeError(_NO_CONNECTION.format(type(connection).__name__))
+
+
+def sees_lock(connection: Any, one: int, other: int) -> bool:
+    """Return whether the connection's database is one where an advisory lock is held.
+
+    Raises `TypeError` for what is no connection.
+    """
+    vendor = getattr(connection, "vendor", "postgresql")  # Django's
+    if vendor != "postgresql":
+        return False
+    if hasattr(connection, "get_bind"):
+        connection = connection.connection()
+    if hasattr(connection, "exec_driver_sql"):
+        if connection.dialect.name != "postgresql":
+            return False
+        return bool(connection.exec_driver_sql(_LOCK, (one, other)).scalar_one())
+    if not hasattr(connection, "cursor"):
+        raise TypeError(_NO_CONNECTION.format(type(connection).__name__))
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, (one, other))
+        return bool(cursor.fetchone()[0])
+
+
+_LOCK = """SELECT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)"""
 
 
 def _django(

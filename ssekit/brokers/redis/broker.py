@@ -31,6 +31,7 @@ from ssekit.brokers.contract import (
     Opening,
     Retention,
     Status,
+    bounded,
 )
 from ssekit.brokers.redis.connections import Connections
 from ssekit.brokers.redis.reading import Reading
@@ -44,12 +45,13 @@ from ssekit.brokers.redis.records import (
     entry_of,
     pack,
 )
-from ssekit.brokers.redis.scripts import BYTES, Scripts
+from ssekit.brokers.redis.scripts import Scripts
 from ssekit.errors import ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
 from ssekit.host.wakeup import Wakeups
 
 _CHECK_EVERY = 5.0  # seconds after which one who follows asks whether the log is still the same
+_FIRST = 20  # entries that are waited for at once, as their size is unknown
 _AT_ONCE = 500  # members that one script has join or leave
 
 
@@ -61,7 +63,6 @@ class RedisBroker(Broker):
         self._reading = Reading(self._scripts)
         self._wakeups = Wakeups()
         self._known: str | None = None  # up to where `follow` has read, and so knows the log
-        self._batch = contract.BATCH  # entries that `follow` asks for, fewer if they are large
         on_fork(self)
 
     @classmethod
@@ -145,26 +146,30 @@ class RedisBroker(Broker):
                 self._reading.check(after)  # It may be another log by now.
                 if time.monotonic() >= deadline:
                     return [], after
-        return self._followed(after, found[0][1])
+        entries = self._followed(after, [entry_in_stream(*row) for row in found[0][1]])
+        self._known = entries[-1].id
+        return entries, entries[-1].id
 
     def _newer(self, after: str, seconds: float) -> tuple[object, ...]:
         """Return the command that waits for entries after a cursor."""
         waits = ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()
-        most = min(self._batch, contract.BATCH)
+        most = min(_FIRST, contract.BATCH)
         return ("XREAD", "COUNT", most, *waits, "STREAMS", self._scripts.keys[0], after)
 
-    def _followed(self, after: str, rows: list[Any]) -> tuple[list[Entry], str]:
-        entries = [entry_in_stream(*row) for row in rows]
+    def _followed(self, after: str, entries: list[Entry]) -> list[Entry]:
+        """Check the first entries after a cursor, and add those that go with them."""
         (epoch, seq), first = parse_id(after), parse_id(entries[0].id)
         if first[0] != epoch:
             self._reading.check(after)  # the next epoch of this log, or another log
         if first[1] != seq + 1:
             raise HistoryLost(f"more than {contract.RECENT} entries have followed {after}")
-        size = sum(len(entry.body) for entry in entries)
-        self._batch = max(1, self._batch // 2) if size > BYTES else self._batch * 2
-        self._batch = min(self._batch, contract.BATCH)
-        self._known = entries[-1].id
-        return entries, entries[-1].id
+        more = contract.BATCH - len(entries)
+        if len(entries) == _FIRST and more > 0 and len(bounded(entries)) == len(entries):
+            found = self._reading.newer(entries[-1].id, more)
+            # After a gap, the log was trimmed or replaced meanwhile: the next call finds out.
+            if found and parse_id(found[0].id)[1] == parse_id(entries[-1].id)[1] + 1:
+                entries += found
+        return bounded(entries)
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         self._begin()

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from ssekit import host
-from ssekit.brokers.interrupted import INTERRUPTING
-from ssekit.brokers.places import Places, in_a_foreign_thread
+from ssekit.brokers.pool import Pool
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import Wakeup
 
@@ -69,10 +67,22 @@ class Connections:
         self._begin()
 
     def _begin(self) -> None:
-        self._closed = False
-        self._writers = _Pool("ssekit-write")
-        self._readers = _Pool("ssekit-read")
-        self._followers = _Pool("ssekit-follow")
+        self._writers = self._pool("write", MOST)
+        self._readers = self._pool("read", MOST)
+        self._followers = self._pool("follow", None)  # a second one only if two follow at once
+
+    def _pool(self, purpose: str, most: int | None) -> Pool[Line]:
+        def open_one() -> Line:
+            connection = self._class(**self._options, client_name=f"ssekit-{purpose}")
+            return Line(connection, self._move)
+
+        return Pool(
+            f"to Redis that {purpose}",
+            open_one,
+            most=most,
+            patience=self._timeout,
+            threaded=False,
+        )
 
     def ask(self, command: Command, instead: Command, *, writes: bool) -> Any:
         """Send one command and return its answer; ``instead`` if Redis knows no such script.
@@ -86,117 +96,43 @@ class Connections:
                 " Redis, so nothing was done; let the handler start a greenlet that calls this"
             )
         for _ in range(_MOVES):
-            with suppress(_Moved), self._lend(self._writers if writes else self._readers) as line:
+            pool = self._writers if writes else self._readers
+            with suppress(_Moved), pool.lend() as line:
                 try:
                     return line.ask(command, self._timeout, writes=writes)
                 except NoScriptError:
                     return line.ask(instead, self._timeout, writes=writes)
         raise BrokerUnavailable("the servers of the Redis cluster name each other for the log")
 
-    @contextmanager
-    def _lend(self, pool: _Pool) -> Iterator[_Line]:
-        if in_a_foreign_thread():
-            line = self._line(pool)
-            try:
-                yield line
-            finally:
-                line.close()
-            return
-        me = threading.get_ident()
-        if me in pool.busy:
-            raise BrokerUnavailable(INTERRUPTING)
-        taken = False
-        try:
-            pool.busy.add(me)
-            taken = pool.places.take(self._timeout)
-            if not taken:
-                raise BrokerUnavailable(f"all {MOST} connections of {pool.name} to Redis are busy")
-            with self._kept(pool) as line:
-                yield line
-        finally:
-            if taken:
-                pool.places.give_back()
-            pool.busy.discard(me)
-
-    @contextmanager
-    def follower(self) -> Iterator[_Line]:
-        """Lend the connection that follows; there is a second one only if two follow at once."""
-        if in_a_foreign_thread():
-            line = self._line(self._followers)
-            try:
-                yield line
-            finally:
-                line.close()
-        else:
-            with self._kept(self._followers) as line:
-                yield line
-
-    @contextmanager
-    def _kept(self, pool: _Pool) -> Iterator[_Line]:
-        line = pool.take()
-        if line is None:
-            line = self._line(pool)
-        try:
-            yield line
-        finally:
-            if line.usable:
-                pool.idle.append(line)
-                if self._closed:
-                    pool.close()
-            else:
-                line.close()
-
-    def _line(self, pool: _Pool) -> _Line:
-        return _Line(self._class(**self._options, client_name=pool.name), self._move)
+    def follower(self) -> AbstractContextManager[Line]:
+        """Lend the connection that follows."""
+        return self._followers.lend()
 
     def _move(self, host: str, port: int) -> None:
         """Go to another server of a cluster from now on: the log is there."""
         self._options |= {"host": host or self._options["host"], "port": port}
-        for pool in (self._writers, self._readers, self._followers):
-            pool.close()
+        for pool in self._pools():
+            pool.empty()
 
     def close(self) -> None:
-        self._closed = True
-        for pool in (self._writers, self._readers, self._followers):
+        for pool in self._pools():
             pool.close()
 
     def abandon(self) -> None:
         """Forget everything after a fork."""
-        for pool in (self._writers, self._readers, self._followers):
-            _forgotten.append(pool)
+        for pool in self._pools():
+            pool.abandon()
         self._begin()
+
+    def _pools(self) -> tuple[Pool[Line], ...]:
+        return self._writers, self._readers, self._followers
 
 
 class _Moved(BrokerUnavailable):
     """Raised if the log is on another server, to which the next connection goes."""
 
 
-class _Pool:
-    """The connections for one purpose.  Each step is one of a list or a set: no lock is needed."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.places = Places(MOST)
-        self.busy: set[int] = set()  # the threads and greenlets that have a place
-        self.idle: list[_Line] = []
-
-    def take(self) -> _Line | None:
-        while True:
-            try:
-                line = self.idle.pop()
-            except IndexError:
-                return None
-            if not line.has_ended():
-                return line
-            line.close()
-
-    def close(self) -> None:
-        while self.idle:
-            with suppress(IndexError):
-                self.idle.pop().close()
-
-
-class _Line:
+class Line:
     """One connection, unusable after the first failure: its next answer might be an old one's."""
 
     def __init__(self, connection: Any, moved: Callable[[str, int], None]) -> None:
@@ -282,8 +218,9 @@ class _Line:
             return True
 
     def close(self) -> None:
-        if os.getpid() != self._process:
-            _forgotten.append(self)
-            return
         with suppress(RedisError, OSError):  # it is gone already
             self._connection.disconnect()
+
+    def abandon(self) -> None:
+        """Keep it, as dropping it would say goodbye in the parent's name."""
+        _forgotten.append(self)

@@ -53,6 +53,11 @@ class Reading:
         entries = [record.entry for record in _records(rest)]
         return entries[::-1], tip.decode()
 
+    def newer(self, after: str, limit: int) -> list[Entry]:
+        """Return entries of any channel and kind after an entry of the log, as far as there are."""
+        answer = self._scripts.read("newer", after, limit)
+        return [] if answer is None else [record.entry for record in _records(answer[1:])]
+
     def ends(self, channels: Collection[str]) -> dict[str, Entry]:
         answer = self._scripts.read("ends", *set(channels))
         return {} if answer is None else _ends(answer[1])

@@ -17,13 +17,10 @@ from ssekit.brokers.contract import HistoryLost, Retention
 from ssekit.brokers.redis.connections import RUN, Connections
 from ssekit.errors import BrokerUnavailable
 
-BYTES = 1 << 20
-"""About how many bytes of entries one call returns; one entry at least."""
-
 _FOLDER = Path(__file__).parent / "lua"
 _SIDE_KEYS = (
     *("log", "entries", "index", "keys", "trimmed", "oldest", "lengths", "past"),
-    *("ends", "endings", "produced", "done", "leases", "held", "present"),
+    *("ends", "endings", "produced", "done", "leases", "held", "present", "removals"),
 )
 
 
@@ -111,7 +108,7 @@ class Scripts:
         if answer[0] == b"damaged":
             raise BrokerUnavailable(
                 f"a part of the log {self.keys[0]!r} is missing from Redis, as after an eviction;"
-                " the next event that is published begins it anew"
+                " the next event that is published starts a new one"
             )
 
     def _foreign(self, key: str) -> str:
@@ -128,7 +125,8 @@ class Scripts:
             "end_remembered": contract.END_REMEMBERED,
             "most_produced": contract.MOST_PRODUCED,
             "internal": contract.INTERNAL,
-            "bytes": BYTES,
+            "internal_kept": contract.INTERNAL_KEPT,
+            "bytes": contract.BATCH_BYTES,
         }
         if writes:
             bounds["settings"] = self._settings

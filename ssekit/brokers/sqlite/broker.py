@@ -302,9 +302,9 @@ class SQLiteBroker(Broker):
         with self._lock:
             self._release()
         if not anew:
-            text = f"{self._path} is damaged ({damage}): the next publish begins it anew"
+            text = f"{self._path} is damaged ({damage}): the next publish starts a new log"
             raise BrokerUnavailable(text) from damage
-        _log.error("%s is damaged (%s) and begins anew", self._path, damage)
+        _log.error("%s is damaged (%s): a new log replaces it", self._path, damage)
         try:
             clear_damaged(self._path, damage)
         except Locked:

@@ -50,7 +50,7 @@ class OtherProcesses:
         try:
             return SocketWakeup(self)
         except FileNotFoundError:
-            pass  # the file was just deleted: the next look makes it anew
+            pass  # the file was just deleted: the next look makes it again
         except OSError as error:
             if not self._closed:  # in the middle of it, and then nobody waits any more
                 self._warn(f"{error}: events of other processes arrive with a delay")
@@ -245,7 +245,7 @@ class SocketWakeup(Wakeup):
 
 
 class LocalWakeup(Wakeup):
-    """What there is instead, for this process alone; tried anew at the next wait."""
+    """What there is instead, for this process alone; the next wait tries again."""
 
     def usable(self) -> bool:
         return False

@@ -6,10 +6,12 @@ Nothing here writes.  What has expired since it was last tidied is left out, and
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from heapq import merge
+from itertools import islice
 
 from ssekit.brokers import contract
-from ssekit.brokers.contract import Entry, HistoryLost, Opening, Retention, Status
+from ssekit.brokers.contract import Entry, HistoryLost, Opening, Retention, Status, bounded
 from ssekit.brokers.sqlite.rows import END, EVENT, SELECT, VALUE, Channel, Log, Row, entry_of
 
 
@@ -21,17 +23,22 @@ def read(
     channels = _channels(db, log, names)
     if not _are_kept(db, log, channels, seq):
         raise HistoryLost(f"events after {after} are no longer kept")
-    rows: list[Row] = []
-    for channel in channels:
-        if channel.last > seq:
-            for kept in (EVENT, VALUE, END):
-                rows += db.execute(
-                    SELECT + "WHERE channel = ? AND kept = ? AND seq > ? ORDER BY seq LIMIT ?",
-                    (channel.name, kept, seq, limit),
-                )
-    rows.sort(key=_seq)
-    entries = [entry_of(row) for row in rows[:limit]]
-    return entries, entries[-1].id if len(entries) == limit else log.cursor
+    # Each gives its rows one by one, so that no more of them are in memory than are returned.
+    rows = merge(
+        *(
+            db.execute(
+                SELECT + "WHERE channel = ? AND kept = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (channel.name, kept, seq, limit),
+            )
+            for channel in channels
+            if channel.last > seq
+            for kept in (EVENT, VALUE, END)
+        ),
+        key=_seq,
+    )
+    entries = bounded(map(entry_of, islice(rows, limit)))
+    is_all = len(entries) < limit and next(rows, None) is None
+    return entries, log.cursor if is_all else entries[-1].id
 
 
 def newer(db: sqlite3.Connection, after: str) -> list[Entry]:
@@ -40,12 +47,13 @@ def newer(db: sqlite3.Connection, after: str) -> list[Entry]:
     seq = log.seq_in(db, after)
     if log.tip - seq > contract.RECENT:
         raise HistoryLost(f"more than {contract.RECENT} entries have followed {after}")
-    return _all(db, seq, contract.BATCH)
+    return bounded(map(entry_of, _rows(db, seq, contract.BATCH)))
 
 
 def recent(db: sqlite3.Connection, limit: int) -> tuple[list[Entry], str]:
     log = Log.load(db)
-    return _all(db, log.tip - min(limit, contract.RECENT), limit), log.cursor
+    rows = _rows(db, log.tip - min(limit, contract.RECENT), limit)
+    return list(map(entry_of, rows)), log.cursor
 
 
 def opening(db: sqlite3.Connection, names: Collection[str], replay: int | None) -> Opening:
@@ -109,9 +117,8 @@ def _seq(row: Row) -> int:
     return row[1]
 
 
-def _all(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
-    rows = db.execute(SELECT + "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
-    return [entry_of(row) for row in rows]
+def _rows(db: sqlite3.Connection, after: int, limit: int) -> Iterator[Row]:
+    return db.execute(SELECT + "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
 
 def _channels(db: sqlite3.Connection, log: Log, names: Collection[str]) -> list[Channel]:
@@ -130,7 +137,7 @@ def _are_kept(db: sqlite3.Connection, log: Log, channels: list[Channel], seq: in
     for channel in channels:
         if channel.trimmed > seq:
             return False
-        if log.max_age is not None and channel.events:
+        if log.max_age is not None and channel.events and not channel.internal:
             first = db.execute(
                 "SELECT time FROM entry WHERE channel = ? AND kept = ? AND seq > ?"
                 " ORDER BY seq LIMIT 1",

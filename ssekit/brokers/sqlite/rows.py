@@ -15,7 +15,7 @@ from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, parse_id, seq_in
 from ssekit.brokers.contract import INTERNAL, Entry, Retention
 
-# What `entry.kept` says: why an entry is kept, besides for those who follow.
+# What `entry.kept` says: why an entry is kept, other than for those who follow.
 PASSED = 0  # a passing, superseded, trimmed or withdrawn entry
 EVENT = 1  # an event without a key, or a removal
 VALUE = 2  # the newest entry of a key
@@ -76,6 +76,11 @@ class Log:
         return 0.0 if self.max_age is None else max(self.time, time.time()) - self.max_age
 
     @property
+    def internal_expired(self) -> float:
+        """A removal in an internal channel that is older than this time has expired."""
+        return max(self.time, time.time()) - contract.INTERNAL_KEPT
+
+    @property
     def end_forgotten(self) -> float:
         """The end of a channel without events is forgotten if it is older than this time."""
         return max(self.time, time.time()) - (self.max_age or 0) - contract.END_REMEMBERED
@@ -103,8 +108,12 @@ class Channel:
     @property
     def counted(self) -> int:
         """Its events that count towards the capacity."""
-        exempt = self.producer is not None or self.name.startswith(INTERNAL)
-        return 0 if exempt else self.events
+        return 0 if self.producer is not None or self.internal else self.events
+
+    @property
+    def internal(self) -> bool:
+        """Whether it is one of the hub's own."""
+        return self.name.startswith(INTERNAL)
 
     @property
     def bare(self) -> bool:

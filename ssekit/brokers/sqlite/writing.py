@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of
-from ssekit.brokers.contract import INTERNAL, Entry, Held, Retention
+from ssekit.brokers.contract import Entry, Held, Retention
 from ssekit.brokers.sqlite import leases
 from ssekit.brokers.sqlite.file import boot_of_machine, now
 from ssekit.brokers.sqlite.reading import end_is_forgotten
@@ -172,7 +172,7 @@ class Writer:
 
     def _check_keys(self, channel: Channel) -> None:
         most = self._log.max_keys
-        if channel.keys >= most and not channel.name.startswith(INTERNAL):
+        if channel.keys >= most and not channel.internal:
             raise InvalidEvent(
                 f"the channel {channel.name!r} has {most} keys already: remove some, or let it"
                 " have more with Hub(max_keys=...)"
@@ -289,14 +289,19 @@ class Writer:
 
     def _expire(self, channel: Channel) -> bool:
         """Forget the events of a channel that are too old; false if there are none."""
-        if self._log.max_age is None or not channel.events:
+        if not channel.events:
+            return False
+        expired = self._log.expired
+        if channel.internal:
+            expired = self._log.internal_expired
+        elif self._log.max_age is None:
             return False
         last = None
         for seq, at in self._db.execute(
             "SELECT seq, time FROM entry WHERE channel = ? AND kept = ? ORDER BY seq",
             (channel.name, EVENT),
         ):
-            if at >= self._log.expired:
+            if at >= expired:
                 break
             last = seq
         if last is None:

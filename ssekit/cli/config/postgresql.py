@@ -40,9 +40,5 @@ def postgresql(log: Log) -> str:
         schema.create(Retention()),
     ]
     if log.role:
-        lines += [
-            f'GRANT USAGE ON SCHEMA {schema.quoted} TO "{log.role}";',
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
-            f' IN SCHEMA {schema.quoted} TO "{log.role}";',
-        ]
+        lines.append(schema.grant_to(log.role))
     return "\n".join([*lines, "COMMIT;", ""])

@@ -31,6 +31,7 @@ def database(url: str | None) -> dict[str, Any]:
 
 
 ALLOWED_HOSTS = ["*"]
+ASGI_APPLICATION = os.environ.get("ASGI")
 DATABASES = {"default": database(os.environ.get("DATABASE"))}
 DEBUG = os.environ.get("DEBUG") == "1"
 INSTALLED_APPS = [
@@ -55,7 +56,7 @@ MIDDLEWARE = [
 SSEKIT = {"URL": os.environ.get("HUB"), os.environ.get("HUB_OPTION", "HISTORY"): 100}
 SESSION_ENGINE = os.environ.get("SESSION_ENGINE", "django.contrib.sessions.backends.db")
 ROOT_URLCONF = "tests.apps.django_site.urls"
-SECRET_KEY = "for a test, and long enough for it"
+SECRET_KEY = os.environ.get("SECRET_KEY", "for a test, and long enough for it")
 SECURE_REFERRER_POLICY = "same-origin"
 STATIC_URL = "/static/"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]

@@ -2,13 +2,17 @@
 
 import { Stream } from "./below/a/prefix/ssekit.js";
 
-const to = globalThis.parent ?? globalThis;
+const shared = "onconnect" in globalThis; // it has a port to each of its pages
+const to = shared ? [] : [globalThis.parent ?? globalThis];
 const stream = new Stream(new URL("events", import.meta.url), { silence: 3000 });
 let seen = 0;
 const say = () => {
   const { role, state } = stream.status;
-  if (globalThis.parent) to.postMessage({ role, state, seen }, "*");
-  else to.postMessage({ role, state, seen });
+  for (const page of to) page.postMessage({ role, state, seen }, { targetOrigin: "*" });
+};
+globalThis.onconnect = ({ ports }) => {
+  to.push(...ports);
+  say();
 };
 stream.onmessage = () => {
   seen += 1;

@@ -12,6 +12,9 @@ window.marks = []; // hub events
 window.passed = []; // the data of passing events
 window.statuses = []; // [time, state, reason, role]
 window.shown = []; // pageshow: whether it came from bfcache
+window.violations = []; // of the page's policy
+addEventListener("securitypolicyviolation", ({ violatedDirective }) => violations.push(violatedDirective));
+window.policy = async () => (await fetch(location)).headers.get("Content-Security-Policy");
 addEventListener("pageshow", ({ persisted }) => shown.push(persisted));
 
 window.begin = (options) => {

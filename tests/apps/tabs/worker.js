@@ -1,4 +1,5 @@
-// A page whose worker follows the same stream.
+// ?kind=... : a page whose worker, of this kind, follows the same stream.
 
-const worker = new Worker("inside.js", { type: "module" });
-worker.onmessage = ({ data }) => (window.said = data);
+const kind = new URLSearchParams(location.search).get("kind");
+const worker = new globalThis[kind]("inside.js", { type: "module" });
+(worker.port ?? worker).onmessage = ({ data }) => (window.said = data);

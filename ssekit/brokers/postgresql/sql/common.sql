@@ -23,7 +23,8 @@ CREATE TYPE ssekit.rules AS (
     channels_remembered bigint,
     epochs_remembered bigint,
     end_remembered double precision,
-    most_produced bigint
+    most_produced bigint,
+    internal_kept double precision
 );
 
 -- The server's clock, in seconds since 1970.

@@ -27,7 +27,7 @@ BEGIN
     RETURN NOT EXISTS (
         SELECT FROM unnest(names) AS n (name) LEFT JOIN ssekit.channel c ON c.name = n.name
         WHERE coalesce(c.trimmed, (SELECT floor FROM ssekit.tip)) > since
-            OR (cutoff > 0 AND c.events > 0 AND cutoff > (
+            OR (cutoff > 0 AND c.events > 0 AND substr(n.name, 1, 1) <> '\x00' AND cutoff > (
                 SELECT x.at FROM ssekit.entry x
                 WHERE x.channel = n.name AND x.kept = 1 AND x.seq > since
                 ORDER BY x.seq LIMIT 1))
@@ -50,8 +50,11 @@ CREATE FUNCTION ssekit.lost(detail text) RETURNS ssekit.answer LANGUAGE sql IMMU
         NULL::bytea, NULL::boolean, NULL::bytea
 $$;
 
-CREATE FUNCTION ssekit.read(names bytea[], its_epoch bigint, since bigint, most bigint)
-RETURNS SETOF ssekit.answer LANGUAGE plpgsql STABLE AS $$
+-- Once the bodies before an entry come to `most_bytes`, it is not returned.  PostgreSQL knows how
+-- long a body is without reading it.
+CREATE FUNCTION ssekit.read(
+    names bytea[], its_epoch bigint, since bigint, most bigint, most_bytes bigint
+) RETURNS SETOF ssekit.answer LANGUAGE plpgsql STABLE AS $$
 DECLARE
     why text := ssekit.why_lost(its_epoch, since);
 BEGIN
@@ -63,21 +66,28 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT * FROM ssekit.end_of_log(NULL);
-    RETURN QUERY SELECT 'entry', NULL::text, x.epoch, x.seq, x.at, x.channel, x.key, x.passing,
-            x.body
-        FROM unnest(names) AS n (name)
-        JOIN ssekit.channel c ON c.name = n.name AND c.last > since
-        CROSS JOIN (VALUES (1::smallint), (2::smallint), (3::smallint)) AS k (kept)
-        CROSS JOIN LATERAL (
-            SELECT * FROM ssekit.entry e
-            WHERE e.channel = n.name AND e.kept = k.kept AND e.seq > since
-            ORDER BY e.seq LIMIT most
-        ) AS x
-        ORDER BY x.seq LIMIT most;
+    RETURN QUERY SELECT 'entry', NULL::text, y.epoch, y.seq, y.at, y.channel, y.key, y.passing,
+            y.body
+        FROM (
+            SELECT x.*, sum(octet_length(x.body)) OVER (ORDER BY x.seq) - octet_length(x.body)
+                AS bytes_before
+            FROM unnest(names) AS n (name)
+            JOIN ssekit.channel c ON c.name = n.name AND c.last > since
+            CROSS JOIN (VALUES (1::smallint), (2::smallint), (3::smallint)) AS k (kept)
+            CROSS JOIN LATERAL (
+                SELECT * FROM ssekit.entry e
+                WHERE e.channel = n.name AND e.kept = k.kept AND e.seq > since
+                ORDER BY e.seq LIMIT most
+            ) AS x
+            ORDER BY x.seq LIMIT most
+        ) AS y
+        WHERE y.bytes_before < most_bytes
+        ORDER BY y.seq;
 END $$;
 
-CREATE FUNCTION ssekit.follow(its_epoch bigint, since bigint, recent bigint, most bigint)
-RETURNS SETOF ssekit.answer LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION ssekit.follow(
+    its_epoch bigint, since bigint, recent bigint, most bigint, most_bytes bigint
+) RETURNS SETOF ssekit.answer LANGUAGE plpgsql STABLE AS $$
 DECLARE
     why text := ssekit.why_lost(its_epoch, since);
 BEGIN
@@ -88,9 +98,15 @@ BEGIN
         RETURN NEXT ssekit.lost(why);
         RETURN;
     END IF;
-    RETURN QUERY SELECT 'entry', NULL::text, x.epoch, x.seq, x.at, x.channel, x.key, x.passing,
-            x.body
-        FROM ssekit.entry x WHERE x.seq > since ORDER BY x.seq LIMIT most;
+    RETURN QUERY SELECT 'entry', NULL::text, y.epoch, y.seq, y.at, y.channel, y.key, y.passing,
+            y.body
+        FROM (
+            SELECT x.*, sum(octet_length(x.body)) OVER (ORDER BY x.seq) - octet_length(x.body)
+                AS bytes_before
+            FROM ssekit.entry x WHERE x.seq > since ORDER BY x.seq LIMIT most
+        ) AS y
+        WHERE y.bytes_before < most_bytes
+        ORDER BY y.seq;
 END $$;
 
 CREATE FUNCTION ssekit.recent(recent bigint, most bigint) RETURNS SETOF ssekit.answer

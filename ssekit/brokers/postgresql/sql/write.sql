@@ -25,7 +25,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(1936942955, 'ssekit.log'::regclass::oid::integer);
     SELECT history, capacity, max_keys, max_age, bounds[1], bounds[2], bounds[3], bounds[4],
-        bounds[5] INTO r FROM ssekit.log;
+        bounds[5], bounds[6] INTO r FROM ssekit.log;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the log has lost its row' USING ERRCODE = 'SK001';
     END IF;
@@ -164,6 +164,7 @@ DECLARE
     cutoff double precision;
     event record;
     upto bigint;
+    internal boolean;
     changed boolean := false;
 BEGIN
     SELECT * INTO c FROM ssekit.channel WHERE name = wanted;
@@ -179,8 +180,11 @@ BEGIN
         c.bare := false;
         RETURN c;
     END IF;
-    IF r.max_age IS NOT NULL AND c.events > 0 THEN
-        cutoff := ssekit.expired();
+    internal := substr(c.name, 1, 1) = '\x00';
+    IF c.events > 0 AND (internal OR r.max_age IS NOT NULL) THEN
+        cutoff := CASE WHEN internal
+            THEN greatest((SELECT at FROM ssekit.tip), ssekit.clock()) - r.internal_kept
+            ELSE ssekit.expired() END;
         FOR event IN SELECT seq, at FROM ssekit.entry
             WHERE channel = c.name AND kept = 1 ORDER BY seq
         LOOP

@@ -11,6 +11,7 @@
 --   keys      "CHANNEL \1 KEY" -> seq
 --   trimmed   channel -> the seq up to which its events were trimmed
 --   oldest    channel -> the seq of its oldest event
+--   removals  internal channel -> the seq of its oldest removal
 --   lengths   channel -> its number of events, if the longest of these is to give up its oldest
 --   past      earlier epoch -> its last seq
 --   ends      channel -> seq, reason and record of its end
@@ -24,10 +25,10 @@
 -- A record is "EPOCH MILLISECONDS PACKED"; Python knows what is in the rest.
 
 local stream, log, entries, index, keys, trimmed, oldest, lengths = unpack(KEYS, 1, 8)
-local past, ends, endings, produced, done, leases, held, present = unpack(KEYS, 9, 16)
+local past, ends, endings, produced, done, leases, held, present, removals = unpack(KEYS, 9, 17)
 local TYPES = {
     'stream', 'hash', 'hash', 'zset', 'hash', 'zset', 'zset', 'zset',
-    'zset', 'hash', 'zset', 'hash', 'zset', 'hash', 'zset', 'hash',
+    'zset', 'hash', 'zset', 'hash', 'zset', 'hash', 'zset', 'hash', 'zset',
 }
 local FIELD = 'ssekit'  -- of each stream entry and of the log: the mark of what is ours
 local FIELDS = {

@@ -51,7 +51,7 @@ local function has_lost(channel, after)
     if reached(channel) > after then
         return true
     end
-    if not state.max_age then
+    if not state.max_age or string.sub(channel, 1, 1) == bounds.internal then
         return false
     end
     local from, to = range(channel, 'e', after)
@@ -267,6 +267,26 @@ function commands.recent(limit)
         end
         limit = limit - #some
         last = '(' .. some[#some][1]
+    end
+    return answer
+end
+
+-- Answers with entries after an id, oldest first.
+function commands.newer(after, limit)
+    local answer, bytes = {'found'}, 0
+    limit = tonumber(limit)
+    while limit > 0 and bytes < bounds.bytes do
+        local some = call('XRANGE', stream, '(' .. after, '+', 'COUNT', math.min(limit, AT_ONCE))
+        if #some == 0 then
+            break
+        end
+        for _, entry in ipairs(some) do
+            answer[#answer + 1] = entry[1]
+            answer[#answer + 1] = entry[2][2]
+            bytes = bytes + #entry[2][2]
+        end
+        limit = limit - #some
+        after = some[#some][1]
     end
     return answer
 end

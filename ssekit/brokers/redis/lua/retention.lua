@@ -16,14 +16,14 @@ local function note(channel, change, length)
         state.events = state.events + change
     end
     if length == 0 then
-        call('ZREM', oldest, channel)
+        call('ZREM', internal and removals or oldest, channel)
         call('ZREM', lengths, channel)
         call('ZREM', done, channel)
         return
     end
     local from, to = range(channel, 'e')
     local first = seq_of(call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, 1)[1])
-    call('ZADD', oldest, int(first), channel)
+    call('ZADD', internal and removals or oldest, int(first), channel)
     if not internal and not holder then
         -- Of channels that are as long, the one with the oldest event comes first.
         call('ZADD', lengths, string.format('%.17g', length + 1 - first % 2 ^ 32 / 2 ^ 32), channel)
@@ -77,8 +77,19 @@ local function forget_end(channel)
     trim(channel, 0)
 end
 
--- Bound the log as a whole: `capacity` and `max_age`.
-local function bound()
+-- Drop events that were stored before a time, of channels with the seqs of their oldest events.
+local function expire(channels, before, many)
+    for _ = 1, many do
+        local first = call('ZRANGE', channels, 0, 0, 'WITHSCORES')
+        if not first[1] or time_of(tonumber(first[2])) >= before then
+            break
+        end
+        drop(first[1], 1)
+    end
+end
+
+-- Bound the log as a whole, after so many entries were stored.
+local function bound(stored)
     local room = math.max(state.capacity, state.history)
     for _ = 1, EXPIRED_AT_ONCE do
         if state.events <= room then
@@ -92,14 +103,10 @@ local function bound()
         end
     end
     if state.max_age then
-        for _ = 1, EXPIRED_AT_ONCE do
-            local first = call('ZRANGE', oldest, 0, 0, 'WITHSCORES')
-            if not first[1] or not is_expired(tonumber(first[2])) then
-                break
-            end
-            drop(first[1], 1)
-        end
+        expire(oldest, expiry(), EXPIRED_AT_ONCE)
     end
+    -- One call may store many removals, and no fewer have to go.
+    expire(removals, now - bounds.internal_kept * 1000, EXPIRED_AT_ONCE + stored)
     local due = now - (bounds.end_remembered + (state.max_age or 0)) * 1000
     local found = call('ZRANGEBYSCORE', endings, '-inf', '(' .. int(due), 'LIMIT', 0, EXPIRED_AT_ONCE)
     for _, channel in ipairs(found) do

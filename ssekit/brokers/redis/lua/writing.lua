@@ -11,7 +11,8 @@ elseif status ~= 'ours' then
 elseif bounds.given then
     settle(bounds.given)
 end
+local before = state.seq
 local answer = commands[command](unpack(ARGV, 4))
-bound()
+bound(state.seq - before)
 save()
 return answer

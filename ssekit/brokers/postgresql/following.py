@@ -1,0 +1,109 @@
+"""Following a log in PostgreSQL, and looking after the outbox while doing so.
+
+One connection waits for notifications of new entries.  One process of all looks at the outbox many
+times a second, for the transactions whose commit nobody saw; the others ask once a second whether
+it still does.  Through a pooler each process has to ask for everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+
+from ssekit import host
+from ssekit.brokers import contract
+from ssekit.brokers.codec import parse_id
+from ssekit.brokers.contract import Entry, HistoryLost
+from ssekit.brokers.postgresql.calls import Calls, bounds
+from ssekit.brokers.postgresql.connections import Connections
+from ssekit.brokers.postgresql.line import Damaged, Line, NoLog
+from ssekit.brokers.postgresql.rows import answers
+from ssekit.errors import BrokerUnavailable, HubClosed
+from ssekit.host.wakeup import Wakeups
+
+_log = logging.getLogger("ssekit.brokers")
+
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_ASK = 1.0  # seconds after which the others ask whether it still does
+_VACUUM = 5000  # entries after which the process that watches gives back room
+_TERM = 3.0  # seconds after which one that has not looked is taken for dead
+
+
+class Following:
+    """How one process follows."""
+
+    def __init__(self, connections: Connections, calls: Calls, wakeups: Wakeups) -> None:
+        self._connections = connections
+        self._calls = calls
+        self._wakeups = wakeups
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin again, as another process."""
+        self._me = secrets.token_hex(8)
+        self._vacuumed: int | None = None  # the seq at which it was vacuumed last
+
+    def follow(self, after: str, timeout: float) -> tuple[list[Entry], str]:
+        """Wait for entries, as the contract says."""
+        self._connections.check_open()
+        epoch, seq = parse_id(after)
+        deadline = time.monotonic() + timeout
+        with self._wakeups.waiting() as wakeup, self._connections.follower() as line:
+            line.listen()
+            newer = True
+            while True:
+                self._connections.check_open()
+                if newer and (entries := self._newer(line, after, epoch, seq)):
+                    return entries, entries[-1].id
+                now = time.monotonic()
+                if now >= line.next_look:
+                    line.next_look = now + self._look(line, after)
+                if now >= deadline:
+                    return [], after
+                pause = max(0.0, min(line.next_look, deadline) - time.monotonic())
+                newer = line.wait(wakeup, pause) or line.pooled
+
+    def _newer(self, line: Line, after: str, epoch: int, seq: int) -> list[Entry]:
+        arguments = (epoch, seq, contract.RECENT, contract.BATCH, contract.BATCH_BYTES)
+        try:
+            rows = line.call(self._calls.text("follow", 5), arguments, writes=False)
+        except NoLog:
+            raise HistoryLost(f"{after}: there is no log") from None
+        except Damaged as error:
+            raise BrokerUnavailable(f"the log is damaged: {error}") from error
+        return [answer.entry for answer in answers(rows, after)]
+
+    def _look(self, line: Line, after: str) -> float:
+        """Look after the outbox, if no other process does; return the seconds until the next."""
+        statement = self._calls.in_schema("SELECT {}.look(%s, %s, %s)")
+        try:
+            # It stores nothing of its caller's: what it moves is in the outbox or in the log.
+            rows = line.call(statement, (bounds(), self._me, _TERM), writes=False)
+        except NoLog:
+            raise HistoryLost(f"{after}: there is no log any more") from None
+        except Damaged as error:
+            raise BrokerUnavailable(f"the log is damaged: {error}") from error
+        seq = rows[0][0]
+        if seq is not None:
+            self._vacuum_after(seq)
+        return _POLL if seq is not None or line.pooled else _ASK
+
+    def _vacuum_after(self, seq: int) -> None:
+        """Give back the room of what was trimmed, after some thousand entries.
+
+        PostgreSQL would look only once a minute, when a busy log has grown tenfold.
+        """
+        if self._vacuumed is None or seq < self._vacuumed:
+            self._vacuumed = seq
+        elif seq - self._vacuumed >= _VACUUM:
+            self._vacuumed = seq
+            host.begin(self._vacuum, "ssekit-vacuum")
+
+    def _vacuum(self) -> None:
+        # A user who does not own the tables gets a warning instead, which is not for the log.
+        try:
+            for table in ("entry", "channel", "tip", "outbox"):
+                self._connections.maintain(self._calls.in_schema(f"VACUUM {{}}.{table}"))
+        except (HubClosed, BrokerUnavailable) as error:
+            _log.info("the log was not vacuumed: %s", error)
