@@ -84,7 +84,7 @@ def _measure(settings: Settings, results: Results, broker: str, viewers: int, mi
             servers.gunicorn("bench.apps.herd_app:app", settings.cores[0], {"HERD_HUB": url})
         )
         if broker == "memory":
-            before = _get(server, f"/fill?events={missed}&own={own}")
+            before = get(server, f"/fill?events={missed}&own={own}")
         plain = _spent(server, lambda: load.ask(f"request {viewers} {server.port} /plain"))[0]
         load.reset()
         with _probe(server) as waits:
@@ -161,7 +161,8 @@ def _probe(server: Server) -> Iterator[list[float]]:
         thread.join(60)
 
 
-def _get(server: Server, path: str) -> str:
+def get(server: Server, path: str) -> str:
+    """Return the body of a plain answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("GET", path)
     text = connection.getresponse().read().decode()

@@ -39,7 +39,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FOREIGN: dict[str, set[str]] = {
     "django": {"ssekit.django"},
     "greenlet": {"ssekit.host"},
-    "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout"},
+    "gevent": {"ssekit.gunicorn.worker", "ssekit.host", "ssekit.hub.fanout", "ssekit.hub.lagging"},
     "gunicorn": {"ssekit.cli.log_json", "ssekit.cli.served", "ssekit.gunicorn.worker"},
     "itsdangerous": {"ssekit.access.tickets"},
     "jwt": {"ssekit.access.jwt", "ssekit.access.keys"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable
+from statistics import median
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -27,7 +29,19 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if path == "/fill":  # a hub in memory has only what its own process publishes
         query = parse_qs(environ["QUERY_STRING"])
         answer = fill(hub, int(query["events"][0]), int(query["own"][0])).encode()
+    elif path == "/publishing":  # the median time of so many publishes, in µs
+        answer = str(_publishing(int(parse_qs(environ["QUERY_STRING"])["count"][0]))).encode()
     elif path == "/live":
         answer = str(hub.publish("herd", "live").id).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
+
+
+def _publishing(count: int) -> float:
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        hub.publish("herd", "x" * 200)
+        taken.append(time.perf_counter() - began)
+        time.sleep(0.001)  # It is delivered meanwhile.
+    return median(taken) * 1e6

@@ -37,6 +37,21 @@ SHORTEST_SECRET = 16
 LONGEST = 4096
 """Characters of a ticket at the most: a longer address does not pass many proxies anyway."""
 
+
+class _Signer(TimestampSigner):
+    """Derives each secret's key once, and not for each ticket."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._keys: dict[Any, bytes] = {}
+
+    def derive_key(self, secret_key: Any = None) -> bytes:
+        key = self._keys.get(secret_key)
+        if key is None:
+            key = self._keys[secret_key] = super().derive_key(secret_key)
+        return key
+
+
 _FIELDS = ("subject", "session", "member")
 
 
@@ -76,7 +91,7 @@ class Tickets:
         salt = f"ssekit.ticket\n{audience}"
         self._serializer = URLSafeTimedSerializer(secrets, salt=salt)
         # What its loads() makes again for each ticket and each secret.
-        self._signer = TimestampSigner(secrets, salt=salt)
+        self._signer = _Signer(secrets, salt=salt)
 
     def issue(
         self,

@@ -15,7 +15,7 @@ from ssekit.host.client import (
     failed,
 )
 from ssekit.host.patched import begin, begin_natively, in_event_loop, under_gevent
-from ssekit.host.which import client_of
+from ssekit.host.which import client_of, prepare
 
 __all__ = [
     "DISCONNECTED",
@@ -30,5 +30,6 @@ __all__ = [
     "current",
     "failed",
     "in_event_loop",
+    "prepare",
     "under_gevent",
 ]

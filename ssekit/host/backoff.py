@@ -1,7 +1,7 @@
 """How long to wait before trying again, with jitter, so that many waiters do not try together.
 
-The randomness is the kernel's: it needs no import, which a CGI process would pay for, and the
-children of a fork do not share it.
+The randomness is the kernel's: it needs no import, which a CGI process would pay for.  It is asked
+for many numbers at once, and the children of a fork do not share what is left of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,19 @@ from __future__ import annotations
 import os
 
 _RANGE = 1 << 32
+_MANY = 64
+_numbers: list[int] = []  # random, below _RANGE
+os.register_at_fork(after_in_child=_numbers.clear)
 
 
 def jittered(value: float, low: float = 0.5, high: float = 1.5) -> float:
     """Return ``value`` times a factor that is random each time, from ``low`` to ``high``."""
-    return value * (low + (high - low) * int.from_bytes(os.urandom(4), "big") / _RANGE)
+    try:
+        number = _numbers.pop()
+    except IndexError:
+        number, *more = memoryview(os.urandom(4 * _MANY)).cast("I")
+        _numbers.extend(more)
+    return value * (low + (high - low) * number / _RANGE)
 
 
 class Backoff:

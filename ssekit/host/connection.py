@@ -84,6 +84,13 @@ class Connection:
         """
         self.close_after()
 
+    def send_head(self) -> bool:
+        """Send the headers, and nothing of the body yet; false if the server cannot.
+
+        Only where `can_abandon`.  Raises OSError if the client has disconnected.
+        """
+        return False
+
     def abandon(self) -> None:
         """Make the server believe that the answer is complete, and close its own descriptor only.
 

@@ -164,10 +164,14 @@ class Counts:
             )
         )
 
+    def opened(self) -> None:
+        """A stream has opened."""
+        self._numbers.add_each((("opened", 1), ("streams", 1)))
+
     def ended(self, reason: str) -> None:
         """A stream has ended."""
-        self.add(f"ended {reason if reason in ENDED else 'other'}")
-        self.add("streams", -1)
+        name = f"ended {reason if reason in ENDED else 'other'}"
+        self._numbers.add_each(((name, 1), ("streams", -1)))
 
     def rejected(self, reason: str) -> None:
         """A client was rejected."""

@@ -84,7 +84,8 @@ class Loop:
 
     def ends_with(self, connection: Connection) -> None:
         """Learn from a connection of the server's whether the process is ending."""
-        self._ending = connection.ending
+        if self._ending is worker_is_ending:  # All connections of a process tell the same.
+            self._ending = connection.ending
 
     def turn_began(self) -> float:
         """Return when this turn of the event loop began, on the clock of the loop."""

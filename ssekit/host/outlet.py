@@ -14,7 +14,7 @@ from gevent import get_hub
 
 from ssekit.host.chunks import LAST_CHUNK, chunk
 from ssekit.host.connection import Connection
-from ssekit.host.tcp import Tcp, patience
+from ssekit.host.tcp import Tcp, bound_unsent, patience
 
 UNSENT = 16 * 1024
 """Bytes that the kernel holds beyond what is on its way (TCP_NOTSENT_LOWAT)."""
@@ -35,8 +35,8 @@ class Outlet:
         self._patience = patience(heartbeat)
         self._rest: memoryview | None = None
         self._watcher: Any = None
+        bound_unsent(connection.socket, UNSENT)
         with Tcp(self.descriptor) as tcp:
-            tcp.bound_unsent(UNSENT)
             tcp.wait_for_answers(self._patience)
 
     @property

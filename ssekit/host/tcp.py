@@ -15,6 +15,7 @@ import struct
 import sys
 from fcntl import ioctl
 from termios import TIOCOUTQ
+from typing import Any
 
 STALL = 10.0
 """Seconds for which a connection may stall, however short its heartbeat is.
@@ -29,6 +30,13 @@ def patience(heartbeat: float) -> float:
     return max(heartbeat, STALL)
 
 
+def bound_unsent(connected: Any, size: int) -> None:
+    """Let the kernel take no more than ``size`` bytes beyond what is on a socket's way."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):  # Not TCP.
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
 class Tcp:
     """The connection under a descriptor, for as long as the block lasts."""
 
@@ -41,11 +49,6 @@ class Tcp:
 
     def __exit__(self, *_: object) -> None:
         self._socket.detach()
-
-    def bound_unsent(self, size: int) -> None:
-        """Let the kernel take no more than ``size`` bytes beyond what is on its way."""
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            self._set(socket.TCP_NOTSENT_LOWAT, size)
 
     def wait_for_answers(self, seconds: float) -> None:
         """Drop the connection once bytes are unacknowledged for that long; 0 for the default."""

@@ -7,6 +7,7 @@ taken the last block.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from gevent import getcurrent
@@ -45,10 +46,18 @@ class TickingClient:
         "wrote_at",
     )
 
-    def __init__(self, connection: Connection, seconds: float, heartbeat: float) -> None:
-        """Raises OSError if the process has no descriptor left; then nothing has changed."""
+    def __init__(
+        self, connection: Connection, seconds: float, heartbeat: float, first: bytes = b""
+    ) -> None:
+        """Send the ``first`` bytes, and begin to tick.
+
+        Raises OSError if the process has no descriptor left; then nothing has changed.
+        """
         self._outlet: Outlet | None = Outlet(connection, heartbeat)
         connection.abandon()
+        if first:
+            with suppress(OSError):  # It is seen below that the client has left.
+                self._outlet.write(first)
         self.descriptor = self._outlet.descriptor
         self.connection: Connection | None = None  # The server's part is over.
         self.ended: str | None = None

@@ -28,6 +28,12 @@ def client_of(environ: dict[str, Any], heartbeat: float) -> Client:
     return ThreadClient(heartbeat)
 
 
+def prepare() -> None:
+    """Import now what the first client needs, where it is known that it will."""
+    if under_gevent():
+        import ssekit.host.greenlets  # noqa: F401
+
+
 def _has_body(environ: dict[str, Any]) -> bool:
     # RFC 9112, section 6: "The presence of a message body in a request is signaled by a
     # Content-Length or Transfer-Encoding header field."

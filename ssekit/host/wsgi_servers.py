@@ -98,6 +98,15 @@ class GunicornGreenlets(Gunicorn):
     def capacity(self) -> int | None:
         return int(self.worker.worker_connections)
 
+    def check(self) -> None:
+        super().check()
+        _ = self.server.headers_sent
+
+    def send_head(self) -> bool:
+        # It sends the headers with the first block, and with an empty one nothing else.
+        self.server.write(b"")
+        return bool(self.server.headers_sent)
+
     def abandon(self) -> None:
         # A connection that must close is not read from any more.
         self.cut()

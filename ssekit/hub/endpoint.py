@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from ssekit import host
+from ssekit.host.wakeup import NativeLock
 from ssekit.hub.access import Access
 from ssekit.hub.at_end import AtEnd, Stoppable
 from ssekit.hub.grant import Grant, NotGranted, Unnamed, member_of
@@ -63,7 +64,10 @@ class Gate:
     def __init__(self, places: int) -> None:
         if not isinstance(places, int) or isinstance(places, bool) or places < 1:
             raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
-        self._places = threading.BoundedSemaphore(places)
+        self._lock = NativeLock()  # held for moments, by any thread
+        self._free = places
+        self._waiting = 0
+        self._handed_over = threading.Semaphore(0)  # places, to those who wait
         self._logged_at = -LOGGED_EVERY
         self._unlogged = 0
 
@@ -73,7 +77,7 @@ class Gate:
         Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
         place.
         """
-        if not self._places.acquire(timeout=PATIENCE):
+        if not self._enter():
             raise Overloaded("too many clients are being authorized")
         try:
             return authorize()
@@ -85,7 +89,36 @@ class Gate:
             self._log(path)
             raise Overloaded("authorize failed") from error
         finally:
-            self._places.release()
+            self._leave()
+
+    def _enter(self) -> bool:
+        """Take a place; false if there was none for too long."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            self._waiting += 1
+        try:
+            return self._handed_over.acquire(timeout=PATIENCE) or self._wait_no_more()
+        except BaseException:
+            if self._wait_no_more():
+                self._leave()
+            raise
+
+    def _wait_no_more(self) -> bool:
+        """Stop waiting; true if a place has come just now."""
+        with self._lock:
+            came = self._handed_over.acquire(blocking=False)
+            self._waiting -= not came
+            return came
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting -= 1
+                self._handed_over.release()
+            else:
+                self._free += 1
 
     def _log(self, path: str) -> None:
         now = time.monotonic()
@@ -141,7 +174,8 @@ class Endpoint(Opener):
             # First: a disconnection of before this process is then older than the authorization.
             self._access().load()
         begun = time.time()
-        grant = self._gate.authorize(lambda: self._authorize(request), request.path)
+        path = str(environ.get("PATH_INFO", ""))
+        grant = self._gate.authorize(lambda: self._authorize(request), path)
         if grant is None:
             raise Refused("401 Unauthorized", "Sign in to read this stream.")
         self._check_age(grant)

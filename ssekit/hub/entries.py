@@ -87,6 +87,10 @@ def body_of(event: Event, most: int | None = None) -> bytes:
     return body
 
 
+_OPEN_BODY = body_of(Event({}, OPEN))
+_RESET_BODY = body_of(Event({"reason": "history-lost"}, RESET))
+
+
 def end_body(channel: str, reason: str, data: object = None, most: int | None = None) -> bytes:
     """Return the end of a channel as the body of an entry; raises as `body_of` does."""
     return body_of(Event({"channel": channel, "reason": reason, "data": data}, END), most)
@@ -107,9 +111,14 @@ def leave_body(joined: bytes) -> bytes:
     return joined.replace(_JOIN, _LEAVE, 1)
 
 
-def own_entry(name: str, data: object, cursor: str, *, with_id: bool) -> Entry:
-    """Return an event of the hub's own that is in no log."""
-    return Entry(cursor, "", body_of(Event(data, name)), passing=not with_id)
+def open_entry(cursor: str) -> Entry:
+    """Return the ``stream-open`` of a client that goes on after a cursor; it is in no log."""
+    return Entry(cursor, "", _OPEN_BODY)
+
+
+def reset_entry(cursor: str) -> Entry:
+    """Return the ``stream-reset`` of a client that has lost history; it is in no log."""
+    return Entry(cursor, "", _RESET_BODY, passing=True)
 
 
 def without_id(entry: Entry) -> Entry:

@@ -134,23 +134,21 @@ class Follower:
             and self.recent.end < position
         )
 
-    def can_resume(self, view: View, epoch: int, position: int) -> bool:
-        """Return whether all that follows a position is here and in the log.
+    def resume(self, view: View, epoch: int, position: int) -> set[str] | None:
+        """Return the channels of a view that have entries after a position.
 
-        That is, as far as this process can know: it knows what it has published itself.
+        None unless all that follows the position is here and in the log, as far as this process can
+        know: it knows what it has published itself.
         """
         with self._lock:
             recent = self.recent
-            return (
+            if (
                 recent.holds(epoch, position)
                 and not recent.is_ahead(*self.published)
                 and not recent.may_be_trimmed(view, position, self._retention)
-            )
-
-    def channels_after(self, view: View, position: int) -> set[str]:
-        """Return the channels of a view that have recent entries after a position."""
-        with self._lock:
-            return self.recent.channels_after(view, position)
+            ):
+                return recent.channels_after(view, position)
+        return None
 
     def reached(self) -> None:
         """Try again at once if the broker was away: another part of the hub has reached it."""
@@ -296,6 +294,7 @@ class Follower:
             log.info("the hub's broker is back")
             self.away = False
             self.counts.set("away", 0)
+        self.older.forget_stale()
         if not entries:
             self._backoff.reset()
             return

@@ -1,7 +1,9 @@
 """What is no longer among the recent entries, read from the broker for all who need it.
 
 Readers at the same position share what was read, and only a few read at once: a storm of returning
-clients is never in the way of a publish.
+clients is never in the way of a publish.  In a storm those who need a piece wait for a moment, and
+then one of them reads for all, whatever their channels: the readings grow with the log and not with
+the clients.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from ssekit.brokers import Broker, Entry, id_of, parse_id
+from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.recent import KEYED_PIECE, PIECE, Piece, View
@@ -19,13 +22,26 @@ from ssekit.hub.recent import KEYED_PIECE, PIECE, Piece, View
 AT_ONCE = 2
 """Readings of a broker that go on at once in a process."""
 ENTRIES = 200
-"""Entries that one reading asks for."""
+"""Entries that one reading asks for, for one position."""
+MOST_ENTRIES = 500
+"""The same for several positions."""
+POSITIONS = 64
+"""Positions that one reading is for."""
+NEAR = 10_000
+"""Entries between those positions at most: what lies between is read for nothing."""
+STORM = 0.05
+"""Seconds after a reading within which the next one waits for others to join it."""
+GATHER = 0.01
+"""Seconds for which it waits."""
 MOST_SHARED = 8 * 1024 * 1024
 """Bytes of pieces that are kept for others at the same position."""
 FRESH = 2.0
 """Seconds for which they are kept: values of keys may be replaced meanwhile."""
+OVERHEAD = 512
+"""Bytes of a piece, and of an entry in it, besides the block."""
 
 Position = tuple[View, int, int]
+Answers = dict[Position, Piece | HistoryLost | None]
 
 
 class OlderEntries:
@@ -35,6 +51,8 @@ class OlderEntries:
         self._broker = broker
         self._turns = threading.Semaphore(AT_ONCE)
         self._lock = NativeLock()  # held for moments, by any thread
+        self._asked: dict[Position, None] = {}  # by those who wait for their turn, in order
+        self._read_at = -STORM
         self._shared: OrderedDict[Position, tuple[Piece, float]] = OrderedDict()
         self._bytes = 0
 
@@ -47,17 +65,114 @@ class OlderEntries:
         piece = self._kept(wanted)
         if piece is not None:
             return piece
-        with self._turns:
-            piece = self._kept(wanted)  # read by another meanwhile
-            return piece if piece is not None else self._read(wanted)
+        with self._lock:
+            self._asked[wanted] = None
+        try:
+            if time.monotonic() - self._read_at < STORM:
+                time.sleep(GATHER)
+            with self._turns:
+                piece = self._kept(wanted)  # read by another meanwhile
+                if piece is not None:
+                    return piece
+                answer = self._read(self._take_asked(wanted))[wanted]
+        except BaseException:
+            with self._lock:
+                self._asked.pop(wanted, None)
+            raise
+        if isinstance(answer, HistoryLost):
+            raise answer
+        return answer
 
-    def _read(self, wanted: Position) -> Piece | None:
-        view, epoch, position = wanted
-        here = id_of(epoch, position)
-        entries, cursor = self._broker.read(view.channels, here, ENTRIES)
-        if cursor == here:
-            return None
-        first = None
+    def pieces(self, positions: Sequence[Position]) -> Answers:
+        """Return what follows each of some positions, None if nothing does, or why it is lost.
+
+        Raises `BrokerUnavailable` and `HubClosed` as `Broker.read` does.
+        """
+        with self._turns:
+            answers: Answers = {wanted: self._kept(wanted) for wanted in positions}
+            missing = [wanted for wanted, piece in answers.items() if piece is None]
+            return answers | self._read(missing)
+
+    def forget_stale(self) -> None:
+        """Drop what was kept for others and is no longer fresh."""
+        oldest = time.monotonic() - FRESH
+        with self._lock:
+            while self._shared:
+                wanted, (_, read_at) = next(iter(self._shared.items()))
+                if read_at > oldest:
+                    break
+                self._drop(wanted)
+
+    def _take_asked(self, wanted: Position) -> list[Position]:
+        """Take a position, and those that others wait for at places near to it."""
+        _, epoch, position = wanted
+        with self._lock:
+            near = [
+                other
+                for other in islice(self._asked, POSITIONS * 4)
+                if other[1] == epoch and abs(other[2] - position) <= NEAR and other != wanted
+            ]
+            taken = [wanted, *near[: POSITIONS - 1]]
+            for other in taken:
+                self._asked.pop(other, None)
+        return taken
+
+    def _read(self, positions: Sequence[Position]) -> Answers:
+        """Read until there is an answer for each position."""
+        answers: Answers = {}
+        missing = sorted(positions, key=_place)
+        while missing:
+            _, epoch, position = missing[0]
+            near = [
+                wanted
+                for wanted in missing[:POSITIONS]
+                if wanted[1] == epoch and wanted[2] - position <= NEAR
+            ]
+            answers |= self._read_near(near)
+            missing = [wanted for wanted in missing if wanted not in answers]
+        return answers
+
+    def _read_near(self, positions: Sequence[Position]) -> Answers:
+        """Read once from the first of some positions; later ones may be left without an answer."""
+        first, *others = positions
+        here = id_of(first[1], first[2])
+        channels = frozenset().union(*(view.channels for view, _, _ in positions))
+        try:
+            limit = MOST_ENTRIES if others else ENTRIES
+            entries, cursor = self._broker.read(channels, here, limit)
+        except HistoryLost as lost:
+            if not others:
+                return {first: lost}
+            # Perhaps only what some of them need.
+            half = len(positions) // 2
+            return self._read_near(positions[:half]) | self._read_near(positions[half:])
+        finally:
+            self._read_at = time.monotonic()
+        if not others:
+            return {first: None if cursor == here else self._keep_all(first, entries, cursor)}
+        return self._divide(positions, entries, cursor)
+
+    def _divide(
+        self, positions: Sequence[Position], entries: Sequence[Entry], cursor: str
+    ) -> Answers:
+        """Answer those positions from which a reading got on, each with what is its own."""
+        end = parse_id(cursor)[1]
+        seqs = [parse_id(entry.id)[1] for entry in entries]
+        places: dict[str, list[int]] = {}  # in the list, by channel
+        for place, entry in enumerate(entries):
+            places.setdefault(entry.channel, []).append(place)
+        answers: Answers = {}
+        for wanted in positions:
+            view, _, position = wanted
+            if position < end:
+                own = sorted(place for name in view.channels for place in places.get(name, ()))
+                its = [entries[place] for place in own if seqs[place] > position]
+                answers[wanted] = self._keep_all(wanted, its, cursor)
+        return answers or self._read_near(positions[:1])
+
+    def _keep_all(self, wanted: Position, entries: Sequence[Entry], cursor: str) -> Piece | None:
+        """Keep what follows a position as pieces, and return the first."""
+        view, first = wanted[0], None
         for piece in _pieces(view, entries, cursor):
             first = first or piece
             self._keep(wanted, piece)
@@ -73,14 +188,22 @@ class OlderEntries:
         with self._lock:
             self._drop(wanted)
             self._shared[wanted] = (piece, time.monotonic())
-            self._bytes += len(piece.block)
+            self._bytes += _size(piece)
             while self._bytes > MOST_SHARED and len(self._shared) > 1:
                 self._drop(next(iter(self._shared)))
 
     def _drop(self, wanted: Position) -> None:
         dropped = self._shared.pop(wanted, None)
         if dropped is not None:
-            self._bytes -= len(dropped[0].block)
+            self._bytes -= _size(dropped[0])
+
+
+def _place(wanted: Position) -> tuple[int, int]:
+    return wanted[1:]
+
+
+def _size(piece: Piece) -> int:
+    return len(piece.block) + OVERHEAD * (len(piece.entries) + 1)
 
 
 def _pieces(view: View, entries: Sequence[Entry], cursor: str) -> Iterator[Piece]:

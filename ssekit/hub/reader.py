@@ -16,12 +16,11 @@ from ssekit.brokers import INTERNAL, Entry, HistoryLost, Opening, parse_id
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
 from ssekit.hub.entries import (
-    OPEN,
-    RESET,
     is_broken_off,
     is_end,
     is_own,
-    own_entry,
+    open_entry,
+    reset_entry,
     without_id,
 )
 from ssekit.hub.follower import Follower
@@ -204,9 +203,8 @@ class Reader:
             self._lose()
             return
         begin = self.position
-        if self._follower.can_resume(self.view, self.epoch, begin):
-            going_on = self._follower.channels_after(self.view, begin)
-        else:
+        going_on = self._follower.resume(self.view, self.epoch, begin)
+        if going_on is None:
             self._read_older()  # at once, so that it is known now if history was lost
             if self.lost:
                 return
@@ -306,11 +304,10 @@ class Reader:
         entries: list[Entry] = []
         if self.lost:
             self._follower.counts.add("resets")
-            reason = {"reason": "history-lost"}
-            entries.append(own_entry(RESET, reason, opening.tip, with_id=False))
+            entries.append(reset_entry(opening.tip))
         entries += map(without_id, opening.state)
         entries += opening.history
-        entries.append(own_entry(OPEN, {}, opening.tip, with_id=True))
+        entries.append(open_entry(opening.tip))
         entries += map(without_id, sorted(opening.ends.values(), key=lambda end: parse_id(end.id)))
         self.epoch, self.position = parse_id(opening.tip)
         self._caught_up_at = self.position

@@ -84,6 +84,8 @@ class Channels(Opener):
         self._member = member
         self._replay = replay
         self._check = check
+        if host.under_gevent():  # Now, and not when a thousand clients come at once.
+            import ssekit.hub.fanout  # noqa: F401
 
     def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
         self._check(environ)
@@ -172,10 +174,9 @@ class ChannelBlocks(Blocks):
 
 def fanout_of(follower: Follower) -> Fanout | None:
     """Return what serves clients without the server, where the server lets it."""
-    if os.environ.get("SSEKIT_FANOUT") == "off" or not host.under_gevent():
-        return None
-    from ssekit.hub.fanout import Fanout
+    found: Any = follower.distributor
+    if found is None and os.environ.get("SSEKIT_FANOUT") != "off" and host.under_gevent():
+        from ssekit.hub.fanout import Fanout
 
-    if not isinstance(follower.distributor, Fanout):
-        follower.distributor = Fanout(follower)
-    return follower.distributor
+        found = follower.distributor = Fanout(follower)
+    return found  # type: ignore[no-any-return]

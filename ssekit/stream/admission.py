@@ -80,7 +80,8 @@ class Limit:
     def admit(self, environ: Mapping[str, Any]) -> Admission | None:
         """Let a stream in; return None, and log why, if there are enough."""
         address = environ.get("REMOTE_ADDR", "") if self._per_address is not None else None
-        capacity = _capacity()
+        # A server answers one stream at least, and one that was handed over does not count.
+        capacity = _capacity() if _process.held else None
         with _lock:
             reason = self._reason(address, capacity)
             if reason is None:

@@ -25,19 +25,25 @@ class Body:
     def _open(self) -> bytes:
         # The headers leave with the first block, so it must not wait for the source.
         self._next = self._attach
-        if self._delivery is not None:
-            self._delivery.stream.client.wrote(self._opening)
+        delivery = self._delivery
+        if delivery is not None:
+            if delivery.leaves and delivery.leave_at_once(wsgi_servers.find(self), self._opening):
+                return self._leave()
+            delivery.stream.client.wrote(self._opening)
         return self._opening
 
     def _attach(self) -> bytes:
         # By now the server has sent the opening, so it can be seen whether all of it has left.
         delivery = self._delivery
         if delivery is None or delivery.attach(wsgi_servers.find(self)):
-            self._delivery = None
-            self._next = _over
-            return _over()
+            return self._leave()
         self._next = delivery.next_block
         return self._next()
+
+    def _leave(self) -> bytes:
+        self._delivery = None
+        self._next = _over
+        return _over()
 
     def close(self) -> None:
         """End the stream; the server calls this at the end, also when the client has left."""

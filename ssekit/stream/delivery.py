@@ -29,7 +29,31 @@ class Delivery:
         self._next: Callable[[], bytes] = self._pull
         self._why = host.DISCONNECTED
         self._moves = type(blocks).take_over is not Blocks.take_over
+        self.leaves = self._moves or blocks.waits
+        """Whether it may leave the server before its end."""
         self._events = 0  # of the block that comes next
+
+    def leave_at_once(self, connection: Connection | None, opening: bytes) -> bool:
+        """Leave the server with the headers alone, and send the opening with what follows.
+
+        On False nothing was sent but perhaps the headers.
+        """
+        if connection is None or not (connection.can_abandon and connection.transparent):
+            return False
+        if not connection.send_head():
+            return False
+        self.stream.opening = opening
+        self._next = self._open
+        if self._leave(connection):
+            return True
+        self.stream.opening = b""
+        self._next = self._pull
+        return False
+
+    def _open(self) -> bytes:
+        self._next = self._pull
+        opening, self.stream.opening = self.stream.opening, b""
+        return opening
 
     def attach(self, connection: Connection | None) -> bool:
         """Go on with a connection, now that the opening has left; None if the server is unknown.
@@ -37,6 +61,12 @@ class Delivery:
         Returns true if the server is done with its answer: the stream goes on beside it, or has
         been taken over.
         """
+        if self._leave(connection):
+            return True
+        self.stream.client.attach(connection)
+        return False
+
+    def _leave(self, connection: Connection | None) -> bool:
         self.stream.connection = connection
         if self._taken_over():
             return True
@@ -50,7 +80,6 @@ class Delivery:
             self.stream.admission.release()
             self._moves = False
             return True
-        client.attach(connection)
         return False
 
     def next_block(self) -> bytes:

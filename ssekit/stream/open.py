@@ -35,6 +35,7 @@ class OpenStream:
         "connection",
         "counts",
         "cuts",
+        "opening",
         "path",
         "retry",
     )
@@ -63,9 +64,10 @@ class OpenStream:
         """Whether the stream is cut where the server ends it (see `Opener.cuts`)."""
         self.connection: Connection | None = None
         """Known once the opening has left, if the server is known."""
+        self.opening = b""
+        """What is still to be sent before anything else."""
         self.began = time.monotonic()
-        counts.add("opened")
-        counts.add("streams")
+        counts.opened()
 
     @property
     def events(self) -> int:

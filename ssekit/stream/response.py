@@ -89,7 +89,7 @@ class Offer:
 
         Raises ValueError for a header that is not the application's to set.
         """
-        headers = _stream_headers(_pairs(further), self._headers)
+        headers = _stream_headers(_pairs(further), self._headers) if further else self._headers
         cors = self.cors(environ)
         method = environ.get("REQUEST_METHOD", "GET")
         if method == "OPTIONS":
@@ -145,9 +145,12 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
     header = environ.get("HTTP_LAST_EVENT_ID")
     if header is not None:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    query = environ.get("QUERY_STRING", "")
+    query = str(environ.get("QUERY_STRING", ""))
     if "last_event_id=" not in query:
         return None
+    name, _, value = query.partition("=")
+    if name == "last_event_id" and value.replace("-", "").isalnum():
+        return value  # One of our ids and nothing else, as when many come back at once.
     from urllib.parse import parse_qsl
 
     found = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
@@ -163,7 +166,9 @@ def opening(retry: int | None) -> bytes:
 
     None is 2,000 to 4,000, different for each client.  Raises `InvalidEvent` for what it cannot be.
     """
-    return Event(retry=round(jittered(RETRY, 2 / 3, 4 / 3)) if retry is None else retry).encode()
+    if retry is None:
+        return b"retry: %d\n" % jittered(RETRY, 2 / 3, 4 / 3)
+    return Event(retry=retry).encode()
 
 
 def closing_retry(retry: int | None = None) -> bytes:
@@ -189,6 +194,8 @@ def plain_answer(status: str, why: str, headers: Headers) -> Answer:
 
 def _accepts(accept: str) -> bool:
     """Tell whether an Accept header admits an event stream (RFC 9110, section 12.5.1)."""
+    if accept in _STREAMS:
+        return True
     best = (-1, 0.0)  # how specific the range is, its weight
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -198,6 +205,8 @@ def _accepts(accept: str) -> bool:
     return not accept.strip(", \t") or best[1] > 0
 
 
+# What nearly all clients send.
+_STREAMS = {CONTENT_TYPE, "*/*", ""}
 # A lone * is what Java's own client writes for all.
 _RANGES = {"*": 0, "*/*": 0, "text/*": 1, CONTENT_TYPE: 2}
 

@@ -25,6 +25,7 @@ from ssekit.stream.ticking import Tick, TickOpener
 
 StartResponse = Callable[..., Any]
 
+_PLAIN = Offer()
 LONGEST_SILENCE = 86_400.0
 """Seconds: as long as never, and every clock can wait for it."""
 
@@ -65,8 +66,13 @@ class Stream:
             raise ValueError(f"heartbeat must be seconds above 0, not {heartbeat!r}")
         self._heartbeat = min(heartbeat, LONGEST_SILENCE)
         self._retry = retry
-        opening(retry)  # An invalid one is an error now.
-        self._offer = Offer(headers=headers, methods=methods, origins=origins)
+        host.prepare()
+        if retry is not None:
+            opening(retry)  # An invalid one is an error now.
+        if (headers, methods, origins) == ((), ("GET",), ()):
+            self._offer = _PLAIN  # A stream may be made for each request.
+        else:
+            self._offer = Offer(headers=headers, methods=methods, origins=origins)
         if callable(source):
             functools.update_wrapper(self, source, updated=())  # its own attributes stay its own
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ssekit.host.disconnects import Disconnects
-from ssekit.host.tcp import Tcp
 from ssekit.host.wsgi_servers import GunicornGreenlets
 from ssekit.hub import fanout
 from tests.apps import news
@@ -15,7 +14,7 @@ from tests.apps import news
 steps: dict[str, tuple[Any, str]] = {
     "duplicate": (os, "dup"),
     "viewer": (fanout, "Viewer"),
-    "bound": (Tcp, "bound_unsent"),
+    "bound": (fanout, "bound_unsent"),
     "watch": (Disconnects, "watch"),
     "abandon": (GunicornGreenlets, "abandon"),
 }

@@ -39,7 +39,7 @@ def taking_fails(step: str) -> None:
     if step == "viewer":
         fanout.Viewer = fail  # type: ignore[assignment,misc]
     elif step == "options":
-        fanout.Tcp.bound_unsent = fail  # type: ignore[assignment,method-assign]
+        fanout.bound_unsent = fail  # type: ignore[assignment]
     else:
         for kind in (wsgi_servers.Gunicorn, *wsgi_servers.Gunicorn.__subclasses__()):
             kind.abandon = fail  # type: ignore[assignment,method-assign]

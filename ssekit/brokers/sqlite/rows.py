@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from ssekit.brokers import contract
 from ssekit.brokers.codec import id_of, parse_id, seq_in
@@ -57,7 +58,7 @@ class Log:
         db.execute(
             "UPDATE log SET (epoch, boot, tip, time, counted, bare, floor, turn, history, capacity,"
             " max_keys, max_age) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            astuple(self),
+            _values(self),
         )
 
     @property
@@ -135,5 +136,10 @@ class Channel:
             " events = excluded.events, keys = excluded.keys, end = excluded.end,"
             " ended = excluded.ended, reason = excluded.reason, producer = excluded.producer,"
             " produced = excluded.produced, length = excluded.length, bare = excluded.bare",
-            (*astuple(self), 0 if self.produced else self.counted, self.bare),
+            (*_values(self), 0 if self.produced else self.counted, self.bare),
         )
+
+
+def _values(row: Log | Channel) -> tuple[Any, ...]:
+    """The fields in their order, which ``dataclasses.astuple`` would copy one by one."""
+    return tuple(vars(row).values())
