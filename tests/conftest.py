@@ -32,11 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
-    # Else the last process is busy with one of them while the others have nothing left to do.
-    long = {
-        item.path for item in items if {"browser", "slow"} & {m.name for m in item.iter_markers()}
-    }
-    items.sort(key=lambda item: item.path not in long)
+    # Else one process is busy with them at the end while the others have nothing left to do.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
