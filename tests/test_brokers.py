@@ -323,7 +323,7 @@ class TestASharedBroker:
         assert two.status("over") == ("finished", "failed")
         assert two.leases() == {"holder": 1}
 
-    def test_another_process_wakes_a_follower_within_ten_milliseconds(
+    def test_another_process_wakes_a_follower_within_twenty_milliseconds(
         self, broker: Broker, url: str
     ) -> None:
         cursor = broker.tip()
@@ -335,7 +335,7 @@ class TestASharedBroker:
             assert entries, waits
             waits += [now - float(sent) for sent in data(entries)]
         assert publisher.wait(20) == 0
-        assert median(waits) < 0.010, waits
+        assert median(waits) < 0.020, waits
 
     def test_ten_processes_publish_at_once_and_lose_nothing(self, broker: Broker, url: str) -> None:
         start = broker.tip()

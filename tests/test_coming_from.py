@@ -22,6 +22,8 @@ from ssekit.testing import connect
 from tests.clients import Client
 from tests.servers import ROOT, gunicorn
 
+pytestmark = pytest.mark.slow
+
 DOCS = (ROOT / "docs" / "coming-from.md").read_text()
 HERE = {
     code.partition("\n")[0].removeprefix("# here: "): code

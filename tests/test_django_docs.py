@@ -15,6 +15,8 @@ from ssekit.browser import files
 from tests.clients import Client
 from tests.servers import ROOT, gunicorn
 
+pytestmark = pytest.mark.slow
+
 DOCS = (ROOT / "docs" / "django.md").read_text()
 BLOCKS = {
     name: block

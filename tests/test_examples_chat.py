@@ -12,6 +12,8 @@ from tests.browser import chromium
 from tests.clients import Client
 from tests.servers import Server, gunicorn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -25,6 +25,7 @@ def response() -> Iterator[SimpleNamespace]:
             chunked=True,
             sent=3,
             headers=[("Content-Type", "text/event-stream")],
+            headers_sent=False,
             write=bytes,
             force_close=bytes,
         )
@@ -49,7 +50,9 @@ def test_a_server_as_we_know_it_has_a_connection(response: SimpleNamespace) -> N
     assert not response.chunked
 
 
-@pytest.mark.parametrize("name", ["sock", "chunked", "sent", "headers", "write", "force_close"])
+@pytest.mark.parametrize(
+    "name", ["sock", "chunked", "sent", "headers", "headers_sent", "write", "force_close"]
+)
 def test_a_server_whose_attribute_has_gone_has_none_and_that_is_logged_once(
     response: SimpleNamespace, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,12 +89,14 @@ def test_news_of_another_process_are_soon_there_and_500_idle_viewers_cost_nearly
             client.wait(1)
             (worker,) = server.children()
             assert mostly_below(0.010, lambda: wait_for_news(client))
+            alone = max(share_of_a_core(worker) for _ in range(3))
             open_before = len(os.listdir(f"/proc/{worker}/fd"))
         for _ in range(500):
             stack.enter_context(Client(server.url)).wait(1)
         # Each has its connection, and nothing beside it.
         assert len(os.listdir(f"/proc/{worker}/fd")) - open_before <= 500
-        assert mostly_below(0.005, lambda: share_of_a_core(worker))
+        # What the machine makes of a process that wakes a few times a second is not theirs.
+        assert mostly_below(1.5 * alone + 0.005, lambda: share_of_a_core(worker))
     hub.close()
 
 

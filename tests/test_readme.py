@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ssekit import host
-from ssekit.hub import fanout
+from ssekit.hub import lagging
 from tests.clients import Client
 from tests.ports import free_port
 from tests.screenshots import PICTURES
@@ -121,7 +121,7 @@ def test_every_logger_is_documented_and_no_other() -> None:
     assert set(re.findall(r"^\| `(ssekit[\w.]*)` \|", table, re.MULTILINE)) == named
 
 
-@pytest.mark.parametrize("reason", [host.DISCONNECTED, host.ENDING, host.EXPIRED, fanout.SLOW])
+@pytest.mark.parametrize("reason", [host.DISCONNECTED, host.ENDING, host.EXPIRED, lagging.SLOW])
 def test_the_reasons_for_which_streams_end_are_documented(reason: str) -> None:
     assert f"`{reason}`" in (ROOT / "docs" / "operations.md").read_text()
 

@@ -582,10 +582,10 @@ def test_close_may_interrupt_a_call(broker: Broker, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_longest_channel_may_have_expired_when_it_is_to_give_up_its_oldest(path: Path) -> None:
-    broker = connect(f"sqlite:///{path}", Retention(history=5, capacity=5, max_age=0.1))
+    broker = connect(f"sqlite:///{path}", Retention(history=5, capacity=5, max_age=1))
     for n in range(5):
         broker.append("old", body(n))
-    time.sleep(0.15)  # an age, not luck
+    time.sleep(1.1)  # an age, not luck
     sent = [broker.append(f"channel {n}", body(n)) for n in range(7)]
     assert [broker.history([e.channel], 1, None) for e in sent[-5:]] == [[e] for e in sent[-5:]]
     broker.close()

@@ -18,6 +18,8 @@ from tests.ports import free_port
 from tests.servers import ROOT
 from tests.terminals import Terminal
 
+pytestmark = pytest.mark.slow
+
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?:# |<!-- )([\w./]+)(?: -->)?\n")
 
