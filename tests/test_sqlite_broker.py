@@ -22,6 +22,7 @@ import pytest
 
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
+from ssekit.brokers.sqlite import place
 from ssekit.brokers.sqlite.other_processes import OtherProcesses
 from ssekit.brokers.sqlite.writing import Writer
 from tests.logs import END, REMOVED, body, everything, followed, run
@@ -382,6 +383,18 @@ def test_what_is_somebody_elses_is_refused_and_left_alone(
         assert contents(path.parent) == before, name
 
 
+def test_a_file_that_another_process_is_just_making_is_looked_at_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = path.with_name("made")
+    other = connect(f"sqlite:///{made}")
+    other.append("news", body("x"))
+    other.close()
+    path.write_bytes(b"half of a header".ljust(4096, b"\0"))
+    monkeypatch.setattr(place.time, "sleep", lambda _: shutil.copy(made, path))
+    assert place.holds_log(str(path))
+
+
 def test_a_file_of_another_version_is_refused_and_left_alone(path: Path) -> None:
     other = connect(f"sqlite:///{path}")
     other.append("news", body("x"))
@@ -482,8 +495,8 @@ class TestOtherUsers:
         Path(f"{target}-wal").write_bytes(b"precious")
         for one in (link, folder_link):
             os.chown(one, self.SOMEBODY, -1, follow_symlinks=False)
-        for place in (link, folder_link / "hub.db"):
-            broker = connect(f"sqlite:///{place}")
+        for name in (link, folder_link / "hub.db"):
+            broker = connect(f"sqlite:///{name}")
             for call in (broker.tip, lambda b=broker: b.append("news", body("x"))):
                 with pytest.raises(BrokerUnavailable, match=r"link .*another user \(uid 12345\)"):
                     call()

@@ -10,12 +10,19 @@ import errno
 import os
 import sqlite3
 import stat
+import time
 from collections import deque
 from urllib.parse import quote
 
 from ssekit.errors import BrokerUnavailable
 
 _MOST_LINKS = 40  # Linux' MAXSYMLINKS
+
+_LOOKS, _PAUSE = 3, 0.02
+"""How often, and after how many seconds, a header is read that says nothing.
+
+It is read without locks, so another process may just be writing it.
+"""
 
 APPLICATION = 0x55E717
 """The "application_id" in the header of a log, which file(1) shows."""
@@ -111,14 +118,19 @@ def _header(path: str) -> tuple[int, int]:
     Opened in any other way, SQLite may roll back a journal, or write a -wal back into the file.
     And if we read it ourselves, closing it would release the locks of other connections to it.
     """
-    db = sqlite3.connect(uri(path, "immutable=1"), uri=True)
-    try:
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+    for look in range(_LOOKS):
+        db = sqlite3.connect(uri(path, "immutable=1"), uri=True)
+        try:
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError:
             raise
-        raise BrokerUnavailable(f"{path} is not a database: name another file") from error
-    finally:
-        db.close()
-    return application, version
+        except sqlite3.DatabaseError as error:
+            problem = error
+        else:
+            return application, version
+        finally:
+            db.close()
+        if look + 1 < _LOOKS:
+            time.sleep(_PAUSE)
+    raise BrokerUnavailable(f"{path} is not a database: name another file") from problem
