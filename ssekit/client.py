@@ -160,7 +160,13 @@ class Listener:
         return self
 
     def __next__(self) -> Event:
-        return next(self._events)
+        try:
+            return next(self._events)
+        except ValueError:
+            # Another thread is inside the generator, which it closes.
+            if self._closed.is_set():
+                raise StopIteration from None
+            raise
 
     def __enter__(self) -> Listener:
         return self

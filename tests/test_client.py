@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import httpx
 import pytest
@@ -446,6 +446,27 @@ def test_a_wrong_certificate_fails_permanently() -> None:
 def test_it_works_in_greenlets_and_close_ends_them() -> None:
     with Scripted([hold(STREAM + b"data: x\n\n")]) as server:
         printed("listening_greenlets", server.url)
+
+
+def test_asking_for_an_event_while_another_thread_closes_the_stream_ends_it() -> None:
+    ending, ended = threading.Event(), threading.Event()
+
+    def events() -> Generator[Event, None, None]:
+        try:
+            yield Event("x")
+        finally:
+            ending.set()
+            ended.wait(10)
+
+    listener = listen("http://127.0.0.1/")
+    listener._events = events()
+    assert next(listener) == Event("x")
+    closing = threading.Thread(target=listener.close)
+    closing.start()
+    assert ending.wait(10)
+    assert list(listener) == []
+    ended.set()
+    closing.join()
 
 
 def test_without_httpx_the_error_says_what_to_install() -> None:

@@ -156,7 +156,13 @@ class TestAStreamWithPresence:
             hub.publish("room", "hello")
             until(lambda: other.members("room") == dict([BOB]))
             with watching(other, last_event_id=last) as viewer:
-                assert take(viewer, 3) == [BOB_JOINS, ("message", "hello"), ANN_LEAVES]
+                first, *rest = take(viewer, 3)
+                assert first == BOB_JOINS
+                # Ann's time may have been up before the message.
+                assert rest in (
+                    [("message", "hello"), ANN_LEAVES],
+                    [ANN_LEAVES, ("message", "hello")],
+                )
 
     def test_replays_all_however_many_have_left(self, hub: Hub, url: str) -> None:
         with Hub(url, history=1) as small:
