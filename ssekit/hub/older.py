@@ -38,7 +38,7 @@ MOST_SHARED = 8 * 1024 * 1024
 FRESH = 2.0
 """Seconds for which they are kept: values of keys may be replaced meanwhile."""
 OVERHEAD = 512
-"""Bytes of a piece, and of an entry in it, besides the block."""
+"""Bytes of a piece, and of an entry in it, in addition to the block."""
 
 Position = tuple[View, int, int]
 Answers = dict[Position, Piece | HistoryLost | None]
@@ -75,10 +75,9 @@ class OlderEntries:
                 if piece is not None:
                     return piece
                 answer = self._read(self._take_asked(wanted))[wanted]
-        except BaseException:
+        finally:
             with self._lock:
                 self._asked.pop(wanted, None)
-            raise
         if isinstance(answer, HistoryLost):
             raise answer
         return answer
