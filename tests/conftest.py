@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -19,6 +19,9 @@ from tests.leases import quicken
 from tests.logs import Open
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer, StartRedis
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # A shell starts background jobs with SIGINT and SIGQUIT ignored, and every program that we start
 # would inherit that: it could not be interrupted.  The test processes of xdist are started after
@@ -87,6 +90,21 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from tests.browser import chromium  # is slow to import, and most tests need none
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     import pytest
 
 FACTOR = 3
+_TIMES = ("BEAT", "TERM", "LOOK")
 _VARIABLE = "SSEKIT_TESTS_QUICK_LEASES"
 
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide the times of leases, in this process and in the programs that it starts."""
-    for name in ("BEAT", "TERM", "LOOK"):
+    for name in _TIMES:
         monkeypatch.setattr(lease, name, getattr(lease, name) / FACTOR)
     monkeypatch.setenv(_VARIABLE, "1")
 
@@ -24,6 +25,5 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
 def obey() -> None:
     """Called by a program of the tests that has leases: take the times that the test wants."""
     if os.environ.get(_VARIABLE):
-        lease.BEAT /= FACTOR
-        lease.TERM /= FACTOR
-        lease.LOOK /= FACTOR
+        for name in _TIMES:
+            setattr(lease, name, getattr(lease, name) / FACTOR)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
 
 from ssekit.testing import connect
 from tests.clients import Client
+from tests.documents import files_of, module
 from tests.servers import ROOT, gunicorn
 
 pytestmark = pytest.mark.slow
 
 DOCS = (ROOT / "docs" / "coming-from.md").read_text()
-HERE = {
-    code.partition("\n")[0].removeprefix("# here: "): code
-    for code in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
-}
+HERE = files_of(DOCS, "# here: ")
 THERE = re.findall(r"```py\n(.*?)```", DOCS, re.DOTALL)
 
 
@@ -38,21 +32,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@contextmanager
-def module(folder: Path, name: str) -> Iterator[Any]:
-    """Import a file of the page, and close its hub."""
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    try:
-        yield loaded
-    finally:
-        if hasattr(loaded, "hub"):
-            loaded.hub.close()
 
 
 def test_every_block_has_a_name_that_a_test_here_runs() -> None:

@@ -11,10 +11,9 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from ssekit import Hub
-from tests.browser import chromium
 from tests.servers import Server, gunicorn
 
 pytestmark = pytest.mark.slow
@@ -30,19 +29,6 @@ SERVERS_PLACES = [
     "after the state, then after the stream",
 ]
 """Places in time that are in the server; where there are two, of the commit and of the event."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context()
-    yield context.new_page()
-    context.close()
 
 
 @contextmanager

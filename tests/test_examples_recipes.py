@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -13,19 +12,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from redis import Redis
 from rq import Queue
 
 from ssekit import Hub
 from ssekit.testing import connect
-from tests.browser import chromium
 from tests.clients import Client
+from tests.documents import files_of, module
 from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
@@ -33,27 +31,10 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
-CODE = {
-    code.partition("\n")[0].removeprefix("# "): code
-    for page in PAGES
-    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-}
+CODE = files_of("".join(page.read_text() for page in PAGES))
 
 
 # -- the examples
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context()
-    yield context.new_page()
-    context.close()
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -136,20 +117,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@contextmanager
-def module(folder: Path, name: str) -> Iterator[Any]:
-    """Import a recipe's file, and close its hub."""
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    try:
-        yield loaded
-    finally:
-        loaded.hub.close()
 
 
 def post(url: str, headers: Mapping[str, str] = {}, **form: str) -> Client:

@@ -16,9 +16,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser import chromium
 from tests.cable import cable
 from tests.clients import Client
 from tests.components import need, need_packages
@@ -30,12 +29,6 @@ pytestmark = pytest.mark.slow
 CLIENTS_JS = ROOT / "tests" / "clients_js"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
 @contextmanager
 def served(folder: Path, pause: float) -> Iterator[Server]:
     """Two workers with the example, whose model waits before each word."""
@@ -43,13 +36,6 @@ def served(folder: Path, pause: float) -> Iterator[Server]:
     options = ("--workers", "2", "--chdir", str(ROOT / "examples"))
     with gunicorn("tokens_api:app", *options, env=env) as server:
         yield server
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context()
-    yield context.new_page()
-    context.close()
 
 
 def ask(page: Page, server: Server, question: str) -> None:

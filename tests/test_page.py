@@ -16,19 +16,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from ssekit.demo.room import link_key
-from tests.browser import chromium
 from tests.cable import cable
 from tests.clients import Client
 from tests.ports import free_port
 from tests.servers import Server, gunicorn
 from tests.test_app import status_of
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

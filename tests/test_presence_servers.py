@@ -18,7 +18,6 @@ from playwright.sync_api import Browser, Page
 from ssekit import Hub
 from ssekit.testing import ReceivedStream, connect
 from tests import leases
-from tests.browser import chromium
 from tests.clients import Client
 from tests.ports import free_port
 from tests.postgres_server import PostgresServer
@@ -33,12 +32,6 @@ GONE = 15.0 / leases.FACTOR
 """Seconds within which the members of a killed process leave, with the leases of these tests."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_leases")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from ssekit import host
 from ssekit.hub import lagging
 from tests.clients import Client
+from tests.documents import files_of
 from tests.ports import free_port
 from tests.screenshots import PICTURES
 from tests.servers import ROOT, gunicorn, running
@@ -24,10 +25,7 @@ from tests.servers import ROOT, gunicorn, running
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
-EXAMPLES = {
-    code.partition("\n")[0].removeprefix("# "): code
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-}
+EXAMPLES = files_of(README)
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser import chromium
 from tests.components import need
 from tests.ports import free_port
 from tests.servers import ROOT
@@ -92,12 +91,6 @@ class Tutorial:
     def log(self, name: str) -> str:
         """All that a terminal has shown."""
         return (self._folder / f"{name}.log").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture
