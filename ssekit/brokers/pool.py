@@ -123,10 +123,7 @@ class Pool(Generic[C]):
 
     @contextmanager
     def _kept(self) -> Iterator[C]:
-        connection = self._take_idle()
-        if connection is None:
-            connection = self._open_one()
-            self._all.add(connection)
+        connection = self._take_idle() or self._open()
         try:
             yield connection
         finally:
@@ -139,12 +136,16 @@ class Pool(Generic[C]):
 
     @contextmanager
     def _new(self) -> Iterator[C]:
-        connection = self._open_one()
-        self._all.add(connection)
+        connection = self._open()
         try:
             yield connection
         finally:
             self._discard(connection)
+
+    def _open(self) -> C:
+        connection = self._open_one()
+        self._all.add(connection)
+        return connection
 
     def _take_idle(self) -> C | None:
         while True:

@@ -18,7 +18,7 @@ from ssekit.brokers.contract import Entry, HistoryLost
 from ssekit.brokers.postgresql.calls import Calls, bounds
 from ssekit.brokers.postgresql.connections import Connections
 from ssekit.brokers.postgresql.line import Damaged, Line, NoLog
-from ssekit.brokers.postgresql.rows import answers
+from ssekit.brokers.postgresql.rows import Answer, answers
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.wakeup import Wakeups
 
@@ -75,34 +75,32 @@ class Following:
 
     def _newer(self, line: Line, after: str, epoch: int, seq: int) -> list[Entry]:
         arguments = (epoch, seq, contract.RECENT, contract.BATCH, contract.BATCH_BYTES)
-        try:
-            rows = line.call(self._calls.text("follow", 5), arguments, writes=False)
-        except NoLog:
-            raise HistoryLost(f"{after}: there is no log") from None
-        except Damaged as error:
-            raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        return [answer.entry for answer in answers(rows, after)]
+        return [answer.entry for answer in self._call(line, after, "follow", *arguments)]
 
     def _look(self, line: Line, after: str, now: float) -> tuple[float, int]:
         """Look after the outbox, if no other process does.
 
         Returns the seconds until the next look, and the log's last seq.
         """
-        statement = self._calls.text("look", 3)
-        try:
-            # It stores nothing of its caller's: what it moves is in the outbox or in the log.
-            rows = line.call(statement, (bounds(), self._me, _TERM), writes=False)
-        except NoLog:
-            raise HistoryLost(f"{after}: there is no log any more") from None
-        except Damaged as error:
-            raise BrokerUnavailable(f"the log is damaged: {error}") from error
-        (found,) = answers(rows)
+        (found,) = self._call(line, after, "look", bounds(), self._me, _TERM)
         if found.word == "watches":
             self._vacuum_after(found.seq)
             return _POLL, found.seq
         if not line.pooled:
             return _ASK, found.seq
         return _POLL if now < self._busy_until else _QUIET, found.seq
+
+    def _call(self, line: Line, after: str, function: str, *arguments: object) -> list[Answer]:
+        """Call a function of the log, which nobody may have taken away."""
+        statement = self._calls.text(function, len(arguments))
+        try:
+            # Not even `look` stores anything of its caller's: it moves what was committed.
+            rows = line.call(statement, arguments, writes=False)
+        except NoLog:
+            raise HistoryLost(f"{after}: there is no log") from None
+        except Damaged as error:
+            raise BrokerUnavailable(f"the log is damaged: {error}") from error
+        return answers(rows, after)
 
     def _vacuum_after(self, seq: int) -> None:
         """Give back the room of what was trimmed, after some thousand entries.

@@ -251,12 +251,13 @@ function commands.records(...)
     return answer
 end
 
--- Answers with the log's end, and the newest entries, the newest first.
-function commands.recent(limit)
-    local answer, bytes, last = {'found', tip()}, 0, '+'
+-- Append entries of the stream to an answer, as far as a limit and `bounds.bytes` allow, one at
+-- least.  `next_some` returns so many after an id, or the first if that is nil.
+local function gather(answer, limit, next_some)
+    local bytes, last = 0, nil
     limit = tonumber(limit)
     while limit > 0 and bytes < bounds.bytes do
-        local some = call('XREVRANGE', stream, last, '-', 'COUNT', math.min(limit, AT_ONCE))
+        local some = next_some(last, math.min(limit, AT_ONCE))
         if #some == 0 then
             break
         end
@@ -266,29 +267,23 @@ function commands.recent(limit)
             bytes = bytes + #entry[2][2]
         end
         limit = limit - #some
-        last = '(' .. some[#some][1]
+        last = some[#some][1]
     end
     return answer
 end
 
+-- Answers with the log's end, and the newest entries, the newest first.
+function commands.recent(limit)
+    return gather({'found', tip()}, limit, function(last, count)
+        return call('XREVRANGE', stream, last and '(' .. last or '+', '-', 'COUNT', count)
+    end)
+end
+
 -- Answers with entries after an id, oldest first.
 function commands.newer(after, limit)
-    local answer, bytes = {'found'}, 0
-    limit = tonumber(limit)
-    while limit > 0 and bytes < bounds.bytes do
-        local some = call('XRANGE', stream, '(' .. after, '+', 'COUNT', math.min(limit, AT_ONCE))
-        if #some == 0 then
-            break
-        end
-        for _, entry in ipairs(some) do
-            answer[#answer + 1] = entry[1]
-            answer[#answer + 1] = entry[2][2]
-            bytes = bytes + #entry[2][2]
-        end
-        limit = limit - #some
-        after = some[#some][1]
-    end
-    return answer
+    return gather({'found'}, limit, function(last, count)
+        return call('XRANGE', stream, '(' .. (last or after), '+', 'COUNT', count)
+    end)
 end
 
 function commands.status(channel)
