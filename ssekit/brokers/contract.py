@@ -234,9 +234,9 @@ class Broker(ABC):
 
         ``holder`` is the lease of the channel's producer, if the producer sends.
 
-        Raises `ChannelFinished` if the channel is finished, or if ``holder`` is given and does not
-        produce it (any more): its ``reason`` is None if the channel is not finished.  Raises
-        `InvalidEvent` if the channel has ``max_keys`` other keys.
+        Raises `ChannelFinished` if the channel is finished, or if ``holder`` is given and is not
+        its producer, or is no longer: its ``reason`` is None if the channel is not finished.
+        Raises `InvalidEvent` if the channel has ``max_keys`` other keys.
         """
 
     def append_in(

@@ -35,7 +35,7 @@ from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
 from ssekit.host.tcp import Tcp, bound_unsent, patience
 from ssekit.hub.follower import Follower
-from ssekit.hub.lagging import FAILED, LaggingViewers
+from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
 from ssekit.hub.recent import FINISHED
 from ssekit.hub.viewers import Batch, Kind, Viewer, ViewerGroup
@@ -215,7 +215,7 @@ class Fanout:
         self._draining.discard(viewer)
         self._lagging.discard(viewer)
         self._loop.disconnects.forget(viewer.descriptor)
-        if between_events and why not in (host.DISCONNECTED, FAILED):
+        if between_events and why not in (host.DISCONNECTED, DELIVERY_FAILED):
             last = b"" if why == FINISHED else group.framed(closing_retry(viewer.retry))
             if group.kind.chunked and (why == FINISHED or not viewer.cuts):
                 last += LAST_CHUNK

@@ -30,7 +30,7 @@ from ssekit.hub.viewers import Lag, Viewer
 log = Logger("ssekit.hub")
 
 SLOW = "too slow"
-FAILED = "delivery failed"
+DELIVERY_FAILED = "delivery failed"
 SLICE = 0.005
 """Seconds of the event loop's time that lagging viewers get at once."""
 
@@ -129,7 +129,7 @@ class LaggingViewers:
             self._serve(viewer, lag)
         except Exception:
             log.exception("a delivery failed; its client comes back and resumes")
-            self._end(viewer, FAILED)
+            self._end(viewer, DELIVERY_FAILED)
 
     def _serve(self, viewer: Viewer, lag: Lag) -> None:
         """Send a viewer what its socket takes, one piece at most."""

@@ -141,10 +141,10 @@ class OpenFile:
     def abandon(self) -> None:
         """Close a fork's copy of it.
 
-        SQLite's advice is to keep such a connection unused forever, as a transaction may be open
-        in it.  In this one there is none.  Kept, it would do harm: SQLite takes its locks for this
-        process's own, while the kernel gave them to the parent alone.  Once the parent has ended,
-        another process would believe that nobody uses the file, and delete its -wal under us.
+        SQLite's advice is to keep such a connection unused forever, because a transaction may be
+        open in it; this one never has an open transaction.  Keeping it would do harm: SQLite would
+        believe that this process holds its locks, while the kernel gave them to the parent alone.
+        Once the parent has ended, another process would find the file unused, and delete its -wal.
         """
         with suppress(sqlite3.Error):
             self.connection.close()
