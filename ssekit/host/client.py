@@ -18,7 +18,7 @@ import threading
 import time
 from _thread import RLock  # which gevent leaves as it is
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from ssekit.host.connection import Connection
@@ -103,10 +103,11 @@ class Client:
     def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
         """Call a function that sends a whole answer, from inside the WSGI call.
 
-        Returns what it returns, or None once it has left the server with `leave_server`, and goes
-        on beside it.
+        It gets a context of its own: what it sets there is not set for the next request.  Returns
+        what it returns, or None once it has left the server with `leave_server`, and goes on
+        beside it.
         """
-        return function()
+        return copy_context().run(function)
 
     def leave_server(self, connection: Connection) -> bool:
         """Take the connection over, in a function that `call_alone` has called.

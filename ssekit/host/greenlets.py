@@ -121,23 +121,13 @@ class GreenletClient(Client):
         if connection is None or not (
             TAKE_OVER and not self.has_body and connection.can_abandon and plain(connection.socket)
         ):
-            return function()
-        hub, server = get_hub(), getcurrent()
+            return super().call_alone(connection, function)
+        hub = get_hub()
+        self._server = getcurrent()
         results: list[tuple[T | None, BaseException | None]] = []
-
-        def alone() -> None:
-            try:
-                results.append((function(), None))
-            except BaseException as error:  # The server's greenlet raises it, if it still waits.
-                results.append((None, error))
-                if self._server is None:
-                    log.exception("a stream failed")
-            self._release_server()
-
-        self._server = server
-        own = greenlet(alone, hub)
-        own.gr_context = contextvars.copy_context()
-        hub.loop.run_callback(own.switch)
+        alone = greenlet(self._call, hub)
+        alone.gr_context = contextvars.copy_context()
+        hub.loop.run_callback(alone.switch, function, results)
         try:
             switch(hub)
         except BaseException:
@@ -150,6 +140,18 @@ class GreenletClient(Client):
         if error is not None:
             raise error
         return value
+
+    def _call(
+        self, function: Callable[[], T], results: list[tuple[T | None, BaseException | None]]
+    ) -> None:
+        try:
+            results.append((function(), None))
+        except BaseException as error:
+            if self._server is None:
+                log.exception("a stream failed")  # Nothing else would see it.
+            else:
+                results.append((None, error))  # The server's greenlet raises it.
+        self._release_server()
 
     def leave_server(self, connection: Connection) -> bool:
         if self._server is None or not self.can_leave(connection):
