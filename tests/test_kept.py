@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssekit.stream import kept as module
-from ssekit.stream.kept import kept, restored
+from ssekit.stream.kept import kept, kept_path, restored
 
 
 def request(**own: Any) -> dict[str, Any]:
@@ -61,4 +61,5 @@ def test_what_was_the_servers_is_gone_and_the_rest_is_there() -> None:
 def test_what_clients_choose_to_send_fills_no_memory() -> None:
     for number in range(module._MOST + 10):
         kept(request(HTTP_USER_AGENT=str(number)))
-    assert len(module._environs) <= module._MOST
+        kept_path(f"/{number}")
+    assert max(len(module._environs), len(module._paths)) <= module._MOST

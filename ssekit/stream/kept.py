@@ -43,9 +43,10 @@ _OWN = frozenset(
 """What differs from client to client."""
 _QUERY = frozenset(["QUERY_STRING", "RAW_URI", "REQUEST_URI"])
 _MOST = 1000
-"""Environs that are shared: clients choose their headers."""
+"""Environs that are shared, and paths: clients choose them."""
 
 _environs: dict[tuple[tuple[str, Any], ...], Environ] = {}
+_paths: dict[str, str] = {}
 
 
 def kept(environ: Environ) -> Kept:
@@ -73,3 +74,13 @@ def restored(kept: Kept) -> Environ:
         "wsgi.input": io.BytesIO(),
         "wsgi.errors": sys.stderr,
     }
+
+
+def kept_path(path: str) -> str:
+    """Return the path, or an equal one that another client has.
+
+    ``sys.intern`` would keep it forever in Python 3.12.
+    """
+    if len(_paths) >= _MOST:
+        _paths.clear()
+    return _paths.setdefault(path, path)
