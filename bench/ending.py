@@ -5,6 +5,7 @@ A closing_retry is a ``retry:`` line and a clean end of the stream, for which th
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from bench.load import clients
 from bench.measuring import Schedule, deliver, open_streams
+from bench.processes import processor_seconds
 from bench.results import Results
 from bench.servers import Server, fanout, gunicorn, portable
 from bench.settings import Settings
@@ -42,13 +44,16 @@ def run(settings: Settings, results: Results) -> None:
                     deliver(server, load, Schedule(3))
                 load.reset()
                 load.tell("ended 20")
+                used = processor_seconds(server.pids) + _of_children()
                 began = time.monotonic()
                 server.process.send_signal(signal.SIGTERM)
                 server.process.wait(60)
                 seconds = time.monotonic() - began
+                used = _of_children() - used
                 report = load.answer()["0"]
             columns = {
                 "seconds": seconds,
+                "of processor": used,
                 "closing retries": report["closing_retries"],
                 "ended cleanly": report["ended"],
                 "cut": report["cut"] + report["open"],
@@ -60,6 +65,12 @@ def run(settings: Settings, results: Results) -> None:
         results.at_most(NAME, f"{row}: seconds from SIGTERM to exit", seconds_of, 2)
         for column in ("closing retries", "ended cleanly"):
             results.at_least(NAME, f"{row}: {column}", results.median(NAME, row, column), streams)
+
+
+def _of_children() -> float:
+    """Return the processor seconds of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _loops(
