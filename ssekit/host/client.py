@@ -109,12 +109,16 @@ class Client:
         """
         return copy_context().run(function)
 
-    def leave_server(self, connection: Connection) -> bool:
+    def leave_server(self, connection: Connection) -> Connection | None:
         """Take the connection over, in a function that `call_alone` has called.
 
-        ``connection`` of the client is then what to write to, and the function ends it.
+        Returns what to write to, which the function has to end; None where this is not possible.
+        The function calls `release_server` as soon as it holds nothing of the request any more.
         """
-        return False
+        return None
+
+    def release_server(self) -> None:
+        """Let the server end its part now, so that what it holds is free for the next client."""
 
     def detach(self) -> None:
         """Forget the connection: the stream is over."""

@@ -122,14 +122,12 @@ class GreenletClient(Client):
             TAKE_OVER and not self.has_body and connection.can_abandon and plain(connection.socket)
         ):
             return super().call_alone(connection, function)
-        hub = get_hub()
         self._server = getcurrent()
         results: list[tuple[T | None, BaseException | None]] = []
-        alone = greenlet(self._call, hub)
+        alone = greenlet(self._call, get_hub())
         alone.gr_context = contextvars.copy_context()
-        hub.loop.run_callback(alone.switch, function, results)
         try:
-            switch(hub)
+            switch(alone, function, results)
         except BaseException:
             self._server = None
             self.end(ENDING)
@@ -151,24 +149,24 @@ class GreenletClient(Client):
                 log.exception("a stream failed")  # Nothing else would see it.
             else:
                 results.append((None, error))  # The server's greenlet raises it.
-        self._release_server()
+        if self._server is not None:
+            get_hub().loop.run_callback(self._server.switch)
+            self._server = None
 
-    def leave_server(self, connection: Connection) -> bool:
+    def leave_server(self, connection: Connection) -> Connection | None:
         if self._server is None or not self.can_leave(connection):
-            return False
+            return None
         taken = self._take(connection)
-        if taken is None:
-            return False
-        self._alone = True
-        self._greenlet = getcurrent()
-        self.attach(taken)
-        self._release_server()
-        return True
+        if taken is not None:
+            self._alone = True
+            self._greenlet = getcurrent()
+            self.attach(taken)
+        return taken
 
-    def _release_server(self) -> None:
+    def release_server(self) -> None:
         server, self._server = self._server, None
-        if server is not None:
-            get_hub().loop.run_callback(server.switch)
+        get_hub().loop.run_callback(getcurrent().switch)
+        switch(server)
 
     def _take(self, connection: Connection) -> TakenConnection | None:
         try:

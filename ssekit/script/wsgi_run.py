@@ -133,16 +133,19 @@ class WsgiRun(runs.Run):
             retry=self.retry,
         )
         connection = wsgi_servers.begun(self._server, self._send)
+        taken = None if connection is None else self.client.leave_server(connection)
         self._server = None  # It refers to all that hangs on the request.
-        if connection is not None and self.client.leave_server(connection):
-            self._admission.release()
-            self._environ = kept(self.environ)
-            self._start_response = _has_begun
-            connection = self._taken = self.client.connection
-        else:
+        if taken is None:
             self.client.attach(connection)
-        if connection is not None:
-            self._send = connection.write
+            if connection is not None:
+                self._send = connection.write
+            return
+        del connection  # As the server, and what is replaced below.
+        self._taken, self._send = taken, taken.write
+        self._admission.release()
+        self._environ = kept(self.environ)
+        self._start_response = _has_begun
+        self.client.release_server()
 
     def _write(self, block: bytes) -> None:
         try:
