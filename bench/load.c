@@ -9,6 +9,7 @@
    open GROUP COUNT PORT FLAGS PATH    open COUNT streams, in group 0 to 5; FLAGS are letters or -:
                                        r: when the stream ends, come back with Last-Event-ID
                                        s: a stream is open once the request is sent, without a head
+                                       a: all connect at once, and not 128 at a time
    request COUNT PORT PATH             ask for a plain answer COUNT times, each on a new connection
    churn TOTAL ALIVE PORT PATH         open TOTAL streams, and close them in random order and ways
    pause GROUP, continue GROUP         stop reading, read again
@@ -368,9 +369,10 @@ static struct client *fresh(int group, int resume) {
 static void open_streams(int group, int count, const char *flags) {
     int64_t began = now(), failed = groups[group].failed;
     int resume = strchr(flags, 'r') != NULL, sent = strchr(flags, 's') != NULL;
+    int at_once = strchr(flags, 'a') != NULL ? count : AT_ONCE;
     flag_sent[group] = sent;
     for (int i = 0; i < count || waiting;) {
-        while (i < count && waiting < AT_ONCE) {
+        while (i < count && waiting < at_once) {
             fresh(group, resume);
             i++;
         }

@@ -120,12 +120,17 @@ def test_a_worker_that_was_killed_is_not_counted_for_long(monkeypatch: pytest.Mo
     assert second.mean() == 40
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_ends_at_once_while_its_workers_begin(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("worker", "number"),
+    [("ours", signal.SIGTERM), ("ours", signal.SIGINT), ("plain", signal.SIGTERM)],
+)
+def test_a_server_ends_at_once_while_its_workers_begin(
+    tmp_path: Path, worker: str, number: int
+) -> None:
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "python:tests.apps.slow_to_begin"]
     command += ["--bind", f"127.0.0.1:{port}", "tests.apps.counting:app"]
     begins = tmp_path / "begins"
-    with running(command, port, env={"BEGINS": str(begins)}) as server:
+    with running(command, port, env={"BEGINS": str(begins), "WORKER": worker}) as server:
         until(begins.exists, 20)
         assert server.seconds_to_stop(number) < 5

@@ -155,6 +155,17 @@ def test_a_script_is_run_for_each_client(server: Server) -> None:
             assert [event.data for event in one.wait(6)] == ["1", "2", "3", "4", "5", "6"]
 
 
+def test_the_server_has_done_its_part_before_a_script_goes_on() -> None:
+    with (
+        gunicorn(APP, "--access-logfile", "-") as server,
+        Client(f"{server.url}/folder/printing.py") as client,
+    ):
+        client.until_end()
+        served, goes_on = "GET /folder/printing.py", "the script goes on"
+        until(lambda: served in server.log and goes_on in server.log)
+        assert server.log.index(served) < server.log.index(goes_on)
+
+
 def test_a_script_knows_its_request_and_has_heartbeats(server: Server) -> None:
     header = {"Last-Event-ID": "18c3-\u00e9".encode().decode("latin-1")}
     with Client(f"{server.url}/folder/echo.py?last_event_id=0", headers=header) as client:

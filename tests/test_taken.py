@@ -212,6 +212,26 @@ def test_a_stop_ends_150_taken_streams_well_in_under_2_seconds(number: int) -> N
     assert mostly_below(2, lambda: seconds_to_stop(number))
 
 
+@pytest.mark.parametrize("path", ["/rare", "/coloured", "/upper"])
+def test_a_worker_exits_once_its_streams_have_ended_and_its_requests_are_answered(
+    path: str,
+) -> None:
+    worker = "tests.apps.seldom_looking.SeldomLooking"
+    options = ("--keep-alive", "0", "--timeout", "0")
+    with (
+        gunicorn(APP, *options, worker=worker) as server,
+        Client(f"{server.url}{path}", timeout=30) as client,
+        closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as request,
+    ):
+        client.until_body(b"\n")
+        request.request("GET", "/slow")
+        until(lambda: state(server)["called"].get("slow"))
+        assert server.seconds_to_stop() < 15
+        client.until_closing_retry()
+        assert request.getresponse().read() == b"at last"
+        assert server.process.returncode == 0
+
+
 def test_a_ticking_stream_works_in_a_thread_too() -> None:
     with connect(ticking.counting, timeout=5) as stream:
         numbers = [json.loads(next(stream).data)["number"] for _ in range(2)]

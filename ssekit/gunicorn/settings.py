@@ -11,6 +11,8 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+from ssekit.gunicorn.signals import exit_on_signals
+
 bind = "127.0.0.1:8000"
 worker_class = "ssekit.gunicorn.worker.Worker"
 worker_connections = 10_000
@@ -20,7 +22,8 @@ backlog = 16_384
 
 
 def post_fork(_server: Any, worker: Any) -> None:
-    """Let the worker open as many descriptors as the system allows."""
+    """Let a worker end from its first moment on, and open as many descriptors as it may."""
+    exit_on_signals()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

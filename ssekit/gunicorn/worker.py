@@ -9,16 +9,15 @@ the server's own, unlike with ``reuse_port``, so that a reload resets no connect
 
 from __future__ import annotations
 
-import signal
-import sys
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import gevent
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from ssekit.gunicorn.loads import Load
+from ssekit.gunicorn.signals import exit_on_signals
 from ssekit.stream.admission import taken_over_streams
 
 SHARE = 1.05
@@ -39,14 +38,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._has_run = self._quits = False
 
     def init_process(self) -> None:
-        """Begin to work; gunicorn calls it once, in the worker's process.
-
-        A worker has the handlers of its master at first, which only note a signal for the master's
-        loop.  A SIGTERM that came then, in a deploy right after another, would be lost: the master
-        would wait for the worker, and kill it after ``graceful_timeout`` (30 seconds).
-        """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _exit)  # until gunicorn sets the worker's own
+        """Begin to work; gunicorn calls it once, in the worker's process."""
+        exit_on_signals()
         super().init_process()
 
     def run(self) -> None:
@@ -86,10 +79,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().notify()
         if self.alive:
             self.load.write(self.connections())
-
-
-def _exit(*_: object) -> NoReturn:
-    sys.exit(0)
 
 
 class _Server(StreamServer):  # type: ignore[misc]

@@ -18,7 +18,7 @@ import threading
 import time
 from _thread import RLock  # which gevent leaves as it is
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from ssekit.host.connection import Connection
@@ -103,17 +103,22 @@ class Client:
     def call_alone(self, connection: Connection | None, function: Callable[[], T]) -> T | None:
         """Call a function that sends a whole answer, from inside the WSGI call.
 
-        Returns what it returns, or None once it has left the server with `leave_server`, and goes
-        on beside it.
+        It gets a context of its own: what it sets there is not set for the next request.  Returns
+        what it returns, or None once it has left the server with `leave_server`, and goes on
+        beside it.
         """
-        return function()
+        return copy_context().run(function)
 
-    def leave_server(self, connection: Connection) -> bool:
+    def leave_server(self, connection: Connection) -> Connection | None:
         """Take the connection over, in a function that `call_alone` has called.
 
-        ``connection`` of the client is then what to write to, and the function ends it.
+        Returns what to write to, which the function has to end; None where this is not possible.
+        The function calls `release_server` as soon as it holds nothing of the request any more.
         """
-        return False
+        return None
+
+    def release_server(self) -> None:
+        """Let the server end its part now, so that what it holds is free for the next client."""
 
     def detach(self) -> None:
         """Forget the connection: the stream is over."""

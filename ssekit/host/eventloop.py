@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import gevent
 from ssekit.host.connection import Connection
 from ssekit.host.disconnects import Disconnects
 from ssekit.host.heartbeats import Heartbeats
-from ssekit.host.wsgi_servers import worker_is_ending
+from ssekit.host.wsgi_servers import worker_is_ending, worker_is_idle
 
 TICK = 0.05
 """Seconds between two looks at whether heartbeats are due and whether the process is ending."""
@@ -57,6 +58,7 @@ class Loop:
         self.heartbeats = Heartbeats()
         self._groups: list[ClientGroup] = []
         self._ending: Callable[[], bool] = worker_is_ending
+        self._ended = False
         self._woken: deque[Resumed] = deque()
         self._resuming = False
         self._events = loop = gevent.get_hub().loop
@@ -71,14 +73,14 @@ class Loop:
 
     def add_group(self, group: ClientGroup) -> None:
         """Serve a group, which is not empty, until `remove_group`."""
-        if not self._groups:
+        if not self._timer.active:
             self._timer.start(self._tick)
         self._groups.append(group)
 
     def remove_group(self, group: ClientGroup) -> None:
         """Serve a group no more."""
         self._groups.remove(group)
-        if not self._groups:
+        if not self._groups and not self._ended:
             self._timer.stop()
             self._ending = worker_is_ending
 
@@ -115,12 +117,20 @@ class Loop:
 
     def _tick(self) -> None:
         if self._ending():
-            gc.freeze()  # Nothing is worth collecting, and looking at all that goes takes time.
-            self._end_all()
+            self._end()
         now = time.monotonic()
         self.heartbeats.sweep(now)
         for group in list(self._groups):
             group.tick(now)
+
+    def _end(self) -> None:
+        self._ended = True
+        gc.freeze()  # Nothing is worth collecting, and looking at all that goes takes time.
+        self._end_all()
+        # gunicorn looks once a second whether all is done.  An exit from the event loop is raised
+        # in the main greenlet, as gunicorn's own quick exit is.
+        if not self._groups and worker_is_idle(gevent.get_hub().parent.gr_frame):
+            sys.exit()
 
     def _end_all(self) -> None:
         for group in list(self._groups):

@@ -41,7 +41,7 @@ class GreenletClients:
     def __init__(self) -> None:
         self.process = os.getpid()
         self._loop = loop_of_process()
-        self._clients: set[Served] = set()
+        self._clients: dict[Served, None] = {}  # as a set, in half the memory
         self._ended: dict[Served, int] = {}  # and the turn at which to insist
         self._turn = 0
 
@@ -52,7 +52,7 @@ class GreenletClients:
         """Serve a client."""
         if not self:
             self._loop.add_group(self)
-        self._clients.add(client)
+        self._clients[client] = None
         self._loop.heartbeats.add(client)
         if client.descriptor >= 0:
             self._loop.disconnects.watch(client.descriptor, client)
@@ -64,7 +64,7 @@ class GreenletClients:
     def remove(self, client: Served) -> None:
         """Serve it no more."""
         if client in self._clients:
-            self._clients.remove(client)
+            del self._clients[client]
         elif self._ended.pop(client, None) is None:
             return
         self._loop.heartbeats.discard(client)
@@ -75,7 +75,7 @@ class GreenletClients:
     def was_ended(self, client: Served) -> None:
         """Insist, should its source still be there after a while."""
         if client in self._clients:
-            self._clients.remove(client)
+            del self._clients[client]
             self._loop.heartbeats.discard(client)
             self._ended[client] = self._turn + PATIENCE
 

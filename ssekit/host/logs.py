@@ -38,6 +38,10 @@ class Logger:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
+    def writes_info(self) -> bool:
+        """Tell whether `info` writes anything."""
+        return self._logger.isEnabledFor(logging.INFO)
+
     def info(self, text: str, *arguments: object, fields: Fields = None) -> None:
         """Log as `logging.Logger.info` does.
 

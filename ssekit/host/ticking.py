@@ -38,7 +38,6 @@ class TickingClient:
         "_seconds",
         "_shared",
         "_start",
-        "connection",
         "descriptor",
         "ended",
         "heartbeat",
@@ -59,7 +58,6 @@ class TickingClient:
             with suppress(OSError):  # It is seen below that the client has left.
                 self._outlet.write(first)
         self.descriptor = self._outlet.descriptor
-        self.connection: Connection | None = None  # The server's part is over.
         self.ended: str | None = None
         self.heartbeat = heartbeat
         self.number = 0

@@ -256,6 +256,9 @@ _LOOPS: dict[tuple[str, str], type[_Server]] = {
     ("gevent.pywsgi", "process_result"): Pywsgi,
 }
 
+_GREENLETS_WAIT = ("gunicorn.workers.ggevent", "run")
+"""Where the main greenlet of the gevent worker looks once a second whether it has to end."""
+
 
 def find(body: object = None, write: object = None) -> Connection | None:
     """Return the connection of the server whose loop has called us, if we know that server.
@@ -266,8 +269,8 @@ def find(body: object = None, write: object = None) -> Connection | None:
     frame: FrameType | None = sys._getframe(1)
     transparent = True
     while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        kind = _LOOPS.get((module, frame.f_code.co_name))
+        module, _function = name = _name_of(frame)
+        kind = _LOOPS.get(name)
         if kind is not None:
             connection = _made(kind, frame.f_locals, begun=body is not None or write is not None)
             if connection is not None and write is not None:
@@ -282,6 +285,10 @@ def find(body: object = None, write: object = None) -> Connection | None:
     # uWSGI calls from C, so that there is no frame of its own to find.
     uwsgi = sys.modules.get("uwsgi")
     return None if uwsgi is None else _made(Uwsgi, vars(uwsgi), begun=True)
+
+
+def _name_of(frame: FrameType) -> tuple[str, str]:
+    return str(frame.f_globals.get("__name__")), frame.f_code.co_name
 
 
 def begun(connection: Connection | None, write: object) -> Connection | None:
@@ -334,6 +341,22 @@ def worker_is_ending() -> bool:
     """Tell whether the process is a gunicorn worker that was told to end, without a connection."""
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return getattr(worker, "alive", True) is False
+
+
+def worker_is_idle(frame: FrameType | None) -> bool:
+    """Tell whether gunicorn's gevent worker has no connection, and only waits for when to end.
+
+    ``frame``: where the main greenlet waits.  False for everything else.
+    """
+    while frame is not None:
+        if _name_of(frame) == _GREENLETS_WAIT:
+            try:
+                pools = [server.pool for server in frame.f_locals["servers"]]
+                return all(pool.free_count() == pool.size for pool in pools)
+            except Exception:
+                return False  # It is not as we know it, and ends when it looks for itself.
+        frame = frame.f_back
+    return False
 
 
 def in_master() -> bool:

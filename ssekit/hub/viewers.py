@@ -6,7 +6,6 @@ Values and counts; nothing here writes to a socket or knows the event loop.
 from __future__ import annotations
 
 import struct
-import sys
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from ssekit.brokers import Entry, parse_id
 from ssekit.host.chunks import chunk
 from ssekit.hub.entries import framing, is_broken_off, is_end
 from ssekit.hub.recent import View, finished_why
+from ssekit.stream.kept import kept_path
 from ssekit.stream.open import OpenStream
 
 PART = 4 * 1024
@@ -216,7 +216,7 @@ class Viewer:
         self.descriptor = descriptor
         self.lag: Lag | None = None
         self.admission = stream.admission
-        self.path = sys.intern(stream.path)
+        self.path = kept_path(stream.path)
         self.about = stream.about
         self.retry = stream.retry
         self.cuts = stream.cuts

@@ -8,7 +8,6 @@ gunicorn's gevent worker it has a greenlet of its own, which goes on when the se
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import sys
@@ -98,19 +97,9 @@ class Script:
             server=server,
             admission=admission,
             counts=self._limit.counts,
+            code=code,
         )
-
-        def whole_file() -> None:
-            exec(code, {"__name__": "__main__", "__file__": str(self._path)})  # noqa: S102
-
-        def whole_run() -> bool:
-            try:
-                # A context of its own: what the run sets is not there for the next request.
-                return contextvars.copy_context().run(run.execute, whole_file, self._path.name)
-            finally:
-                admission.end()
-
-        done = client.call_alone(server, whole_run)
+        done = client.call_alone(server, run.execute)
         return _failed(self._offer.cors(environ)) if done is False else None
 
     def _code(self) -> CodeType:

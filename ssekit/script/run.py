@@ -32,12 +32,16 @@ class Run:
     """
 
     client: host.Client
-    environ: dict[str, Any]
 
     def __init__(self, offer: Offer, retry: int | None = None) -> None:
         self.sent = NOTHING
         self.offer = offer
         self.retry = retry
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        """The request's WSGI environ, without the server's own objects once those have gone."""
+        raise NotImplementedError
 
     def begin(self, headers: Pairs | Mapping[str, str] = ()) -> None:
         """Send the headers and the opening of the stream, once; later calls do nothing.
@@ -122,12 +126,16 @@ class ProcessRun(Run):
             exits=True,
         )
         self.client.run = self
-        self.environ = cgi.environment(self.client)
+        self._environ = cgi.environment(self.client)
         self._signals = contextlib.ExitStack()
         self._signals.enter_context(self.client.signals())
         host.become(self.client, everywhere=True)
         atexit.register(self._at_exit)
         self.client.enter()
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        return self._environ
 
     def _opening(self) -> bytes:
         return super()._opening() if self._cgi else b""

@@ -6,9 +6,12 @@ goes on in a greenlet of its own when the server's has ended.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import logging
 from collections.abc import Callable
+from os.path import basename
+from types import CodeType, FunctionType
 from typing import Any
 
 from ssekit import host
@@ -18,9 +21,9 @@ from ssekit.host.connection import Connection
 from ssekit.host.counting import Counts
 from ssekit.script import run as runs
 from ssekit.stream.admission import Admission
+from ssekit.stream.kept import Kept, kept, restored
 from ssekit.stream.open import OpenStream, about
 from ssekit.stream.response import Headers, Offer, closing_retry, misreads_an_end
-from ssekit.stream.source import with_streams, without_server
 
 log = logging.getLogger("ssekit.script")
 
@@ -39,26 +42,31 @@ class WsgiRun(runs.Run):
         server: Connection | None,
         admission: Admission,
         counts: Counts,
+        code: CodeType,
     ) -> None:
         super().__init__(offer, retry)
         self._server = server
         self._admission = admission
         self._counts = counts
+        self._code = code
         self._stream: OpenStream | None = None
         self._taken: Connection | None = None
-        self.environ = environ
+        self._environ: dict[str, Any] | Kept = environ
         self.client = client
         self._start_response: Callable[..., Any] = start_response
         self._send: Callable[[bytes], Any] = self._not_begun
 
-    def execute(self, function: Callable[[], object], name: str) -> bool:
+    @property
+    def environ(self) -> dict[str, Any]:
+        return restored(self._environ) if isinstance(self._environ, tuple) else self._environ
+
+    def execute(self) -> bool:
         """Run the script to its end; false if it failed before it had sent anything."""
         runs.become(self)
         why = "source ended"
         try:
             try:
-                with contextlib.suppress(SystemExit):  # A script may end itself with sys.exit().
-                    function()
+                self._run_script()
                 if self.sent == runs.NOTHING:
                     self.begin()
             finally:
@@ -74,7 +82,7 @@ class WsgiRun(runs.Run):
             if not host.failed(error):
                 why = host.ENDING
                 raise
-            log.exception("the script %s failed; its stream ends", name)
+            log.exception("the script %s failed; its stream ends", basename(self._code.co_filename))
             if self.sent == runs.NOTHING:
                 return False
             self._last(closing_retry(self.retry))
@@ -84,7 +92,21 @@ class WsgiRun(runs.Run):
                 self._taken.end()
             if self._stream is not None:
                 self._stream.end(why)
+            self._admission.end()
         return True
+
+    def _run_script(self) -> None:
+        # As exec() would, but a call of a function takes none of the C stack, and what is on that
+        # when the script waits is kept for each client.
+        names = {
+            "__name__": "__main__",
+            "__file__": self._code.co_filename,
+            "__builtins__": builtins,
+        }
+        try:
+            FunctionType(self._code, names)()
+        except SystemExit:  # A script may end itself with sys.exit().
+            return
 
     def put(self, block: bytes) -> None:
         self.client.events += 1
@@ -111,16 +133,19 @@ class WsgiRun(runs.Run):
             retry=self.retry,
         )
         connection = wsgi_servers.begun(self._server, self._send)
+        taken = None if connection is None else self.client.leave_server(connection)
         self._server = None  # It refers to all that hangs on the request.
-        if connection is not None and self.client.leave_server(connection):
-            self._admission.release()
-            self.environ = with_streams(without_server(self.environ))
-            self._start_response = _has_begun
-            connection = self._taken = self.client.connection
-        else:
+        if taken is None:
             self.client.attach(connection)
-        if connection is not None:
-            self._send = connection.write
+            if connection is not None:
+                self._send = connection.write
+            return
+        del connection  # As the server, and what is replaced below.
+        self._taken, self._send = taken, taken.write
+        self._admission.release()
+        self._environ = kept(self.environ)
+        self._start_response = _has_begun
+        self.client.release_server()
 
     def _write(self, block: bytes) -> None:
         try:

@@ -94,6 +94,8 @@ def about(environ: Mapping[str, Any], subject: str | None) -> About:
 
 def log_ended(path: str, began: float, events: int, size: int, why: str, *, about: About) -> None:
     """Log one line about a stream that has ended; ``began`` is on the monotonic clock."""
+    if not streams.writes_info():
+        return
     fields: dict[str, object] = {
         "path": Printable(path),
         "seconds": round(time.monotonic() - began, 3),

@@ -177,7 +177,7 @@ def closing_retry(retry: int | None = None) -> bytes:
     Without the jitter all clients of a process that restarts would come back at once.
     """
     base = RETRY if retry is None else retry
-    return Event(retry=round(jittered(base))).encode()
+    return b"retry: %d\n" % round(jittered(base))
 
 
 def misreads_an_end(environ: Mapping[str, Any]) -> bool:

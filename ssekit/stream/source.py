@@ -7,8 +7,6 @@ werkzeug is imported only where a request is wanted.
 from __future__ import annotations
 
 import inspect
-import io
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -105,30 +103,6 @@ def request_of(environ: dict[str, Any]) -> Any:
             "a source that takes the request needs werkzeug: pip install werkzeug"
         ) from error
     return Request(environ)
-
-
-_OF_THE_SERVER = {
-    "gunicorn.sock",
-    "gunicorn.socket",
-    "werkzeug.request",
-    "wsgi.early_hints",
-    "wsgi.errors",
-    "wsgi.file_wrapper",
-    "wsgi.input",
-}
-
-
-def without_server(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an environ may be kept for the life of a stream that left its server.
-
-    The server's own objects hold its buffers and its end of the connection.
-    """
-    return {name: value for name, value in environ.items() if name not in _OF_THE_SERVER}
-
-
-def with_streams(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return such an environ with an empty body, and somewhere for errors (PEP 3333)."""
-    return {**environ, "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr}
 
 
 def encode(item: object) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from ssekit import host
 from ssekit.host.connection import Connection
 from ssekit.host.logs import Logger
 from ssekit.host.ticking import TickingClient
+from ssekit.stream.kept import kept_path
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
 from ssekit.stream.source import Stop, encode
@@ -48,7 +48,7 @@ class TakenTicks(TickingClient):
         tick: Any,
     ) -> None:
         self._admission = stream.admission
-        self._path = sys.intern(stream.path)
+        self._path = kept_path(stream.path)
         self._about = stream.about
         self._counts = stream.counts
         self._retry = stream.retry

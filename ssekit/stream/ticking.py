@@ -14,9 +14,10 @@ from typing import Any
 from ssekit.host.logs import Logger
 from ssekit.stream.admission import Limit
 from ssekit.stream.blocks import Blocks, Opener
+from ssekit.stream.kept import Kept, kept, restored
 from ssekit.stream.open import OpenStream
 from ssekit.stream.response import last_event_id
-from ssekit.stream.source import SourceBlocks, Stop, request_of, with_streams, without_server
+from ssekit.stream.source import SourceBlocks, Stop, request_of
 from ssekit.stream.timer import every
 
 log = Logger("ssekit.stream")
@@ -30,15 +31,14 @@ class Tick:
     It has room for attributes of your own, which are the client's state.
     """
 
-    __slots__ = ("__dict__", "_environ", "_own", "number")
+    __slots__ = ("__dict__", "_environ", "number")
 
     number: int
     """From 0; counted with the ticks that were missed."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.number = 0
-        self._environ = environ
-        self._own: tuple[tuple[str, Any], ...] | None = None  # once `shrink` was called
+        self._environ: dict[str, Any] | Kept = environ
 
     @property
     def request(self) -> Any:
@@ -53,42 +53,12 @@ class Tick:
     @property
     def environ(self) -> dict[str, Any]:
         """The request's WSGI environ (PEP 3333)."""
-        if self._own is None:
-            return self._environ
-        return with_streams({**self._environ, **dict(self._own)})
+        return restored(self._environ) if isinstance(self._environ, tuple) else self._environ
 
     def shrink(self) -> None:
-        """Keep of the environ only what outlives the server's part in the stream.
-
-        Most clients send the same headers: those are kept once.
-        """
-        if self._own is None:
-            kept = without_server(self._environ)
-            self._own = tuple((name, kept.pop(name)) for name in _OWN if name in kept)
-            self._environ = _shared(kept)
-
-
-_OWN = (
-    "HTTP_AUTHORIZATION",
-    "HTTP_COOKIE",
-    "HTTP_LAST_EVENT_ID",
-    "QUERY_STRING",
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-)
-"""What differs from client to client."""
-_environs: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
-
-
-def _shared(environ: dict[str, Any]) -> dict[str, Any]:
-    """Return the environ, or an equal one that another client has."""
-    try:
-        found = _environs.setdefault(tuple(environ.items()), environ)
-    except TypeError:  # A value of some middleware's cannot be looked up.
-        return environ
-    if len(_environs) > 1000:  # Clients choose their headers.
-        _environs.clear()
-    return found
+        """Keep of the environ only what outlives the server's part in the stream."""
+        if not isinstance(self._environ, tuple):
+            self._environ = kept(self._environ)
 
 
 class TickOpener(Opener):

@@ -159,6 +159,13 @@ def state(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [json.dumps(found).encode()]
 
 
+def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    called["slow"] += 1
+    time.sleep(0.5)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"at last"]
+
+
 STREAMS: dict[str, Any] = {
     "/counting": counting,
     "/asking": asking,
@@ -175,6 +182,7 @@ STREAMS: dict[str, Any] = {
     "/flask": flask,
     "/reading": Stream(reading, methods=("POST",)),
     "/upper": upper(counting),
+    "/slow": slow,
     "/state": state,
 }
 app = DispatcherMiddleware(state, STREAMS)
