@@ -40,6 +40,10 @@ def programs() -> Path:
     return Path(path).resolve().parent
 
 
+STATEMENTS = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track_utility=off")
+"""The settings of a server that counts statements, but for the likes of BEGIN and SET."""
+
+
 def is_installed() -> bool:
     """Tell whether there is a server to run."""
     debian = any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))

@@ -72,9 +72,11 @@ class Calls:
             raise HistoryLost(f"{after}: there is no log") from None
         return answers(rows, after or "")
 
-    def sequence(self, *, create: bool = False) -> None:
-        """Give what transactions have committed its place in the log."""
-        self.ask(self._connections.writer, "SELECT {}.sequence(%s)", (bounds(),), create=create)
+    def sequence(self, *, create: bool = False) -> bool:
+        """Give what transactions have committed its place in the log; false if there is nothing."""
+        statement = "SELECT {}.sequence(%s)"
+        rows = self.ask(self._connections.writer, statement, (bounds(),), create=create)
+        return bool(rows[0][0])
 
     def rows(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that reads tables; none where there is no log."""

@@ -344,9 +344,12 @@ BEGIN
     RETURN true;
 END $$;
 
--- Look after the outbox, if no other process does, and return the last seq.
-CREATE FUNCTION ssekit.look(bounds double precision[], me text, term double precision)
-RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+-- Look after the outbox, if no other process does, and return the last seq.  A process that does
+-- not gets, as `at`, the seconds until its next turn to ask.  All turns together are `apart` seconds
+-- apart, however many processes there are.  With NULL it takes no turn.
+CREATE FUNCTION ssekit.look(
+    bounds double precision[], me text, term double precision, apart double precision
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
 DECLARE
     a ssekit.answer;
 BEGIN
@@ -354,9 +357,28 @@ BEGIN
     IF ssekit.watches(me, ssekit.clock(), term) THEN
         PERFORM ssekit.sequence(bounds);
         a.word := 'watches';
+    ELSIF apart IS NOT NULL THEN
+        a.at := ssekit.take_turn(apart);
     END IF;
     a.seq := (SELECT seq FROM ssekit.tip);
     RETURN a;
+END $$;
+
+-- Take the next turn, and return the seconds until then.
+CREATE FUNCTION ssekit.take_turn(apart double precision) RETURNS double precision
+LANGUAGE plpgsql AS $$
+DECLARE
+    now double precision := ssekit.clock();
+    next bigint := ceil(now / apart);
+    turn bigint;
+BEGIN
+    -- A sequence is written to the disk like a table, and nothing is lost with a turn.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    turn := nextval('ssekit.turn');
+    IF turn < next OR turn * apart > now + 60 THEN  -- nobody has asked, or the clock was set back
+        turn := setval('ssekit.turn', next);
+    END IF;
+    RETURN turn * apart - now;
 END $$;
 
 -- Whether it is this process that looks after the outbox, from now on or still.
