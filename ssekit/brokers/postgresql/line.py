@@ -34,6 +34,8 @@ _SETTINGS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
+    # With so few choices left, planning anew for the arguments at hand takes longer than it saves.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 _log = logging.getLogger("ssekit.brokers")

@@ -424,10 +424,13 @@ BEGIN
 END $$;
 
 -- Names a log among its copies in other databases.
-CREATE FUNCTION ssekit.identity() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT concat_ws('/', uid, (SELECT oid FROM pg_database WHERE datname = current_database()))
-    FROM ssekit.log
-$$;
+CREATE FUNCTION ssekit.identity() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT concat_ws('/', uid, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        FROM ssekit.log
+    );
+END $$;
 
 CREATE FUNCTION ssekit.append(
     bounds double precision[], into_channel bytea, its_body bytea, its_key bytea,
