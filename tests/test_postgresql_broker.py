@@ -28,7 +28,6 @@ import pytest
 import sqlalchemy
 import sqlalchemy.orm
 
-from bench.postgresql import delays, rates
 from ssekit import BrokerUnavailable, Event, Hub, InvalidEvent
 from ssekit.brokers import HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.postgresql import following, line
@@ -836,11 +835,6 @@ class TestAPlace:
             broker.append_in(connection, "news", body("one"))
         broker.append("news", body("two"))
         assert data(broker.follow(start, 5)[0]) == ["one", "two"]
-
-
-def test_the_benchmark_of_transactions_measures_them(database: str) -> None:
-    assert min(rates(database, seconds=0.05)) > 0
-    assert max(delays(database, count=2)) < 5
 
 
 def printed_by(*arguments: str) -> str:
