@@ -36,7 +36,7 @@ from ssekit.errors import ChannelFinished
 from tests.cable import cable
 from tests.commands import program
 from tests.components import need
-from tests.logs import END, body, data, everything, followed, run
+from tests.logs import END, body, data, everything, followed, run, state
 from tests.ports import free_port
 from tests.postgres_server import PostgresServer
 from tests.servers import ROOT
@@ -295,6 +295,33 @@ class TestTransactions:
         assert parse_id(one.id)[1] == 3
         (record,) = (record for record in caplog.records if record.name == "ssekit.brokers")
         assert 'channel "work" was dropped' in record.message
+
+    def test_however_much_is_committed_at_once_it_gets_its_places(
+        self, open_one: Opener, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # All in one transaction of the log would take longer, and hinder every publish for ever.
+        monkeypatch.setitem(line._SETTINGS, "statement_timeout", "1s")
+        broker = open_one(history=10_000)
+        start = broker.tip()
+        broker.finish("over", END, FINISHED)
+        with psycopg.connect(database) as connection:
+            for n in range(1, 51):  # keyed and passing ones in between
+                connection.execute(
+                    "SELECT ssekit.enqueue(ssekit.identity(), 0, 'news',"
+                    " convert_to('data: ' || n || chr(10), 'UTF8'), NULL, false)"
+                    " FROM generate_series(%s::int, %s::int) AS n",
+                    (100 * n, 100 * n + 97),
+                )
+                broker.append_in(connection, "news", body(100 * n + 98), passing=True)
+                broker.append_in(connection, "news", body(100 * n + 99), key=f"key {n % 3}")
+        last = broker.append("news", body("last"))
+        assert parse_id(last.id)[1] == 5002
+        expected = [str(n) for n in range(100, 5100) if n % 100 < 98]
+        found = everything(broker, start, "news", limit=1000)
+        assert data(entry for entry in found if entry.key is None) == [*expected, "last"]
+        assert state(broker, "news") == {"key 0": "4899", "key 1": "4999", "key 2": "5099"}
+        recent, _ = broker.recent(101)
+        assert data(recent) == [*(str(n) for n in range(5000, 5100)), "last"]
 
     def test_events_of_slow_transactions_are_neither_lost_nor_repeated_nor_out_of_order(
         self, open_one: Opener, database: str

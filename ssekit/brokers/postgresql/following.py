@@ -91,7 +91,7 @@ class Following:
         (found,) = self._call(line, after, "look", bounds(), self._me, _TERM, apart)
         if found.word == "watches":
             self._vacuum_after(found.seq)
-            return _POLL, found.seq
+            return 0.0 if found.detail == "more" else _POLL, found.seq
         if often:
             return _POLL, found.seq
         return max(found.at, _QUIET if line.pooled else _ASK), found.seq
