@@ -34,12 +34,14 @@ from ssekit.brokers.postgresql import following, line
 from ssekit.brokers.postgresql.broker import PostgreSQLBroker
 from ssekit.errors import ChannelFinished
 from tests.cable import cable
+from tests.clients import Client
 from tests.commands import program
 from tests.components import need
+from tests.crowd import Viewer
 from tests.logs import END, body, data, everything, followed, run, state
 from tests.ports import free_port
 from tests.postgres_server import PostgresServer
-from tests.servers import ROOT
+from tests.servers import ROOT, gunicorn
 from tests.waiting import until, until_asleep
 
 Opener = Callable[..., PostgreSQLBroker]
@@ -434,6 +436,41 @@ class TestAServer:
             kept.append(broker.append("news", body(moment)))
         assert everything(broker, start, "news") == kept
         assert not {entry.id for entry in kept} & {entry.id for entry in forgotten}
+
+    @pytest.mark.slow
+    def test_a_failover_resets_those_who_saw_what_it_lost_and_nobody_else(
+        self, server: PostgresServer, database: str
+    ) -> None:
+        with ExitStack() as stack:
+            standby = stack.enter_context(PostgresServer(copy_of=server))
+            hosts = f"127.0.0.1:{standby.port},127.0.0.1:{server.port}/"
+            url = database.replace(f"127.0.0.1:{server.port}/", hosts)
+            hub = stack.enter_context(Hub(url))
+            web = stack.enter_context(gunicorn("tests.apps.news:app", env={"HUB": url}))
+            news, sport = (Viewer(web.url, [channel]) for channel in ("news", "sport"))
+            stack.callback(news.end)
+            stack.callback(sport.end)
+            until(lambda: news.joined and sport.joined)
+            last = [hub.publish(channel, "kept").id or "" for channel in ("sport", "news")][-1]
+            standby.stop_copying()
+            hub.publish("news", "forgotten")
+            until(lambda: len(news.seen) == 2 and len(sport.seen) == 1)
+
+            server.kill()
+            standby.promote()
+            until(lambda: news.resets, 30, "the reset")
+            until(lambda: news.problems, 10, "the opening after it")
+            for channel in ("news", "sport"):
+                hub.publish(channel, "after")
+            until(lambda: len(news.seen) == 3 and len(sport.seen) == 2, 20, "what came after")
+            assert [event.data for event in news.seen] == ["kept", "forgotten", "after"]
+            assert [event.data for event in sport.seen] == ["kept", "after"]
+            assert (len(news.resets), len(sport.resets)) == (1, 0)
+            assert sport.problems == []
+            # Somebody who was away meanwhile, and has seen nothing that was lost.
+            with Client(f"{web.url}/?channel=news", headers={"Last-Event-ID": last}) as client:
+                (event,) = client.wait(1)
+            assert event == news.seen[-1]
 
     def test_a_network_that_is_cut_is_noticed(
         self, server: PostgresServer, open_one: Opener, database: str

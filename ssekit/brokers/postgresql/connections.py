@@ -31,6 +31,7 @@ _TIMEOUT = 5  # seconds to connect
 _OPTIONS: dict[str, Any] = {
     "connect_timeout": _TIMEOUT,
     "application_name": "ssekit",
+    "target_session_attrs": "read-write",  # of several hosts, the one that is no standby
     # A connection whose other end has vanished is noticed after 4 to 9 seconds.
     "keepalives": 1,
     "keepalives_idle": 5,
