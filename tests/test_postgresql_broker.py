@@ -411,6 +411,17 @@ class TestAServer:
         assert everything(broker, start, "news") == sent
         assert broker.follow(start, 5)[0] == sent
 
+    def test_what_it_has_acknowledged_survives_a_crash_whatever_is_the_databases_default(
+        self, server: PostgresServer, broker: PostgreSQLBroker, database: str
+    ) -> None:
+        name = database.rpartition("/")[2]
+        server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        start = broker.tip()
+        sent = [broker.append("news", body(n)) for n in range(20)]
+        server.kill()
+        server.start()
+        assert everything(broker, start, "news") == sent
+
     def test_a_restored_backup_loses_history_for_those_who_saw_more_and_nobody_else(
         self, server: PostgresServer, broker: PostgreSQLBroker
     ) -> None:
