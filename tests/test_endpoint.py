@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlencode
@@ -158,6 +159,28 @@ class TestAnAuthorizeThatFails:
     def test_that_is_a_decision_is_final(self, hub: Hub) -> None:
         with connect(hub.endpoint(lambda request: None), headers={"Accept": "*/*"}) as stream:
             assert stream.status == 401
+
+
+def test_no_more_clients_are_authorized_at_once_than_the_bound(hub: Hub) -> None:
+    inside, most = 0, 0
+    places = threading.Barrier(3)
+
+    def look_up(request: Request) -> Grant:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        places.wait(10)  # for as many as there may be
+        inside -= 1
+        return Grant(["news"])
+
+    def enter(number: int) -> int:
+        with connect(app) as stream:
+            return stream.status
+
+    app = hub.endpoint(look_up, authorizing=3)
+    with ThreadPoolExecutor(9) as pool:
+        assert list(pool.map(enter, range(9))) == [200] * 9
+    assert most == 3
 
 
 @pytest.mark.parametrize("authorizing", [0, -1, True, 1.5])
