@@ -22,7 +22,7 @@ from ssekit.hub.revocations import CHANNEL
 from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 APP = "tests.apps.granted:app"
 
@@ -162,25 +162,27 @@ class TestAnAuthorizeThatFails:
 
 
 def test_no_more_clients_are_authorized_at_once_than_the_bound(hub: Hub) -> None:
-    inside, most = 0, 0
-    places = threading.Barrier(3)
+    inside: list[Request] = []
+    go_on = threading.Event()
 
     def look_up(request: Request) -> Grant:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        places.wait(10)  # for as many as there may be
-        inside -= 1
+        inside.append(request)
+        go_on.wait(10)
         return Grant(["news"])
 
-    def enter(number: int) -> int:
+    def enter() -> int:
         with connect(app) as stream:
             return stream.status
 
     app = hub.endpoint(look_up, authorizing=3)
     with ThreadPoolExecutor(9) as pool:
-        assert list(pool.map(enter, range(9))) == [200] * 9
-    assert most == 3
+        entering = [pool.submit(enter) for _ in range(9)]
+        until(lambda: len(inside) == 3)
+        until_asleep(pool)
+        assert len(inside) == 3
+        go_on.set()
+        assert [one.result() for one in entering] == [200] * 9
+    assert len(inside) == 9
 
 
 @pytest.mark.parametrize("authorizing", [0, -1, True, 1.5])
