@@ -34,6 +34,7 @@ BENCHES = {
     "slow-readers": "1,000 readers that stop reading, and read again",
     "herd": "viewers that all come back at once, with events missed",
     "publish": "events a second and the time of one, beside the bare thing of each log",
+    "transactions": "PostgreSQL's that publish, and how soon a viewer has the event",
     "followers": "one redis and hundreds of workers that follow it",
     "balance": "how evenly four workers share the streams",
     "churn": "100,000 connects and closes: descriptors and memory",

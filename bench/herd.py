@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import servers
 from bench.load import Load, clients
-from bench.logs import new_log
+from bench.logs import KINDS, new_log
 from bench.measuring import EVENT, Schedule, deliver, open_streams
 from bench.processes import BenchError, processor_seconds
 from bench.results import Results
@@ -40,7 +40,7 @@ def run(settings: Settings, results: Results) -> None:
     viewers = settings.scaled(VIEWERS, 50)
     results.title(NAME, f"{viewers:,} viewers that come back at once")
     for _ in range(settings.rounds):
-        for broker in ("memory", "sqlite", "redis"):
+        for broker in KINDS:
             if not settings.wants(broker):
                 continue
             for missed in (*MISSED, 0):

@@ -42,19 +42,22 @@ def redis_server(*options: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*, durable: bool = False) -> Iterator[PostgresServer]:
     """Run a server of its own; raises BenchError where there is none."""
     from tests.postgres_server import PostgresServer, is_installed
 
     if not is_installed():
         raise BenchError("postgresql is not installed")
-    with PostgresServer() as server:
+    with PostgresServer(durable=durable) as server:
         yield server
 
 
 @contextmanager
-def new_log(kind: str) -> Iterator[NewLog]:
-    """Make a log that is gone after the block; raises BenchError where its server is missing."""
+def new_log(kind: str, *, durable: bool = False) -> Iterator[NewLog]:
+    """Make a log that is gone after the block; raises BenchError where its server is missing.
+
+    ``durable``: a commit in PostgreSQL waits for the disk, as everywhere but in tests.
+    """
     if kind == "memory":
         yield NewLog("memory:", lambda: proportional_set_size(os.getpid()))
     elif kind == "sqlite":
@@ -68,7 +71,7 @@ def new_log(kind: str) -> Iterator[NewLog]:
         with redis_server("--appendonly", "no") as redis:
             yield NewLog(f"{redis.url}?stream={uuid4()}", lambda: _used_memory(redis))
     else:
-        with postgres_server() as postgres:
+        with postgres_server(durable=durable) as postgres:
             yield NewLog(postgres.url, lambda: _size_of_database(postgres))
 
 

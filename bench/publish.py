@@ -54,7 +54,9 @@ def _measure(settings: Settings, results: Results, broker: str, seconds: float) 
     with ExitStack() as stack:
         if broker != "memory":
             for number, name in ((1, "one process"), (PROCESSES, f"{PROCESSES} processes")):
-                url, own = (stack.enter_context(new_log(broker)).url for _ in range(2))
+                url, own = (
+                    stack.enter_context(new_log(broker, durable=True)).url for _ in range(2)
+                )
                 bare, bare_rate = _from(number, "bare", broker, own, seconds)
                 ours, rate = _from(number, "hub", broker, url, seconds)
                 results.put(

@@ -17,7 +17,7 @@ from ssekit import Hub
 from ssekit.brokers import Broker, Retention, connect
 from tests.leases import quicken
 from tests.logs import Open
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import STATEMENTS, PostgresServer
 from tests.redis_server import RedisServer, StartRedis
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for tests that need a database of their own; others start their own server."""
-    with PostgresServer() as server:
+    with PostgresServer(*STATEMENTS) as server:
         yield server
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -40,6 +42,10 @@ def programs() -> Path:
     return Path(path).resolve().parent
 
 
+STATEMENTS = ("shared_preload_libraries=pg_stat_statements", "pg_stat_statements.track_utility=off")
+"""The settings of a server that counts statements, but for the likes of BEGIN and SET."""
+
+
 def is_installed() -> bool:
     """Tell whether there is a server to run."""
     debian = any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -49,11 +55,15 @@ def is_installed() -> bool:
 class PostgresServer:
     """One server; ``settings`` are lines of postgresql.conf, such as ``max_connections=20``.
 
+    With ``copy_of`` it is a standby of another one, which streams to it what is written there.
+
     It acknowledges what is only in memory unless it is ``durable``: a crash of the server loses
     nothing either way (the kernel has it), a crash of the machine would.
     """
 
-    def __init__(self, *settings: str, durable: bool = False) -> None:
+    def __init__(
+        self, *settings: str, durable: bool = False, copy_of: PostgresServer | None = None
+    ) -> None:
         self._programs = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="ssekit-postgres-"))
         if NOBODY is not None:
@@ -67,7 +77,12 @@ class PostgresServer:
         if not durable:
             self._settings += ["fsync=off", "full_page_writes=off"]
         try:
-            self._run("initdb", "--username=ssekit", "--auth=trust", "--encoding=UTF8", "--no-sync")
+            if copy_of is None:
+                options = ["--username=ssekit", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+                self._run("initdb", *options)
+            else:
+                options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+                self._run("pg_basebackup", f"--dbname={copy_of.url}", *options)
             self.start()
         except BaseException:
             self.close()
@@ -134,6 +149,28 @@ class PostgresServer:
         self.process.kill()
         self.process.wait()
         until(lambda: not any(_runs(child) for child in children), 30, "the sessions to end")
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Carry out a statement and return its rows."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def stop_copying(self) -> None:
+        """Have a standby take what its primary has written, and nothing more from now on."""
+        [(sender,)] = self.execute("SELECT conninfo FROM pg_stat_wal_receiver")
+        port = re.search(r"port=(\d+)", sender)
+        assert port
+        with psycopg.connect(f"{self.url}?port={port[1]}") as primary:
+            (written,) = primary.execute("SELECT pg_current_wal_lsn()").fetchone() or ("",)
+        until(lambda: self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        until(lambda: self.execute("SELECT FROM pg_stat_wal_receiver") == [])
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        assert self.execute("SELECT pg_promote()") == [(True,)]
 
     def restart(self) -> None:
         self.stop()

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from ssekit.hub.revocations import CHANNEL
 from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
-from tests.waiting import until
+from tests.waiting import until, until_asleep
 
 APP = "tests.apps.granted:app"
 
@@ -159,6 +160,30 @@ class TestAnAuthorizeThatFails:
     def test_that_is_a_decision_is_final(self, hub: Hub) -> None:
         with connect(hub.endpoint(lambda request: None), headers={"Accept": "*/*"}) as stream:
             assert stream.status == 401
+
+
+def test_no_more_clients_are_authorized_at_once_than_the_bound(hub: Hub) -> None:
+    inside: list[Request] = []
+    go_on = threading.Event()
+
+    def look_up(request: Request) -> Grant:
+        inside.append(request)
+        go_on.wait(10)
+        return Grant(["news"])
+
+    def enter() -> int:
+        with connect(app) as stream:
+            return stream.status
+
+    app = hub.endpoint(look_up, authorizing=3)
+    with ThreadPoolExecutor(9) as pool:
+        entering = [pool.submit(enter) for _ in range(9)]
+        until(lambda: len(inside) == 3)
+        until_asleep(pool)
+        assert len(inside) == 3
+        go_on.set()
+        assert [one.result() for one in entering] == [200] * 9
+    assert len(inside) == 9
 
 
 @pytest.mark.parametrize("authorizing", [0, -1, True, 1.5])

@@ -83,6 +83,37 @@ def test_a_revocation_outlives_the_workers_and_the_broker(redis: RedisServer) ->
             bob.until_body(b"secret")
 
 
+@pytest.mark.parametrize("on_outage", ["keep", "end"])
+def test_while_the_log_is_away_streams_stay_or_end_as_the_hub_says(
+    redis: RedisServer, on_outage: str
+) -> None:
+    with gunicorn(APP, env={"HUB": redis.url, "ON_OUTAGE": on_outage}) as server:
+        with enter(server, "ann") as ann:
+            redis.kill()
+            if on_outage == "end":
+                ann.until_closing_retry()
+                with enter(server, "ann") as anew:  # is told to come back, and not for good
+                    assert (anew.status, anew.headers["Content-Type"]) == (
+                        503,
+                        "text/plain; charset=utf-8",
+                    )
+            else:
+                until(lambda: "broker is away" in server.log)
+                ann.until_body(b":\n" * 2)
+            redis.start()
+            if on_outage == "end":
+                until(lambda: comes_back(server), 20, "ann's stream")
+            else:
+                with Hub(redis.url) as hub:
+                    hub.publish("news", "after it")
+                ann.until_body(b"after it")
+
+
+def comes_back(server: Server) -> bool:
+    with Client(f"{server.url}/", headers={"X-User": "ann"}) as client:
+        return client.status == 200
+
+
 @pytest.mark.parametrize("begin", ["live", "from the beginning"])
 def test_a_viewer_that_lags_or_catches_up_gets_nothing_that_came_after(
     tmp_path: Path, begin: str

@@ -22,8 +22,8 @@ import pytest
 
 from ssekit import BrokerUnavailable, HubClosed
 from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
+from ssekit.brokers.other_processes import OtherProcesses
 from ssekit.brokers.sqlite import place
-from ssekit.brokers.sqlite.other_processes import OtherProcesses
 from ssekit.brokers.sqlite.writing import Writer
 from tests.logs import END, REMOVED, body, everything, followed, run
 from tests.servers import ROOT

@@ -30,6 +30,7 @@ from ssekit.brokers.contract import (
 )
 from ssekit.brokers.postgresql.calls import Calls
 from ssekit.brokers.postgresql.connections import Connections
+from ssekit.brokers.postgresql.followers import Followers
 from ssekit.brokers.postgresql.following import Following
 from ssekit.brokers.postgresql.line import NoLog
 from ssekit.brokers.postgresql.rows import Answer
@@ -37,7 +38,6 @@ from ssekit.brokers.postgresql.schema import Schema, split_url
 from ssekit.brokers.postgresql.transactions import enqueue, sees_lock
 from ssekit.errors import BrokerUnavailable, ChannelBusy, ChannelFinished, HubClosed, InvalidEvent
 from ssekit.host.forks import on_fork
-from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
@@ -47,8 +47,8 @@ class PostgreSQLBroker(Broker):
         self._retention = retention
         self._connections = Connections(url, schema)
         self._calls = Calls(self._connections, schema, retention)
-        self._wakeups = Wakeups()
-        self._following = Following(self._connections, self._calls, self._wakeups)
+        self._followers = Followers(f"{url} {schema.name}", self._connections)
+        self._following = Following(self._connections, self._calls, self._followers)
         self._identity: str | None = None  # of the log, once it is there
         on_fork(self)
 
@@ -57,7 +57,7 @@ class PostgreSQLBroker(Broker):
         return cls(*split_url(url), retention)
 
     def after_fork(self) -> None:
-        self._wakeups.abandon()
+        self._followers.after_fork()
         self._connections.abandon()
         self._calls.after_fork()
         self._following.after_fork()
@@ -98,7 +98,7 @@ class PostgreSQLBroker(Broker):
                 *(identity, contract.END_REMEMBERED, channel.encode(), body),
                 *(None if key is None else key.encode(), passing),
             ),
-            self._sequence,
+            self._committed,
         )
         if answer[0] == "finished":
             raise ChannelFinished(channel, answer[1])
@@ -121,10 +121,10 @@ class PostgreSQLBroker(Broker):
             self._identity = str(rows[0][0])
         return self._identity
 
-    def _sequence(self) -> None:
+    def _committed(self) -> None:
         """Give what was just committed its place in the log."""
         try:
-            self._calls.sequence()
+            self._sequence()
         except (HubClosed, BrokerUnavailable, NoLog) as error:
             # It is committed: the next one that looks at the outbox does it.
             _log.warning("an event of a transaction arrives later: %s", error)
@@ -159,13 +159,13 @@ class PostgreSQLBroker(Broker):
 
     def recent(self, limit: int) -> tuple[list[Entry], str]:
         self._calls.settle()
-        self._calls.sequence(create=True)
+        self._sequence(create=True)
         first, *rest = self._calls.read("recent", contract.RECENT, limit, create=True)
         return [row.entry for row in rest], first.cursor
 
     def opening(self, channels: Collection[str], replay: int | None) -> Opening:
         self._calls.settle()
-        self._calls.sequence(create=True)
+        self._sequence(create=True)
         arguments = (_names(channels), replay, contract.END_REMEMBERED)
         first, *rest = self._calls.read("opening", *arguments, create=True)
         return Opening(
@@ -180,7 +180,7 @@ class PostgreSQLBroker(Broker):
         epoch, seq = (None, None) if before is None else self._parse(before)
         arguments = (_names(channels), epoch, seq, limit)
         try:
-            self._calls.sequence()
+            self._sequence()
             rows = self._calls.read("history", *arguments, after=before)
         except NoLog:
             if before is not None:
@@ -205,7 +205,7 @@ class PostgreSQLBroker(Broker):
 
     def tip(self) -> str:
         self._calls.settle()
-        self._calls.sequence(create=True)
+        self._sequence(create=True)
         (answer,) = self._calls.read("end_of_log", None, create=True)
         return answer.cursor
 
@@ -249,12 +249,16 @@ class PostgreSQLBroker(Broker):
 
     def close(self) -> None:
         self._connections.close()
-        self._wakeups.close()
+        self._followers.close()
 
     def _write(self, function: str, *arguments: object, anew: bool = False) -> Answer:
         answer = self._calls.write(function, *arguments, anew=anew)
-        self._wakeups.notify()
+        self._followers.notify()
         return answer
+
+    def _sequence(self, *, create: bool = False) -> None:
+        if self._calls.sequence(create=create):
+            self._followers.notify()
 
     def _parse(self, cursor: str) -> tuple[int, int]:
         self._connections.check_open()

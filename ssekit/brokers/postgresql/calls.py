@@ -8,7 +8,7 @@ from typing import Any
 from ssekit.brokers import contract
 from ssekit.brokers.contract import HistoryLost, Retention
 from ssekit.brokers.postgresql.connections import Connections, Lent
-from ssekit.brokers.postgresql.line import Damaged, Line, NoLog
+from ssekit.brokers.postgresql.line import Backlog, Damaged, Line, NoLog
 from ssekit.brokers.postgresql.place import create as create_log
 from ssekit.brokers.postgresql.place import look
 from ssekit.brokers.postgresql.rows import Answer, answers
@@ -72,9 +72,18 @@ class Calls:
             raise HistoryLost(f"{after}: there is no log") from None
         return answers(rows, after or "")
 
-    def sequence(self, *, create: bool = False) -> None:
-        """Give what transactions have committed its place in the log."""
-        self.ask(self._connections.writer, "SELECT {}.sequence(%s)", (bounds(),), create=create)
+    def sequence(self, *, create: bool = False) -> bool:
+        """Give what transactions have committed its place in the log; false if there is nothing."""
+        moved, said = False, "more"
+        while said == "more":
+            said = self._sequence_some(create=create)
+            moved = moved or said != "nothing"
+        return moved
+
+    def _sequence_some(self, *, create: bool) -> str:
+        statement = "SELECT {}.sequence(%s)"
+        rows = self.ask(self._connections.writer, statement, (bounds(),), create=create)
+        return str(rows[0][0])
 
     def rows(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that reads tables; none where there is no log."""
@@ -99,10 +108,11 @@ class Calls:
         log, which is then lost.
         """
         statement = self.in_schema(statement)
+        problem: Exception
         for _ in range(3):
             with lend() as line:
                 try:
-                    return line.call(statement, arguments, writes=writes)
+                    return self._call(line, statement, arguments, writes=writes)
                 except (NoLog, Damaged) as error:
                     problem = error
                 if isinstance(problem, Damaged) and not anew:
@@ -112,6 +122,17 @@ class Calls:
                 if not self._put_right(line, create=create, anew=anew):
                     raise problem
         raise BrokerUnavailable(f"the log is made and dropped again and again: {problem}")
+
+    def _call(
+        self, line: Line, statement: str, arguments: tuple[object, ...], *, writes: bool
+    ) -> list[tuple[Any, ...]]:
+        sequence = self.in_schema("SELECT {}.sequence(%s)")
+        while True:
+            try:
+                return line.call(statement, arguments, writes=writes)
+            except Backlog:
+                # Some at a time: in transactions of their own, which others see as they end.
+                line.call(sequence, (bounds(),), writes=False)
 
     def text(self, function: str, arguments: int) -> str:
         """Return the statement that calls a function."""

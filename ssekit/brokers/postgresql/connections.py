@@ -31,6 +31,7 @@ _TIMEOUT = 5  # seconds to connect
 _OPTIONS: dict[str, Any] = {
     "connect_timeout": _TIMEOUT,
     "application_name": "ssekit",
+    "target_session_attrs": "read-write",  # of several hosts, the one that is no standby
     # A connection whose other end has vanished is noticed after 4 to 9 seconds.
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -59,7 +60,8 @@ class Connections:
         self._begin()
 
     def _begin(self) -> None:
-        self._warned = False
+        self.pooled = False
+        """Whether a pooler is known to be in front of the server."""
         self._writers = self._pool("write", MOST)
         self._readers = self._pool("read", MOST)
         self._followers = self._pool("follow", None)  # a second one only if two follow at once
@@ -125,12 +127,12 @@ class Connections:
 
     def _open_one(self) -> Line:
         line = Line(self._info, self._schema)
-        if line.pooled and not self._warned:
-            self._warned = True
+        if line.pooled and not self.pooled:
+            self.pooled = True
             _log.warning(
-                "a connection pooler such as PgBouncer is in front of PostgreSQL: each process"
-                " asks it for new events many times a second, as LISTEN does not work there;"
-                " a URL of the server itself does without"
+                "a connection pooler such as PgBouncer is in front of PostgreSQL: new events are"
+                " asked for many times a second, as LISTEN does not work there; a URL of the"
+                " server itself does without"
             )
         return line
 

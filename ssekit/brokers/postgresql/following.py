@@ -1,8 +1,10 @@
 """Following a log in PostgreSQL, and looking after the outbox while doing so.
 
 One connection waits for notifications of new entries.  One process of all looks at the outbox many
-times a second, for the transactions whose commit nobody saw; the others ask now and then whether it
-still does.  Through a pooler each process has to ask for new entries, too: with the same look.
+times a second, for the transactions whose commit nobody saw; the others ask in turn whether it
+still does.  Through a pooler, which keeps notifications from us, asking is also how new entries are
+found.  Whoever finds some wakes the other processes of its machine, and asks often for a while, as
+they need not then.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from ssekit.brokers.codec import parse_id
 from ssekit.brokers.contract import Entry, HistoryLost
 from ssekit.brokers.postgresql.calls import Calls, bounds
 from ssekit.brokers.postgresql.connections import Connections
+from ssekit.brokers.postgresql.followers import Followers
 from ssekit.brokers.postgresql.line import Damaged, Line, NoLog
 from ssekit.brokers.postgresql.rows import Answer, answers
 from ssekit.errors import BrokerUnavailable, HubClosed
-from ssekit.host.wakeup import Wakeups
 
 _log = logging.getLogger("ssekit.brokers")
 
-# Eight processes that are idle ask less than 50 times a second, and four through a pooler.
-_POLL = 0.024  # seconds between looks at the outbox, by the one process that watches it
-_ASK = 1.0  # seconds after which the others ask whether it still does
-_QUIET = 0.6  # and through a pooler, where it is how they hear of anything, in a log that is quiet
+# In a log that is quiet, all processes together look less than 50 times a second.
+_POLL = 0.025  # seconds between looks at the outbox, by the one process that watches it
+_APART = 1 / 6  # seconds between two of the others' turns to ask whether it still does
+_ASK = 1.0  # seconds after which one of them asks at the soonest
+_QUIET = 0.6  # and through a pooler
 _BUSY = 2.0  # seconds after an entry for which a log is not quiet
 _VACUUM = 5000  # entries after which the process that watches gives back room
 _TERM = 3.0  # seconds after which one that has not looked is taken for dead
@@ -36,10 +39,10 @@ _TERM = 3.0  # seconds after which one that has not looked is taken for dead
 class Following:
     """How one process follows."""
 
-    def __init__(self, connections: Connections, calls: Calls, wakeups: Wakeups) -> None:
+    def __init__(self, connections: Connections, calls: Calls, followers: Followers) -> None:
         self._connections = connections
         self._calls = calls
-        self._wakeups = wakeups
+        self._followers = followers
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -53,13 +56,12 @@ class Following:
         self._connections.check_open()
         epoch, seq = parse_id(after)
         deadline = time.monotonic() + timeout
-        with self._wakeups.waiting() as wakeup, self._connections.follower() as line:
+        with self._connections.follower() as line, self._followers.waiting() as wakeup:
             line.listen()
             newer = True
             while True:
                 self._connections.check_open()
                 if newer and (entries := self._newer(line, after, epoch, seq)):
-                    self._busy_until = time.monotonic() + _BUSY
                     return entries, entries[-1].id
                 now = time.monotonic()
                 if now >= line.next_look:
@@ -67,6 +69,8 @@ class Following:
                     line.next_look = now + pause
                     newer = tip != seq
                     if newer:
+                        self._busy_until = now + _BUSY
+                        self._followers.notify_others()
                         continue
                 if now >= deadline:
                     return [], after
@@ -82,13 +86,15 @@ class Following:
 
         Returns the seconds until the next look, and the log's last seq.
         """
-        (found,) = self._call(line, after, "look", bounds(), self._me, _TERM)
+        often = line.pooled and now < self._busy_until
+        apart = None if often else _APART
+        (found,) = self._call(line, after, "look", bounds(), self._me, _TERM, apart)
         if found.word == "watches":
             self._vacuum_after(found.seq)
+            return 0.0 if found.detail == "more" else _POLL, found.seq
+        if often:
             return _POLL, found.seq
-        if not line.pooled:
-            return _ASK, found.seq
-        return _POLL if now < self._busy_until else _QUIET, found.seq
+        return max(found.at, _QUIET if line.pooled else _ASK), found.seq
 
     def _call(self, line: Line, after: str, function: str, *arguments: object) -> list[Answer]:
         """Call a function of the log, which nobody may have taken away."""

@@ -34,6 +34,8 @@ _SETTINGS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
+    # With so few choices left, planning anew for the arguments at hand takes longer than it saves.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 _log = logging.getLogger("ssekit.brokers")
@@ -48,6 +50,10 @@ class NoLog(Exception):
 
 class Damaged(Exception):
     """Raised if a table of the log has lost what it has to hold."""
+
+
+class Backlog(Exception):
+    """Raised if too many committed events have no place yet for what is asked to be done first."""
 
 
 class Line:
@@ -98,7 +104,7 @@ class Line:
     ) -> list[tuple[Any, ...]]:
         """Carry out one statement, as a transaction, and return its rows.
 
-        Raises `NoLog`, `Damaged` and `BrokerUnavailable`.
+        Raises `NoLog`, `Damaged`, `Backlog` and `BrokerUnavailable`.
         """
         ended, self.usable = False, False
         try:
@@ -124,6 +130,8 @@ class Line:
                 raise NoLog(text_of(error)) from error
             if error.sqlstate == "SK001":
                 raise Damaged(text_of(error)) from error
+            if error.sqlstate == "SK003":
+                raise Backlog(text_of(error)) from error
             raise BrokerUnavailable(f"PostgreSQL refused: {text_of(error)}") from error
         if os.getpid() != self._process:
             self.usable = False

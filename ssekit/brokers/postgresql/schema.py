@@ -108,7 +108,8 @@ class Schema:
         return (
             f"GRANT USAGE ON SCHEMA {self.quoted} TO {quoted};\n"
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
-            f" IN SCHEMA {self.quoted} TO {quoted};"
+            f" IN SCHEMA {self.quoted} TO {quoted};\n"
+            f"GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {self.quoted} TO {quoted};"
         )
 
     def remove(self) -> str:

@@ -2,7 +2,7 @@
 
 Workers, CGI scripts, cron jobs and the command line share it: the file is in WAL mode, so readers
 never wait for a writer, and an append wakes the followers of other processes
-(`ssekit.brokers.sqlite.other_processes`).  What is in the file is known to
+(`ssekit.brokers.other_processes`).  What is in the file is known to
 `ssekit.brokers.sqlite.reading` and `ssekit.brokers.sqlite.writing`.  This module has the rule for a
 file that another process has locked: try again after a short sleep, which gevent makes cooperative,
 and never in SQLite's own busy timeout, which would stop every greenlet of the process.
@@ -24,9 +24,9 @@ from urllib.parse import unquote_to_bytes
 
 from ssekit.brokers.contract import Broker, Entry, Held, HistoryLost, Opening, Retention, Status
 from ssekit.brokers.interrupted import NotInterrupting
+from ssekit.brokers.other_processes import OtherProcesses, SocketWakeup
 from ssekit.brokers.sqlite import leases, reading
 from ssekit.brokers.sqlite.file import Damaged, Locked, NoLog, OpenFile, clear_damaged
-from ssekit.brokers.sqlite.other_processes import OtherProcesses, SocketWakeup
 from ssekit.brokers.sqlite.writing import Writer, change_retention
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import Backoff

@@ -32,12 +32,15 @@ CREATE FUNCTION ssekit.clock() RETURNS double precision LANGUAGE sql VOLATILE AS
     SELECT extract(epoch FROM clock_timestamp())::double precision
 $$;
 
--- What is older than this time has expired.
-CREATE FUNCTION ssekit.expired() RETURNS double precision LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN l.max_age IS NULL THEN 0 ELSE
-        greatest(t.at, extract(epoch FROM clock_timestamp())::double precision) - l.max_age END
-    FROM ssekit.log l, ssekit.tip t
-$$;
+-- What is older than this time has expired.  A function in SQL would be planned at each call.
+CREATE FUNCTION ssekit.expired() RETURNS double precision LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT CASE WHEN l.max_age IS NULL THEN 0 ELSE
+            greatest(t.at, extract(epoch FROM clock_timestamp())::double precision) - l.max_age END
+        FROM ssekit.log l, ssekit.tip t
+    );
+END $$;
 
 -- Whether a channel is finished, and its end is too old to be remembered.
 CREATE FUNCTION ssekit.is_forgotten(c ssekit.channel, remembered double precision)

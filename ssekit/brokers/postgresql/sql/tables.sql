@@ -97,3 +97,7 @@ CREATE UNLOGGED TABLE ssekit.watch (
     holder text NOT NULL,
     until double precision NOT NULL
 ) WITH (fillfactor = 10);
+
+-- Counts the turns of the others to ask whether it still does, each so many seconds after the one
+-- before.  A row would leave an old version at each turn while a transaction is open for hours.
+CREATE SEQUENCE ssekit.turn OWNED BY ssekit.watch.one;

@@ -11,9 +11,8 @@ BEGIN
         || pg_relation_filepath('ssekit.tip');  -- has the database in it
 END $$;
 
--- Take the lock, and put what transactions have published into the log.
-CREATE FUNCTION ssekit.begin_writing(bounds double precision[]) RETURNS ssekit.rules
-LANGUAGE plpgsql AS $$
+-- Take the lock, and return what the log keeps.
+CREATE FUNCTION ssekit.lock(bounds double precision[]) RETURNS ssekit.rules LANGUAGE plpgsql AS $$
 DECLARE
     r ssekit.rules;
 BEGIN
@@ -29,22 +28,32 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the log has lost its row' USING ERRCODE = 'SK001';
     END IF;
-    IF EXISTS (SELECT FROM ssekit.outbox) THEN
-        PERFORM ssekit.drain(r);
+    RETURN r;
+END $$;
+
+-- Take the lock, and put what transactions have published into the log.  What is more than one
+-- transaction should do is refused: it has to be sequenced first.
+CREATE FUNCTION ssekit.begin_writing(bounds double precision[]) RETURNS ssekit.rules
+LANGUAGE plpgsql AS $$
+DECLARE
+    r ssekit.rules := ssekit.lock(bounds);
+BEGIN
+    IF EXISTS (SELECT FROM ssekit.outbox) AND ssekit.drain(r) THEN
+        RAISE EXCEPTION 'many events of transactions have no place in the log yet'
+            USING ERRCODE = 'SK003';
     END IF;
     RETURN r;
 END $$;
 
--- Store an entry at the end of the log.
-CREATE FUNCTION ssekit.store(
-    r ssekit.rules, into_channel bytea, its_body bytea, its_key bytea, is_passing boolean,
-    reason_kept integer
-) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+-- Move the log's end by so many entries, and return where it is then.
+CREATE FUNCTION ssekit.advance(r ssekit.rules, many bigint) RETURNS ssekit.answer
+LANGUAGE plpgsql AS $$
 DECLARE
     a ssekit.answer;
     here text := ssekit.mark();
 BEGIN
-    UPDATE ssekit.tip SET seq = seq + 1, at = greatest(at, extract(epoch FROM clock_timestamp())) WHERE mark = here
+    UPDATE ssekit.tip SET seq = seq + many,
+        at = greatest(at, extract(epoch FROM clock_timestamp())) WHERE mark = here
         RETURNING epoch, seq, at INTO a.epoch, a.seq, a.at;
     IF NOT FOUND THEN
         INSERT INTO ssekit.past SELECT epoch, seq, mark FROM ssekit.tip;
@@ -53,18 +62,30 @@ BEGIN
         END IF;
         DELETE FROM ssekit.past WHERE epoch NOT IN
             (SELECT epoch FROM ssekit.past ORDER BY epoch DESC LIMIT r.epochs_remembered);
-        UPDATE ssekit.tip SET seq = seq + 1, at = greatest(at, extract(epoch FROM clock_timestamp())), mark = here,
+        UPDATE ssekit.tip SET seq = seq + many,
+            at = greatest(at, extract(epoch FROM clock_timestamp())), mark = here,
             epoch = greatest(epoch + 1, floor(ssekit.clock() * 1000)::bigint)
             RETURNING epoch, seq, at INTO a.epoch, a.seq, a.at;
     END IF;
+    PERFORM pg_notify('ssekit.log', '');
+    IF a.seq % 16 < many THEN
+        PERFORM ssekit.tidy(r, greatest(many, 16)::integer);
+    END IF;
+    a.word := 'stored';
+    RETURN a;
+END $$;
+
+-- Store an entry at the end of the log.
+CREATE FUNCTION ssekit.store(
+    r ssekit.rules, into_channel bytea, its_body bytea, its_key bytea, is_passing boolean,
+    reason_kept integer
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    a ssekit.answer := ssekit.advance(r, 1);
+BEGIN
     INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, key, body)
         VALUES (a.seq, a.epoch, reason_kept, is_passing, a.at, into_channel, its_key, its_body);
     DELETE FROM ssekit.entry WHERE seq = a.seq - r.recent AND kept = 0;
-    PERFORM pg_notify('ssekit.log', '');
-    IF a.seq % 16 = 0 THEN
-        PERFORM ssekit.tidy(r, 16);
-    END IF;
-    a.word := 'stored';
     RETURN a;
 END $$;
 
@@ -301,62 +322,151 @@ BEGIN
     RETURN a;
 END $$;
 
--- Put what committed transactions have published into the log, in the order in which each of them
--- published it.
-CREATE FUNCTION ssekit.drain(r ssekit.rules) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Store events without keys, of any channels, as `put` would one after the other.
+CREATE FUNCTION ssekit.put_together(
+    r ssekit.rules, channels bytea[], bodies bytea[], are_passing boolean[]
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    moved bigint := 0;
-    before bigint;
+    finished bytea[] := '{}';
+    many bigint := cardinality(channels);
     o record;
     a ssekit.answer;
+    c ssekit.channel;
 BEGIN
+    FOR o IN SELECT u.channel, count(*) AS events FROM unnest(channels) AS u (channel) GROUP BY 1
     LOOP
-        before := moved;
-        FOR o IN
-            WITH gone AS (
-                DELETE FROM ssekit.outbox WHERE id IN
-                    (SELECT id FROM ssekit.outbox ORDER BY id LIMIT 1000) RETURNING *
-            )
-            SELECT * FROM gone ORDER BY id
-        LOOP
-            moved := moved + 1;
-            a := ssekit.put(r, o.channel, o.body, o.key, o.passing, NULL);
-            IF a.word = 'finished' THEN
-                RAISE WARNING 'ssekit: an event for the channel "%" was dropped: when its transaction was committed, the channel was finished (%)',
-                    encode(o.channel, 'escape'), a.detail;
-            ELSIF a.word = 'full' THEN
-                RAISE WARNING 'ssekit: an event for the channel "%" was dropped: it has % keys already',
-                    encode(o.channel, 'escape'), a.detail;
-            END IF;
-        END LOOP;
-        EXIT WHEN moved - before < 1000;
+        c := ssekit.load(r, o.channel);
+        IF c.ending IS NOT NULL THEN
+            finished := finished || o.channel;
+            many := many - o.events;
+            FOR n IN 1..o.events LOOP
+                PERFORM ssekit.warn_of_drop(o.channel, 'finished', c.reason);
+            END LOOP;
+        END IF;
     END LOOP;
-    RETURN moved;
+    IF many = 0 THEN
+        RETURN;
+    END IF;
+    a := ssekit.advance(r, many);
+    DELETE FROM ssekit.entry WHERE kept = 0 AND seq = ANY (ARRAY(
+        SELECT generate_series(a.seq - r.recent - many + 1, a.seq - r.recent)));
+    FOR o IN
+        WITH placed AS (
+            INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, body)
+                SELECT a.seq - many + row_number() OVER (ORDER BY u.n), a.epoch,
+                    CASE WHEN u.passing THEN 0 ELSE 1 END, u.passing, a.at, u.channel, u.body
+                FROM unnest(channels, bodies, are_passing) WITH ORDINALITY
+                    AS u (channel, body, passing, n)
+                WHERE u.channel <> ALL (finished)
+                RETURNING seq, kept, channel
+        )
+        SELECT p.channel, count(*) AS events, max(p.seq) AS last FROM placed p
+            WHERE p.kept = 1 GROUP BY 1
+    LOOP
+        c := ssekit.load(r, o.channel);
+        c.last := o.last;
+        c.events := c.events + o.events;
+        PERFORM ssekit.trim(r, c);
+    END LOOP;
 END $$;
 
--- The step that gives committed events their places.  Without any it takes no lock.
-CREATE FUNCTION ssekit.sequence(bounds double precision[]) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION ssekit.warn_of_drop(its_channel bytea, word text, detail text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF word = 'finished' THEN
+        RAISE WARNING 'ssekit: an event for the channel "%" was dropped: when its transaction was committed, the channel was finished (%)',
+            encode(its_channel, 'escape'), detail;
+    ELSIF word = 'full' THEN
+        RAISE WARNING 'ssekit: an event for the channel "%" was dropped: it has % keys already',
+            encode(its_channel, 'escape'), detail;
+    END IF;
+END $$;
+
+-- Put what committed transactions have published into the log, in the order in which each of them
+-- published it.  Returns whether there is more: 100 events, or 4 MiB, are enough for one
+-- transaction, because the old versions of a row that it changes again and again stay until its end.
+CREATE FUNCTION ssekit.drain(r ssekit.rules) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    run record;
+    a ssekit.answer;
+BEGIN
+    FOR run IN
+        WITH first AS (
+            SELECT o.id, sum(octet_length(o.body)) OVER (ORDER BY o.id) - octet_length(o.body)
+                AS bytes_before
+            FROM ssekit.outbox o ORDER BY o.id LIMIT 100
+        ), gone AS (
+            DELETE FROM ssekit.outbox
+                WHERE id IN (SELECT id FROM first WHERE bytes_before < 4194304) RETURNING *
+        ), numbered AS (
+            SELECT *, row_number() OVER (ORDER BY id)
+                - row_number() OVER (PARTITION BY key IS NULL ORDER BY id) AS place
+            FROM gone
+        )
+        SELECT key IS NULL AS together, array_agg(channel ORDER BY id) AS channels,
+            array_agg(key ORDER BY id) AS keys, array_agg(body ORDER BY id) AS bodies,
+            array_agg(passing ORDER BY id) AS are_passing
+        FROM numbered GROUP BY key IS NULL, place ORDER BY min(id)
+    LOOP
+        IF run.together THEN
+            PERFORM ssekit.put_together(r, run.channels, run.bodies, run.are_passing);
+        ELSE
+            FOR n IN 1..cardinality(run.channels) LOOP
+                a := ssekit.put(r, run.channels[n], run.bodies[n], run.keys[n],
+                    run.are_passing[n], NULL);
+                PERFORM ssekit.warn_of_drop(run.channels[n], a.word, a.detail);
+            END LOOP;
+        END IF;
+    END LOOP;
+    RETURN EXISTS (SELECT FROM ssekit.outbox);
+END $$;
+
+-- The step that gives committed events their places, or some of them if there are many.  Returns
+-- "nothing", "done" or "more".  Without any it takes no lock.
+CREATE FUNCTION ssekit.sequence(bounds double precision[]) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM ssekit.outbox) THEN
-        RETURN false;
+        RETURN 'nothing';
     END IF;
-    PERFORM ssekit.begin_writing(bounds);
-    RETURN true;
+    RETURN CASE WHEN ssekit.drain(ssekit.lock(bounds)) THEN 'more' ELSE 'done' END;
 END $$;
 
--- Look after the outbox, if no other process does, and return the last seq.
-CREATE FUNCTION ssekit.look(bounds double precision[], me text, term double precision)
-RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+-- Look after the outbox, if no other process does, and return the last seq, and what `sequence`
+-- says.  A process that does not look after it gets, as `at`, the seconds until its next turn to
+-- ask.  All turns together are `apart` seconds apart, however many processes there are.  With NULL
+-- it takes no turn.
+CREATE FUNCTION ssekit.look(
+    bounds double precision[], me text, term double precision, apart double precision
+) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
 DECLARE
     a ssekit.answer;
 BEGIN
     a.word := 'other';
     IF ssekit.watches(me, ssekit.clock(), term) THEN
-        PERFORM ssekit.sequence(bounds);
+        a.detail := ssekit.sequence(bounds);
         a.word := 'watches';
+    ELSIF apart IS NOT NULL THEN
+        a.at := ssekit.take_turn(apart);
     END IF;
     a.seq := (SELECT seq FROM ssekit.tip);
     RETURN a;
+END $$;
+
+-- Take the next turn, and return the seconds until then.
+CREATE FUNCTION ssekit.take_turn(apart double precision) RETURNS double precision
+LANGUAGE plpgsql AS $$
+DECLARE
+    now double precision := ssekit.clock();
+    next bigint := ceil(now / apart);
+    turn bigint;
+BEGIN
+    -- A sequence is written to the disk like a table, and nothing is lost with a turn.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    turn := nextval('ssekit.turn');
+    IF turn < next OR turn * apart > now + 60 THEN  -- nobody has asked, or the clock was set back
+        turn := setval('ssekit.turn', next);
+    END IF;
+    RETURN turn * apart - now;
 END $$;
 
 -- Whether it is this process that looks after the outbox, from now on or still.
@@ -402,10 +512,13 @@ BEGIN
 END $$;
 
 -- Names a log among its copies in other databases.
-CREATE FUNCTION ssekit.identity() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT concat_ws('/', uid, (SELECT oid FROM pg_database WHERE datname = current_database()))
-    FROM ssekit.log
-$$;
+CREATE FUNCTION ssekit.identity() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT concat_ws('/', uid, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        FROM ssekit.log
+    );
+END $$;
 
 CREATE FUNCTION ssekit.append(
     bounds double precision[], into_channel bytea, its_body bytea, its_key bytea,

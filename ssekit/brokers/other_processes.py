@@ -1,13 +1,13 @@
-"""The processes of one machine that follow the same file, and how they wake each other.
+"""The processes of one machine that follow the same log, and how they wake each other.
 
-`ssekit.brokers.sqlite` uses this; it knows a path, and no log.  Beside the file is a folder with
-one datagram socket for each waiter; to wake them is to send each one byte.  The kernel wakes
-them within microseconds, and nobody has to be running in between.  A socket whose process has died
-refuses, and the first sender to find out removes it.
+It knows no log, only the path of a file: that of the log, or one that stands for it.  Beside it is
+a folder with one datagram socket for each waiter; to wake them is to send each one byte.  The
+kernel wakes them within microseconds, and nobody has to be running in between.  A socket whose
+process has died refuses, and the first sender to find out removes it.
 
 This is only the fast path: where there can be no such folder, or a sender may not write to a socket
-in it, followers still look at the file now and then.  A datagram carries nothing, and a
-false one costs a look at the file.  Still the folder is used only if it was made by somebody who
+in it, followers still look at the log now and then.  A datagram carries nothing, and a
+false one costs a look at the log.  Still the folder is used only if it was made by somebody who
 may write to the file, and if others may write to it no more than to the file.
 """
 
