@@ -84,19 +84,14 @@ class Connection:
         """
         self.close_after()
 
-    def send_head(self) -> bool:
-        """Send the headers, and nothing of the body yet; false if the server cannot.
-
-        Only where `can_abandon`.  Raises OSError if the client has disconnected.
-        """
-        return False
-
-    def abandon(self) -> None:
+    def abandon(self) -> bytes:
         """Make the server believe that the answer is complete, and close its own descriptor only.
 
-        The one that has duplicated the descriptor goes on with the body of the answer, once the
-        iterable has ended.  Only where `can_abandon`.
+        The one that has duplicated the descriptor goes on with the answer, once the iterable has
+        ended: with the bytes that this returns, which are the headers unless the server has sent
+        them, and then the body.  Only where `can_abandon`.
         """
+        raise NotImplementedError
 
     def end(self) -> None:
         """End the body, unless it was `cut`, and close: only of one that was taken over."""

@@ -44,12 +44,12 @@ class Outlet:
         """Whether bytes wait that the kernel has not taken."""
         return self._rest is not None
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes, head: bytes = b"") -> None:
         """Send a block, now or when the client reads on; not while `busy`.
 
-        Raises OSError if the client has disconnected.
+        ``head`` is sent before it as it is.  Raises OSError if the client has disconnected.
         """
-        data = chunk(block) if self.chunked else block
+        data = head + chunk(block) if self.chunked else head + block
         try:
             sent = os.write(self.descriptor, data)
         except BlockingIOError:

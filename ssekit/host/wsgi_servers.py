@@ -102,14 +102,31 @@ class GunicornGreenlets(Gunicorn):
         super().check()
         _ = self.server.headers_sent
 
-    def send_head(self) -> bool:
-        # It sends the headers with the first block, and with an empty one nothing else.
-        self.server.write(b"")
-        return bool(self.server.headers_sent)
-
-    def abandon(self) -> None:
+    def abandon(self) -> bytes:
+        head = b"" if self.server.headers_sent else self._take_head()
         # A connection that must close is not read from any more.
         self.cut()
+        return head
+
+    def _take_head(self) -> bytes:
+        # It writes the headers before the first block, and with an empty one nothing else.
+        server = self.server
+        connected, server.sock = server.sock, _Collected()
+        try:
+            server.write(b"")
+            return b"".join(server.sock.blocks)
+        finally:
+            server.sock = connected
+
+
+class _Collected:
+    """Stands for a socket, and keeps what is sent through it."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+
+    def sendall(self, block: bytes) -> None:
+        self.blocks.append(block)
 
 
 class Waitress(_Server):

@@ -97,7 +97,7 @@ class Fanout:
             viewer = Viewer(group, descriptor, stream, self.end)
             bound_unsent(socket, UNSENT)
             self._loop.disconnects.watch(descriptor, viewer)
-            connection.abandon()
+            head = connection.abandon()
         except BaseException:
             self._loop.disconnects.forget(descriptor)
             close(descriptor)
@@ -108,7 +108,7 @@ class Fanout:
         stream.admission.release()
         self._count_in(viewer)
         self._counts.add("taken over")
-        self._begin(viewer, reader, stream.opening)
+        self._begin(viewer, reader, head, stream.opening)
         return partial(self._end_open, viewer)
 
     def _end_open(self, viewer: Viewer, why: str) -> None:
@@ -118,15 +118,15 @@ class Fanout:
         else:
             self._events.run_callback_threadsafe(self.end, viewer, why)
 
-    def _begin(self, viewer: Viewer, reader: Reader, opening: bytes) -> None:
-        """Send a viewer the opening and what it has missed, which is nearly always all of it."""
+    def _begin(self, viewer: Viewer, reader: Reader, head: bytes, opening: bytes) -> None:
+        """Send a viewer the head, the opening, and what it has missed: nearly always all of it."""
         group, epoch, position = viewer.group, reader.epoch, reader.position
         for end in reader.ended.values():
             group.note_end(end, position)
         piece = reader.take_ready()
         if piece is None and self._recent.holds(epoch, position) and position < self._recent.end:
             piece = self._recent.piece(group.view, position)
-        blocks = [group.framed(opening)]
+        blocks = [head + group.framed(opening)]
         if piece is not None:
             epoch, position = piece.epoch, piece.position
             blocks.append(piece.framed(group.kind.chunked))
