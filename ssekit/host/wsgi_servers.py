@@ -323,8 +323,9 @@ def _made(kind: type[_Server], local: Mapping[str, Any], begun: bool) -> Connect
     """Return a server's connection if everything is where we look for it, and None otherwise."""
     try:
         connection = kind(local)
-        if begun:
+        if begun and kind not in _as_known:
             connection.check()
+            _as_known.add(kind)
         return connection
     except Exception as error:
         _log_changed(kind, error)
@@ -345,6 +346,8 @@ def _log_changed(kind: type[Connection], error: Exception) -> None:
 
 _changed: set[type[Connection]] = set()
 """The servers for which this was logged."""
+_as_known: set[type[Connection]] = set()
+"""Those of which an answer had everything that is used later: the others will have it too."""
 
 
 def worker_is_ending() -> bool:
