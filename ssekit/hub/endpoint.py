@@ -87,19 +87,6 @@ class Gate:
         finally:
             self._places.release()
 
-    def _enter(self) -> bool:
-        """Take a place; false if there was none for too long."""
-        with self._changed:
-            if not self._free and not self._changed.wait_for(lambda: self._free, PATIENCE):
-                return False
-            self._free -= 1
-            return True
-
-    def _leave(self) -> None:
-        with self._changed:
-            self._free += 1
-            self._changed.notify()
-
     def _log(self, path: str) -> None:
         now = time.monotonic()
         if now - self._logged_at < LOGGED_EVERY:

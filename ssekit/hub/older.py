@@ -70,8 +70,11 @@ class OlderEntries:
         try:
             if time.monotonic() - self._read_at < STORM:
                 time.sleep(GATHER)
-            with self._turns:
                 piece = self._kept(wanted)  # read by another meanwhile
+                if piece is not None:
+                    return piece  # without a turn, for which a greenlet would have to be switched
+            with self._turns:
+                piece = self._kept(wanted)
                 if piece is not None:
                     return piece
                 answer = self._read(self._take_asked(wanted))[wanted]
