@@ -107,8 +107,8 @@ def test_no_heartbeat_makes_a_short_stall_a_vanished_host() -> None:
 def test_a_system_without_tcp_info_knows_of_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delattr(socket, "TCP_INFO", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as listener, tcp.Tcp(listener.fileno()) as ours:
-        assert ours.silent_for() == 0.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert tcp.silent_for(listener.fileno()) == 0.0
 
 
 def test_what_the_other_host_has_not_taken_is_seen() -> None:
@@ -117,14 +117,14 @@ def test_what_the_other_host_has_not_taken_is_seen() -> None:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.connect(listener.getsockname())
         writer, _ = listener.accept()
-        with reader, writer, tcp.Tcp(writer.fileno()) as ours:
-            assert ours.has_sent_all()
+        with reader, writer:
+            assert tcp.has_sent_all(writer.fileno())
             writer.setblocking(False)
             written = 0
             with contextlib.suppress(BlockingIOError):
                 while True:
                     written += writer.send(b"x" * 65536)
-            assert not ours.has_sent_all()
+            assert not tcp.has_sent_all(writer.fileno())
             while written:
                 written -= len(reader.recv(65536))
-            until(ours.has_sent_all)
+            until(lambda: tcp.has_sent_all(writer.fileno()))

@@ -37,6 +37,7 @@ WORKER = SimpleNamespace(alive=True, worker_connections=1000)
 @pytest.fixture(autouse=True)
 def _nothing_logged_yet() -> None:
     wsgi_servers._changed.clear()
+    wsgi_servers._as_known.clear()
 
 
 def test_a_server_as_we_know_it_has_a_connection(response: SimpleNamespace) -> None:

@@ -60,7 +60,8 @@ class Connection:
     @property
     def encoded(self) -> bool:
         """Whether a header announces a coding of the body."""
-        return any(name.lower() == "content-encoding" for name, _ in self.headers)
+        # Streams open by the thousand, and a generator would cost more than the comparisons.
+        return "content-encoding" in [name.lower() for name, _ in self.headers]
 
     def write(self, block: bytes) -> None:
         """Write a block as the server writes one; blocks as the server does."""
@@ -84,19 +85,14 @@ class Connection:
         """
         self.close_after()
 
-    def send_head(self) -> bool:
-        """Send the headers, and nothing of the body yet; false if the server cannot.
-
-        Only where `can_abandon`.  Raises OSError if the client has disconnected.
-        """
-        return False
-
-    def abandon(self) -> None:
+    def abandon(self) -> bytes:
         """Make the server believe that the answer is complete, and close its own descriptor only.
 
-        The one that has duplicated the descriptor goes on with the body of the answer, once the
-        iterable has ended.  Only where `can_abandon`.
+        The one that has duplicated the descriptor goes on with the answer, once the iterable has
+        ended: with the bytes that this returns, which are the headers unless the server has sent
+        them, and then the body.  Only where `can_abandon`.
         """
+        raise NotImplementedError
 
     def end(self) -> None:
         """End the body, unless it was `cut`, and close: only of one that was taken over."""

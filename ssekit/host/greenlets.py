@@ -170,12 +170,10 @@ class GreenletClient(Client):
 
     def _take(self, connection: Connection) -> TakenConnection | None:
         try:
-            taken = TakenConnection(connection)
+            return TakenConnection(connection)
         except OSError as error:
             log.warning("a stream could not be taken over, and keeps its greenlet: %s", error)
             return None
-        connection.abandon()
-        return taken
 
     def _send_all(
         self,

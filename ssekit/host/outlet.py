@@ -14,7 +14,7 @@ from gevent import get_hub
 
 from ssekit.host.chunks import LAST_CHUNK, chunk
 from ssekit.host.connection import Connection
-from ssekit.host.tcp import Tcp, bound_unsent, patience
+from ssekit.host.tcp import bound_unsent, patience, wait_for_answers
 
 UNSENT = 16 * 1024
 """Bytes that the kernel holds beyond what is on its way (TCP_NOTSENT_LOWAT)."""
@@ -36,20 +36,19 @@ class Outlet:
         self._rest: memoryview | None = None
         self._watcher: Any = None
         bound_unsent(connection.socket, UNSENT)
-        with Tcp(self.descriptor) as tcp:
-            tcp.wait_for_answers(self._patience)
+        wait_for_answers(self.descriptor, self._patience)
 
     @property
     def busy(self) -> bool:
         """Whether bytes wait that the kernel has not taken."""
         return self._rest is not None
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes, head: bytes = b"") -> None:
         """Send a block, now or when the client reads on; not while `busy`.
 
-        Raises OSError if the client has disconnected.
+        ``head`` is sent before it as it is.  Raises OSError if the client has disconnected.
         """
-        data = chunk(block) if self.chunked else block
+        data = head + chunk(block) if self.chunked else head + block
         try:
             sent = os.write(self.descriptor, data)
         except BlockingIOError:
@@ -59,8 +58,7 @@ class Outlet:
 
     def _keep(self, rest: memoryview) -> None:
         self._rest = rest
-        with Tcp(self.descriptor) as tcp:
-            tcp.wait_for_answers(0)
+        wait_for_answers(self.descriptor, 0)
         self._watcher = get_hub().loop.io(self.descriptor, 2)
         self._watcher.start(self._continue)
 
@@ -76,8 +74,7 @@ class Outlet:
             return
         if self._rest is None:
             self._stop_watching()
-            with Tcp(self.descriptor) as tcp:
-                tcp.wait_for_answers(self._patience)
+            wait_for_answers(self.descriptor, self._patience)
 
     def _stop_watching(self) -> None:
         if self._watcher is not None:

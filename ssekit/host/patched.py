@@ -17,6 +17,8 @@ _main_hub: list[Any] = []
 
 def under_gevent() -> bool:
     """Tell whether blocking calls of this process are gevent's."""
+    if _main_hub and not _main_hub[0].dead:
+        return True  # What was patched stays so.
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return False

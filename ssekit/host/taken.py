@@ -20,7 +20,10 @@ from ssekit.host.wsgi_servers import worker_is_ending
 
 
 class TakenConnection(Connection):
-    """The rest of an answer.  Raises OSError if the process has no descriptor left."""
+    """The rest of an answer, of which the server has sent the headers at most.
+
+    Raises OSError, with nothing changed, if the process has no descriptor left.
+    """
 
     transparent = True
 
@@ -34,6 +37,7 @@ class TakenConnection(Connection):
             raise
         self._chunked = connection.chunked
         self._cut = False
+        self._head = connection.abandon()
 
     @property
     def socket(self) -> Any:
@@ -59,6 +63,8 @@ class TakenConnection(Connection):
     def write(self, block: bytes) -> None:
         """Write a block; raises OSError if the client has disconnected."""
         data = b"%X\r\n%b\r\n" % (len(block), block) if self._chunked else block
+        if self._head:
+            data, self._head = self._head + data, b""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
@@ -79,7 +85,7 @@ class TakenConnection(Connection):
 
     def end(self) -> None:
         """End the body, unless it was `cut`, and close the connection."""
-        if self._chunked and not self._cut:
-            with contextlib.suppress(OSError):  # The client has gone, or does not read.
-                self._socket.send(LAST_CHUNK)
+        last = self._head + (LAST_CHUNK if self._chunked and not self._cut else b"")
+        with contextlib.suppress(OSError):  # The client has gone, or does not read.
+            self._socket.send(last)
         self._socket.close()

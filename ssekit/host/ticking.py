@@ -53,10 +53,10 @@ class TickingClient:
         Raises OSError if the process has no descriptor left; then nothing has changed.
         """
         self._outlet: Outlet | None = Outlet(connection, heartbeat)
-        connection.abandon()
-        if first:
+        head = connection.abandon()
+        if head or first:
             with suppress(OSError):  # It is seen below that the client has left.
-                self._outlet.write(first)
+                self._outlet.write(first, head)
         self.descriptor = self._outlet.descriptor
         self.ended: str | None = None
         self.heartbeat = heartbeat

@@ -102,14 +102,31 @@ class GunicornGreenlets(Gunicorn):
         super().check()
         _ = self.server.headers_sent
 
-    def send_head(self) -> bool:
-        # It sends the headers with the first block, and with an empty one nothing else.
-        self.server.write(b"")
-        return bool(self.server.headers_sent)
-
-    def abandon(self) -> None:
+    def abandon(self) -> bytes:
+        head = b"" if self.server.headers_sent else self._take_head()
         # A connection that must close is not read from any more.
         self.cut()
+        return head
+
+    def _take_head(self) -> bytes:
+        # It writes the headers before the first block, and with an empty one nothing else.
+        server = self.server
+        connected, server.sock = server.sock, _Collected()
+        try:
+            server.write(b"")
+            return b"".join(server.sock.blocks)
+        finally:
+            server.sock = connected
+
+
+class _Collected:
+    """Stands for a socket, and keeps what is sent through it."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+
+    def sendall(self, block: bytes) -> None:
+        self.blocks.append(block)
 
 
 class Waitress(_Server):
@@ -313,8 +330,9 @@ def _made(kind: type[_Server], local: Mapping[str, Any], begun: bool) -> Connect
     """Return a server's connection if everything is where we look for it, and None otherwise."""
     try:
         connection = kind(local)
-        if begun:
+        if begun and kind not in _as_known:
             connection.check()
+            _as_known.add(kind)
         return connection
     except Exception as error:
         _log_changed(kind, error)
@@ -335,6 +353,8 @@ def _log_changed(kind: type[Connection], error: Exception) -> None:
 
 _changed: set[type[Connection]] = set()
 """The servers for which this was logged."""
+_as_known: set[type[Connection]] = set()
+"""Those of which an answer had everything that is used later: the others will have it too."""
 
 
 def worker_is_ending() -> bool:

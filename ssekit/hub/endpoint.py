@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 from ssekit import host
-from ssekit.host.wakeup import NativeLock
 from ssekit.hub.access import Access
 from ssekit.hub.at_end import AtEnd, Stoppable
 from ssekit.hub.grant import Grant, NotGranted, Unnamed, member_of
@@ -26,7 +25,7 @@ from ssekit.hub.stream import Channels
 from ssekit.stream.admission import Limit, Overloaded
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream
-from ssekit.stream.response import Headers, plain_answer
+from ssekit.stream.response import Headers, plain_answer, query_values
 from ssekit.stream.source import is_http_exception, request_of
 
 Authorize = Callable[[Any], Grant | None]
@@ -64,10 +63,7 @@ class Gate:
     def __init__(self, places: int) -> None:
         if not isinstance(places, int) or isinstance(places, bool) or places < 1:
             raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
-        self._lock = NativeLock()  # held for moments, by any thread
-        self._free = places
-        self._waiting = 0
-        self._handed_over = threading.Semaphore(0)  # places, to those who wait
+        self._places = threading.BoundedSemaphore(places)
         self._logged_at = -LOGGED_EVERY
         self._unlogged = 0
 
@@ -77,7 +73,7 @@ class Gate:
         Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
         place.
         """
-        if not self._enter():
+        if not self._places.acquire(timeout=PATIENCE):
             raise Overloaded("too many clients are being authorized")
         try:
             return authorize()
@@ -89,36 +85,7 @@ class Gate:
             self._log(path)
             raise Overloaded("authorize failed") from error
         finally:
-            self._leave()
-
-    def _enter(self) -> bool:
-        """Take a place; false if there was none for too long."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return True
-            self._waiting += 1
-        try:
-            return self._handed_over.acquire(timeout=PATIENCE) or self._wait_no_more()
-        except BaseException:
-            if self._wait_no_more():
-                self._leave()
-            raise
-
-    def _wait_no_more(self) -> bool:
-        """Stop waiting; true if a place has come just now."""
-        with self._lock:
-            came = self._handed_over.acquire(blocking=False)
-            self._waiting -= not came
-            return came
-
-    def _leave(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting -= 1
-                self._handed_over.release()
-            else:
-                self._free += 1
+            self._places.release()
 
     def _log(self, path: str) -> None:
         now = time.monotonic()
@@ -170,9 +137,10 @@ class Endpoint(Opener):
     def _admit(self, environ: dict[str, Any]) -> Blocks:
         self._check_site(environ)
         request = request_of(environ)
+        access = self._access()
         with contextlib.suppress(Overloaded):  # `refusal` raises it, after the decision.
             # First: a disconnection of before this process is then older than the authorization.
-            self._access().load()
+            access.load()
         begun = time.time()
         path = str(environ.get("PATH_INFO", ""))
         grant = self._gate.authorize(lambda: self._authorize(request), path)
@@ -180,15 +148,14 @@ class Endpoint(Opener):
             raise Refused("401 Unauthorized", "Sign in to read this stream.")
         self._check_age(grant)
         try:
-            channels = grant.narrowed(request.args.getlist("channel"))
+            channels = grant.narrowed(query_values(environ, "channel"))
         except Unnamed as error:
             raise Refused("400 Bad Request", str(error)) from None
         except NotGranted as error:
             raise Refused("403 Forbidden", str(error)) from None
-        return self._open(environ, GrantedStream(grant, channels, begun))
+        return self._open(environ, access, GrantedStream(grant, channels, begun))
 
-    def _open(self, environ: dict[str, Any], stream: GrantedStream) -> Blocks:
-        access = self._access()
+    def _open(self, environ: dict[str, Any], access: Access, stream: GrantedStream) -> Blocks:
         access.add(stream)
         blocks = None
         try:

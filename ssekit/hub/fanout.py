@@ -33,7 +33,13 @@ from ssekit.host.batch_send import GONE, prepare, write_to_each
 from ssekit.host.chunks import LAST_CHUNK
 from ssekit.host.connection import Connection, plain
 from ssekit.host.eventloop import loop_of_process
-from ssekit.host.tcp import Tcp, bound_unsent, patience
+from ssekit.host.tcp import (
+    bound_unsent,
+    has_sent_all,
+    patience,
+    silent_for,
+    wait_for_answers,
+)
 from ssekit.hub.follower import Follower
 from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
@@ -97,7 +103,7 @@ class Fanout:
             viewer = Viewer(group, descriptor, stream, self.end)
             bound_unsent(socket, UNSENT)
             self._loop.disconnects.watch(descriptor, viewer)
-            connection.abandon()
+            head = connection.abandon()
         except BaseException:
             self._loop.disconnects.forget(descriptor)
             close(descriptor)
@@ -108,7 +114,7 @@ class Fanout:
         stream.admission.release()
         self._count_in(viewer)
         self._counts.add("taken over")
-        self._begin(viewer, reader, stream.opening)
+        self._begin(viewer, reader, head, stream.opening)
         return partial(self._end_open, viewer)
 
     def _end_open(self, viewer: Viewer, why: str) -> None:
@@ -118,27 +124,27 @@ class Fanout:
         else:
             self._events.run_callback_threadsafe(self.end, viewer, why)
 
-    def _begin(self, viewer: Viewer, reader: Reader, opening: bytes) -> None:
-        """Send a viewer the opening and what it has missed, which is nearly always all of it."""
+    def _begin(self, viewer: Viewer, reader: Reader, head: bytes, opening: bytes) -> None:
+        """Send a viewer the head, the opening, and what it has missed: nearly always all of it."""
         group, epoch, position = viewer.group, reader.epoch, reader.position
         for end in reader.ended.values():
             group.note_end(end, position)
         piece = reader.take_ready()
         if piece is None and self._recent.holds(epoch, position) and position < self._recent.end:
             piece = self._recent.piece(group.view, position)
-        blocks = [group.framed(opening)]
+        first, missed = head + group.framed(opening), b""
         if piece is not None:
             epoch, position = piece.epoch, piece.position
-            blocks.append(piece.framed(group.kind.chunked))
+            missed = piece.framed(group.kind.chunked)
             self._lagging.count(viewer, piece)
         try:
-            written = os.writev(viewer.descriptor, blocks)
+            written = os.writev(viewer.descriptor, (first, missed))
         except BlockingIOError:
             written = 0
         except OSError:
             self.end(viewer, host.DISCONNECTED)
             return
-        rest = _rest_of(blocks, written)
+        rest = _rest_of(first, missed, written)
         if rest or position != self._recent.end or epoch != self._recent.epoch:
             self._lagging.add(viewer, epoch, position, rest)
             self._lagging.give_turn(viewer)
@@ -195,8 +201,7 @@ class Fanout:
         """Have a viewer that was caught up read on from a position, after it is sent ``rest``."""
         self._draining.discard(viewer)
         if viewer.group.discard(viewer):
-            with Tcp(viewer.descriptor) as tcp:
-                tcp.wait_for_answers(0)
+            wait_for_answers(viewer.descriptor, 0)
         self._lagging.add(viewer, epoch, position, rest)
 
     def _caught_up(self, viewer: Viewer) -> None:
@@ -284,26 +289,19 @@ class Fanout:
         self._checked_at = now
         for viewer in [*self._lagging, *islice(self._draining, CHECKED_AT_ONCE)]:
             wait = patience(viewer.group.heartbeat)
-            with Tcp(viewer.descriptor) as tcp:
-                if not tcp.has_sent_all():
-                    silent_for = tcp.silent_for()
-                elif viewer in self._draining:
-                    silent_for = 0.0
-                    self._draining.discard(viewer)
-                    tcp.wait_for_answers(wait)
-                else:
-                    continue
-            if silent_for > wait:
-                self.end(viewer, host.DISCONNECTED)
+            if not has_sent_all(viewer.descriptor):
+                if silent_for(viewer.descriptor) > wait:
+                    self.end(viewer, host.DISCONNECTED)
+            elif viewer in self._draining:
+                self._draining.discard(viewer)
+                wait_for_answers(viewer.descriptor, wait)
 
 
-def _rest_of(blocks: Sequence[bytes], written: int) -> memoryview:
-    """Return what is left of some blocks, of which so many bytes were written.
+def _rest_of(first: bytes, missed: bytes, written: int) -> memoryview:
+    """Return what is left of two blocks, of which so many bytes were written.
 
-    The last one is shared, and is not copied for a client that has begun with it.
+    The second is shared, and is not copied for a client that has begun with it.
     """
-    *first, last = blocks
-    before = sum(map(len, first))
-    if written < before:
-        return memoryview(b"".join(blocks))[written:]
-    return memoryview(last)[written - before :]
+    if written < len(first):
+        return memoryview(first + missed)[written:]
+    return memoryview(missed)[written - len(first) :]

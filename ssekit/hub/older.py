@@ -1,9 +1,9 @@
 """What is no longer among the recent entries, read from the broker for all who need it.
 
 Readers at the same position share what was read, and only a few read at once: a storm of returning
-clients is never in the way of a publish.  In a storm those who need a piece wait for a moment, and
-then one of them reads for all, whatever their channels: the readings grow with the log and not with
-the clients.
+clients is never in the way of a publish.  In a storm the first that needs a piece waits for a
+moment, and then reads for all that have come meanwhile, whatever their channels: the readings grow
+with the log and not with the clients.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.host.wakeup import NativeLock
@@ -44,6 +43,16 @@ Position = tuple[View, int, int]
 Answers = dict[Position, Piece | HistoryLost | None]
 
 
+class _Reading:
+    """What some readers wait for; the one that asked first reads for all."""
+
+    def __init__(self) -> None:
+        self.positions: set[Position] = set()
+        self.over = threading.Event()
+        self.answers: Answers = {}
+        self.error: Exception | None = None
+
+
 class OlderEntries:
     """Pieces of a log that are read from its broker."""
 
@@ -51,7 +60,7 @@ class OlderEntries:
         self._broker = broker
         self._turns = threading.Semaphore(AT_ONCE)
         self._lock = NativeLock()  # held for moments, by any thread
-        self._asked: dict[Position, None] = {}  # by those who wait for their turn, in order
+        self._next: _Reading | None = None  # the one that others may join
         self._read_at = -STORM
         self._shared: OrderedDict[Position, tuple[Piece, float]] = OrderedDict()
         self._bytes = 0
@@ -65,19 +74,16 @@ class OlderEntries:
         piece = self._kept(wanted)
         if piece is not None:
             return piece
-        with self._lock:
-            self._asked[wanted] = None
-        try:
-            if time.monotonic() - self._read_at < STORM:
-                time.sleep(GATHER)
-            with self._turns:
-                piece = self._kept(wanted)  # read by another meanwhile
-                if piece is not None:
-                    return piece
-                answer = self._read(self._take_asked(wanted))[wanted]
-        finally:
-            with self._lock:
-                self._asked.pop(wanted, None)
+        reading, begins = self._join(wanted)
+        if begins:
+            self._carry_out(reading)
+        else:
+            reading.over.wait()
+        if reading.error is not None:
+            raise reading.error
+        if wanted not in reading.answers:  # The one that began it was ended meanwhile.
+            return self.piece(view, epoch, position)
+        answer = reading.answers[wanted]
         if isinstance(answer, HistoryLost):
             raise answer
         return answer
@@ -102,19 +108,36 @@ class OlderEntries:
                     break
                 self._drop(wanted)
 
-    def _take_asked(self, wanted: Position) -> list[Position]:
-        """Take a position, and those that others wait for at places near to it."""
-        _, epoch, position = wanted
+    def _join(self, wanted: Position) -> tuple[_Reading, bool]:
+        """Return the reading that will answer for a position, and whether it is yet to begin."""
         with self._lock:
-            near = [
-                other
-                for other in islice(self._asked, POSITIONS * 4)
-                if other[1] == epoch and abs(other[2] - position) <= NEAR and other != wanted
-            ]
-            taken = [wanted, *near[: POSITIONS - 1]]
-            for other in taken:
-                self._asked.pop(other, None)
-        return taken
+            reading = self._next
+            begins = reading is None or len(reading.positions) >= POSITIONS
+            if reading is None or begins:
+                reading = self._next = _Reading()
+            reading.positions.add(wanted)
+            return reading, begins
+
+    def _carry_out(self, reading: _Reading) -> None:
+        """Read for all who have joined a reading; in a storm, wait for them for a moment."""
+        try:
+            if time.monotonic() - self._read_at < STORM:
+                time.sleep(GATHER)
+            with self._turns:
+                self._close(reading)
+                kept: Answers = {wanted: self._kept(wanted) for wanted in reading.positions}
+                missing = [wanted for wanted, piece in kept.items() if piece is None]
+                reading.answers = kept | self._read(missing)
+        except Exception as error:
+            reading.error = error
+        finally:
+            self._close(reading)
+            reading.over.set()
+
+    def _close(self, reading: _Reading) -> None:
+        with self._lock:
+            if self._next is reading:
+                self._next = None
 
     def _read(self, positions: Sequence[Position]) -> Answers:
         """Read until there is an answer for each position."""

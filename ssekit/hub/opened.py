@@ -60,7 +60,10 @@ class Opened:
 
     def access(self) -> Access:
         """Return the register of this process's streams that have a grant.  Raises `HubClosed`."""
-        follower, revocations = self.follower(), self.revocations()
+        follower, known = self.follower(), self._access
+        if known is not None and known.follower is follower:
+            return known
+        revocations = self.revocations()
         with self._lock:
             if self._access is None or self._access.follower is not follower:
                 self._access = Access(revocations, follower, ends_in_outage=self._ends_in_outage)

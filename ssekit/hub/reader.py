@@ -46,7 +46,6 @@ class Reader:
         "_away",
         "_caught_up_at",
         "_closed",
-        "_follower",
         "_gave_at",
         "_opening",
         "_ready",
@@ -56,6 +55,7 @@ class Reader:
         "ended",
         "epoch",
         "finished",
+        "follower",
         "keeps_passing",
         "live",
         "lost",
@@ -71,6 +71,7 @@ class Reader:
         last_event_id: str | None = None,
         replay: int | None = 0,
     ) -> None:
+        self.follower = follower
         self.view = view
         self.epoch = -1
         self.position = -1
@@ -86,7 +87,6 @@ class Reader:
         """Whether the opening says that history was lost."""
         self.keeps_passing = False
         """Whether it gets the passing entries that came while it had read everything."""
-        self._follower = follower
         self._replay = replay
         self._ready: Piece | None = None
         self._unasked: frozenset[str] = frozenset()  # channels of which the end is to be learned
@@ -105,12 +105,12 @@ class Reader:
     @property
     def over(self) -> bool:
         """Whether nothing more will come."""
-        return self._closed or self._follower.closed or (self.finished and self._ready is None)
+        return self._closed or self.follower.closed or (self.finished and self._ready is None)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed, or its hub."""
-        return self._closed or self._follower.closed
+        return self._closed or self.follower.closed
 
     @property
     def missed_nothing(self) -> bool:
@@ -128,7 +128,7 @@ class Reader:
         """Whether others can read on from its position, after what `take_ready` returns."""
         if self._opening or self._unasked:
             return False
-        return not self._follower.recent.is_ahead(self.epoch, self.position)
+        return not self.follower.recent.is_ahead(self.epoch, self.position)
 
     def take_ready(self) -> Piece | None:
         """Take what was read and not yet given."""
@@ -145,7 +145,7 @@ class Reader:
 
     def at_end(self) -> bool:
         """Return whether there is nothing to read now."""
-        recent = self._follower.recent
+        recent = self.follower.recent
         return (
             self.position == recent.end
             and self.epoch == recent.epoch
@@ -172,14 +172,14 @@ class Reader:
         if self._away:
             retry = jittered(RETRY, 0.5, 1.0)
             seconds = retry if seconds is None else min(retry, seconds)
-        if self._follower.park(self):
+        if self.follower.park(self):
             try:
                 # Another thread may have closed it, or got on, before it could wake this one.
                 if not self._closed and (self._ready is None or self._held_back()):
                     wait(seconds)
             finally:
                 if self.parked:
-                    self._follower.unpark(self)
+                    self.follower.unpark(self)
 
     def wake(self) -> None:
         """Look again: called by the follower."""
@@ -201,7 +201,7 @@ class Reader:
     def close(self) -> None:
         """End the reading, also a wait in another thread."""
         self._closed = True
-        self._follower.forget(self)
+        self.follower.forget(self)
         self.wake()
 
     def _resume(self, last_event_id: str) -> None:
@@ -211,7 +211,7 @@ class Reader:
             self._lose()
             return
         begin = self.position
-        going_on = self._follower.resume(self.view, self.epoch, begin)
+        going_on = self.follower.resume(self.view, self.epoch, begin)
         if going_on is None:
             self._read_older()  # at once, so that it is known now if history was lost
             if self.lost:
@@ -219,12 +219,13 @@ class Reader:
             going_on = {entry.channel for entry in self._ready.entries} if self._ready else set()
         # A channel with entries after the position had not ended there.
         self._unasked = self.view.channels - going_on
-        self._learn_ends()
+        if self._unasked:
+            self._learn_ends()
 
     def _learn_ends(self) -> None:
         """Learn which channels had ended already; while the log is away it is asked again."""
         try:
-            ends = self._follower.ends(self._unasked, self.epoch, self.position)
+            ends = self.follower.ends(self._unasked, self.epoch, self.position)
         except (BrokerUnavailable, HubClosed):
             self._away = True
             return
@@ -243,10 +244,10 @@ class Reader:
             return self._open()
         if self._unasked:
             self._learn_ends()
-        piece = self._follower.piece(self)
+        piece = self.follower.piece(self)
         if piece is None:
             # What the follower is about to reach is read from there: it has passing entries too.
-            return not self._follower.will_reach(self.epoch, self.position) and self._read_older()
+            return not self.follower.will_reach(self.epoch, self.position) and self._read_older()
         if piece.position == self.position:
             self._caught_up_at = self.position
             return False
@@ -255,7 +256,7 @@ class Reader:
 
     def _read_older(self) -> bool:
         try:
-            piece = self._follower.older.piece(self.view, self.epoch, self.position)
+            piece = self.follower.older.piece(self.view, self.epoch, self.position)
         except HistoryLost:
             self._lose()
             return not self._opening
@@ -266,7 +267,7 @@ class Reader:
         except HubClosed:
             return False
         self._away = False
-        self._follower.reached()
+        self.follower.reached()
         if piece is None:
             self._caught_up_at = self.position
             return False
@@ -275,7 +276,7 @@ class Reader:
 
     def _take(self, piece: Piece) -> None:
         self.epoch, self.position = piece.epoch, piece.position
-        if piece.position == self._follower.recent.end:
+        if piece.position == self.follower.recent.end:
             self._caught_up_at = piece.position
         if not piece.entries:
             return
@@ -289,7 +290,7 @@ class Reader:
         self.finished = self.view.is_finished(self.ended)
 
     def _read_opening(self) -> Opening:
-        view, broker = self.view, self._follower.broker
+        view, broker = self.view, self.follower.broker
         if self._replay is not None or not view.internal:
             return broker.opening(view.channels, self._replay)
         # Trimmed leaves are no lost history.  The members are read second: what changes between
@@ -307,11 +308,11 @@ class Reader:
             self._away = True
             return False
         self._away = self._opening = False
-        self._follower.reached()
+        self.follower.reached()
         self.lost = self.lost or (self._replay is None and not opening.complete)
         entries: list[Entry] = []
         if self.lost:
-            self._follower.counts.add("resets")
+            self.follower.counts.add("resets")
             entries.append(reset_entry(opening.tip))
         entries += map(without_id, opening.state)
         entries += opening.history

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ssekit import host
 from ssekit.hub.at_end import AtEnd
@@ -145,7 +145,7 @@ class ChannelBlocks(Blocks):
         reader, connection = self._reader, stream.connection
         if not self._may_leave or connection is None or reader.finished or reader.closed:
             return False
-        fanout = fanout_of(self._follow())
+        fanout = fanout_of(reader.follower)
         if fanout is None or not fanout.can_take(connection, stream.client.given):
             self._may_leave = False
             return False
@@ -174,9 +174,12 @@ class ChannelBlocks(Blocks):
 
 def fanout_of(follower: Follower) -> Fanout | None:
     """Return what serves clients without the server, where the server lets it."""
-    found: Any = follower.distributor
-    if found is None and os.environ.get("SSEKIT_FANOUT") != "off" and host.under_gevent():
+    if (
+        follower.distributor is None
+        and os.environ.get("SSEKIT_FANOUT") != "off"
+        and host.under_gevent()
+    ):
         from ssekit.hub.fanout import Fanout
 
-        found = follower.distributor = Fanout(follower)
-    return found  # type: ignore[no-any-return]
+        follower.distributor = Fanout(follower)
+    return cast("Fanout | None", follower.distributor)

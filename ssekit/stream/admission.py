@@ -131,6 +131,7 @@ class Overloaded(Exception):
 class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
+    capacity: int | None = None  # of its server, once that is known
 
     def __init__(self) -> None:
         self.observers: list[Callable[[int], None]] = []
@@ -202,6 +203,8 @@ def _descriptors() -> float:
 
 def _capacity() -> int | None:
     """The streams with a greenlet or thread each that leave the server some for other requests."""
-    connection = wsgi_servers.find()
-    capacity = connection.capacity if connection is not None else None
+    if _process.capacity is None:
+        connection = wsgi_servers.find()
+        _process.capacity = connection.capacity if connection is not None else None
+    capacity = _process.capacity
     return None if capacity is None else max(capacity - max(capacity // 20, 1), 1)

@@ -34,14 +34,12 @@ class Delivery:
         self._events = 0  # of the block that comes next
 
     def leave_at_once(self, connection: Connection | None, opening: bytes) -> bool:
-        """Leave the server with the headers alone, and send the opening with what follows.
+        """Leave the server before it has sent anything: the opening goes out with what follows.
 
-        On False nothing was sent but perhaps the headers.
+        On False nothing has changed.
         """
-        if connection is None or not (connection.can_abandon and connection.transparent):
-            return False
-        if not connection.send_head():
-            return False
+        if connection is None or not connection.transparent:
+            return False  # A framework may ask for the first block before it answers.
         self.stream.opening = opening
         self._next = self._open
         if self._leave(connection):

@@ -84,12 +84,12 @@ class OpenStream:
 
 def about(environ: Mapping[str, Any], subject: str | None) -> About:
     """Return what a log line says about a client and its request, besides the path."""
-    values = {
-        "subject": subject,
-        "request_id": environ.get("HTTP_X_REQUEST_ID"),
-        "traceparent": environ.get("HTTP_TRACEPARENT"),
-    }
-    return tuple((name, str(value)[:LONGEST]) for name, value in values.items() if value)
+    values = (
+        ("subject", subject),
+        ("request_id", environ.get("HTTP_X_REQUEST_ID")),
+        ("traceparent", environ.get("HTTP_TRACEPARENT")),
+    )
+    return tuple([(name, str(value)[:LONGEST]) for name, value in values if value])
 
 
 def log_ended(path: str, began: float, events: int, size: int, why: str, *, about: About) -> None:

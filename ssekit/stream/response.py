@@ -145,16 +145,26 @@ def last_event_id(environ: Mapping[str, Any]) -> str | None:
     header = environ.get("HTTP_LAST_EVENT_ID")
     if header is not None:
         return str(header).encode("latin-1", "replace").decode("utf-8", "replace")
-    query = str(environ.get("QUERY_STRING", ""))
-    if "last_event_id=" not in query:
-        return None
-    name, _, value = query.partition("=")
-    if name == "last_event_id" and value.replace("-", "").isalnum():
-        return value  # One of our ids and nothing else, as when many come back at once.
-    from urllib.parse import parse_qsl
+    values = query_values(environ, "last_event_id")
+    return values[-1] if values else None
 
-    found = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
-    return found.get("last_event_id")
+
+def query_values(environ: Mapping[str, Any], name: str) -> list[str]:
+    """Return the values of a field of the query, in their order, possibly none.
+
+    URL standard, section 5.1 (application/x-www-form-urlencoded).  Raises nothing.
+    """
+    query = str(environ.get("QUERY_STRING", ""))
+    if not query.isascii():
+        query = query.encode("latin-1", "replace").decode("utf-8", "replace")
+    if "%" in query or "+" in query:
+        from urllib.parse import parse_qsl
+
+        pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
+        return [value for field, value in pairs if field == name]
+    # Nothing to decode, as when many come back at once with an id or a ticket.
+    fields = [field.partition("=") for field in query.split("&")]
+    return [value for field, _, value in fields if field == name]
 
 
 RETRY = 3000

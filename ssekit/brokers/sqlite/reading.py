@@ -32,13 +32,22 @@ def read(
             )
             for channel in channels
             if channel.last > seq
-            for kept in (EVENT, VALUE, END)
+            for kept in _kinds(channel)
         ),
         key=_seq,
     )
     entries = bounded(map(entry_of, islice(rows, limit)))
     is_all = len(entries) < limit and next(rows, None) is None
     return entries, log.cursor if is_all else entries[-1].id
+
+
+def _kinds(channel: Channel) -> Iterator[int]:
+    """Yield why entries of a channel may be kept: asking for one kind costs a statement."""
+    yield EVENT
+    if channel.keys:
+        yield VALUE
+    if channel.end is not None:
+        yield END
 
 
 def newer(db: sqlite3.Connection, after: str) -> list[Entry]:
