@@ -21,7 +21,13 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ssekit.brokers import Broker, Entry, HistoryLost, Retention, connect, parse_id
 from ssekit.errors import ChannelBusy, ChannelFinished, InvalidEvent
@@ -31,7 +37,7 @@ from tests.logs import END, REMOVED, body
 CHANNELS = ("a", "b", "c")
 KEYS = ("k", "l", "m")
 MAX_KEYS = 2
-HISTORY = 3
+SMALL, ROOMY = Retention(3, 7, MAX_KEYS), Retention(40, 100, MAX_KEYS)
 
 
 @dataclass
@@ -49,9 +55,9 @@ class Reader:
 class Log(RuleBasedStateMachine):
     urls: Iterator[str]
 
-    def __init__(self) -> None:
-        super().__init__()
-        retention = Retention(history=HISTORY, capacity=7, max_keys=MAX_KEYS)
+    @initialize(retention=st.sampled_from((SMALL, ROOMY)))
+    def begin(self, retention: Retention) -> None:
+        self.retention = retention
         url = next(self.urls)
         self.brokers = [connect(url, retention)]
         if not url.startswith("memory"):
@@ -268,7 +274,7 @@ class Log(RuleBasedStateMachine):
         for channel in CHANNELS:
             own = [e for e in self.published if e.channel == channel and not e.passing]
             newest = [e for e in own if e.key is None and e.body != END][-1:]
-            if len(self.published) <= 7:  # the capacity
+            if len(self.published) <= self.retention.capacity:
                 assert self.brokers[-1].history([channel], 1, None) == newest
             status = self.brokers[-1].status(channel).state
             assert status == (

@@ -411,7 +411,7 @@ def test_a_new_epoch_of_the_same_log_is_no_loss(
 ) -> None:
     hub = Hub(f"sqlite:///{tmp_path}/hub.db")
     runs = iter(range(100))
-    monkeypatch.setattr("ssekit.brokers.sqlite.writing.boot_of_machine", lambda: str(next(runs)))
+    monkeypatch.setattr("ssekit.brokers.sqlite.epochs.boot_of_machine", lambda: str(next(runs)))
     streams = [hub.stream("news"), hub.stream("quiet"), hub.stream("news", "quiet")]
     with connect(streams[0]) as one, connect(streams[1]) as two, connect(streams[2]) as both:
         assert [seen(viewer, 1) for viewer in (one, two, both)] == [[OPEN]] * 3

@@ -165,7 +165,7 @@ def test_a_lock_held_for_too_long_is_said(
     broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = broker.tip()
-    monkeypatch.setattr("ssekit.brokers.sqlite.broker._PATIENCE", 0.2)
+    monkeypatch.setattr("ssekit.brokers.sqlite.transactions._PATIENCE", 0.2)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BrokerUnavailable, match="locked by another process") as raised:
@@ -591,7 +591,51 @@ def test_close_may_interrupt_a_call(broker: Broker, monkeypatch: pytest.MonkeyPa
     assert broker.append("news", body("interrupted")).id
     with pytest.raises(HubClosed):
         broker.tip()
-    assert broker._file is None  # type: ignore[attr-defined]
+    assert broker._log._file is None  # type: ignore[attr-defined]
+
+
+def test_an_ordinary_append_stores_its_entry_and_nothing_else(broker: Broker) -> None:
+    broker.append("prices", body(0), key="EURUSD")
+    for channel in ("news", "prices"):
+        broker.append(channel, body("is known from now on"))
+    said: list[str] = []
+    broker._log._file.connection.set_trace_callback(said.append)  # type: ignore[attr-defined]
+    for n in range(300):
+        broker.append("news", body(n))
+        broker.append("news", body(n), passing=True)
+        broker.append("prices", body(n), key="EURUSD")
+    # BEGIN, PRAGMA data_version, INSERT and COMMIT; of a key also a SELECT and an UPDATE.
+    assert len(said) < 900 * 4 + 300 * 2 + 300
+
+
+def test_nothing_of_a_transaction_that_fails_is_remembered(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [broker.append("news", body(n)) for n in range(3)]
+    start = broker.tip()
+    with monkeypatch.context() as interrupting:
+        interrupting.setattr(Writer, "done", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            broker.append("news", body("never stored"))
+    sent += [broker.append("news", body(n)) for n in range(3, 6)]
+    assert [parse_id(entry.id)[1] for entry in sent] == [1, 2, 3, 4, 5, 6]
+    assert everything(broker, start, "news") == sent[3:]
+
+
+def interrupted(_: Writer) -> None:
+    raise KeyboardInterrupt
+
+
+def test_processes_that_store_a_few_events_each_leave_none_uncounted(path: Path) -> None:
+    retention = Retention(history=20)
+    for _ in range(30):
+        broker = connect(f"sqlite:///{path}", retention)
+        for n in range(3):
+            broker.append("news", body(n))
+        broker.close()
+    broker = connect(f"sqlite:///{path}")
+    assert 20 <= len(broker.history(["news"], 1000, None)) < 40
+    broker.close()
 
 
 def test_the_longest_channel_may_have_expired_when_it_is_to_give_up_its_oldest(path: Path) -> None:
@@ -774,7 +818,7 @@ def test_ids_that_a_power_cut_may_have_undone_are_not_given_again(
     before = [broker.append("news", body(n)) for n in range(3)]
     epoch, _ = parse_id(start)
     with monkeypatch.context() as another_boot:
-        another_boot.setattr("ssekit.brokers.sqlite.writing.boot_of_machine", lambda: "another")
+        another_boot.setattr("ssekit.brokers.sqlite.epochs.boot_of_machine", lambda: "another")
         assert broker.tip() == before[-1].id
         after = [broker.append("news", body(n)) for n in range(2)]
     new, seq = parse_id(after[0].id)

@@ -58,6 +58,8 @@ class OtherProcesses:
 
     def notify(self) -> None:
         """Wake the waiters of all other processes."""
+        if self._folder < 0 and not os.access(self._path, os.F_OK):
+            return  # nobody follows
         try:
             with self._lock:
                 self._again = True

@@ -51,8 +51,8 @@ class ChannelEvent(Event):
         key: str | None = None,
     ) -> None:
         Event.__init__(self, data, event, id, retry, comment)
-        object.__setattr__(self, "channel", channel)
-        object.__setattr__(self, "key", key)
+        _set_channel(self, channel)
+        _set_key(self, key)
 
     def _fields(self) -> tuple[Any, ...]:
         return (self.data, self.event, self.id, self.retry, self.comment)
@@ -67,6 +67,9 @@ class ChannelEvent(Event):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _channel_event, (*self._fields(), self.channel, self.key)
+
+
+_set_channel, _set_key = (ChannelEvent.__dict__[name].__set__ for name in ("channel", "key"))
 
 
 def _channel_event(*fields: Any) -> ChannelEvent:

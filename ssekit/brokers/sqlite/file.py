@@ -14,23 +14,22 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
 
 # gevent's os.close() may close only at the event loop's next turn.  Our lock on the folder would
 # stay until then, and closing the file once SQLite has it open releases SQLite's locks (POSIX).
 from posix import close
 
 from ssekit.brokers.contract import Retention
+from ssekit.brokers.sqlite.appending import Known
+from ssekit.brokers.sqlite.epochs import boot_of_machine, now
 from ssekit.brokers.sqlite.place import APPLICATION, VERSION, holds_log, identity, resolved, uri
 
 _TABLES = (
     # One row; see `ssekit.brokers.sqlite.rows.Log`.
-    "CREATE TABLE log (epoch INTEGER NOT NULL, boot TEXT NOT NULL, tip INTEGER NOT NULL,"
-    " time REAL NOT NULL, counted INTEGER NOT NULL, bare INTEGER NOT NULL, floor INTEGER NOT NULL,"
+    "CREATE TABLE log (epoch INTEGER NOT NULL, boot TEXT NOT NULL, settled INTEGER NOT NULL,"
+    " counted INTEGER NOT NULL, bare INTEGER NOT NULL, floor INTEGER NOT NULL,"
     " turn TEXT NOT NULL, history INTEGER NOT NULL, capacity INTEGER NOT NULL,"
     " max_keys INTEGER NOT NULL, max_age REAL)",
     "CREATE TABLE past (epoch INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
@@ -81,6 +80,8 @@ class OpenFile:
 
     def __init__(self, name: str, retention: Retention, *, create: bool) -> None:
         self._name = name
+        self.known: Known | None = None
+        """What the connection knows between two transactions."""
         # Where the name is a symbolic link, SQLite has its files beside what the link leads to.
         self._path = path = resolved(name)
         with _locked_folder(path):
@@ -207,20 +208,6 @@ def _unlink_beside(path: str) -> None:
             os.unlink(beside)
 
 
-def now() -> int:
-    """Return the time as an epoch."""
-    return time.time_ns() // 1_000_000
-
-
-@cache
-def boot_of_machine() -> str:
-    """Return what names this run of the machine, where the system says it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""  # a power cut may then go unnoticed
-
-
 def _fill(db: sqlite3.Connection, retention: Retention) -> None:
     """Make an empty file a log.
 
@@ -232,7 +219,7 @@ def _fill(db: sqlite3.Connection, retention: Retention) -> None:
         for statement in _TABLES:
             db.execute(statement)
         db.execute(
-            "INSERT INTO log VALUES (?, ?, 0, 0, 0, 0, 0, '', ?, ?, ?, ?)",
+            "INSERT INTO log VALUES (?, ?, 0, 0, 0, 0, '', ?, ?, ?, ?)",
             (
                 *(now(), boot_of_machine()),
                 *(retention.history, retention.capacity, retention.max_keys, retention.max_age),

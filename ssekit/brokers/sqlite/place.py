@@ -27,7 +27,7 @@ It is read without locks, so another process may just be writing it.
 APPLICATION = 0x55E717
 """The "application_id" in the header of a log, which file(1) shows."""
 
-VERSION = 3
+VERSION = 4
 """The version of the tables, "user_version" in the header."""
 
 

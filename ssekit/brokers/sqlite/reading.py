@@ -12,7 +12,17 @@ from itertools import islice
 
 from ssekit.brokers import contract
 from ssekit.brokers.contract import Entry, HistoryLost, Opening, Retention, Status, bounded
-from ssekit.brokers.sqlite.rows import END, EVENT, SELECT, VALUE, Channel, Log, Row, entry_of
+from ssekit.brokers.sqlite.rows import (
+    END,
+    EVENT,
+    SELECT,
+    VALUE,
+    Channel,
+    Log,
+    Row,
+    entry_of,
+    unsettled,
+)
 
 
 def read(
@@ -131,10 +141,14 @@ def _rows(db: sqlite3.Connection, after: int, limit: int) -> Iterator[Row]:
 
 
 def _channels(db: sqlite3.Connection, log: Log, names: Collection[str]) -> list[Channel]:
-    """Return the channels, known or not, without ends that are forgotten."""
+    """Return the channels, known or not, as they stand, without ends that are forgotten."""
     found = []
+    appended = {name: (events, last) for name, events, last in unsettled(db, log)}
     for name in set(names):
         channel = Channel.load(db, name) or Channel(name, trimmed=log.floor)
+        if name in appended:
+            events, channel.last = appended[name]
+            channel.events += events
         if end_is_forgotten(db, log, channel):
             channel.end = channel.reason = None
         found.append(channel)

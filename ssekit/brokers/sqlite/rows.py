@@ -1,13 +1,15 @@
 """The rows that say how a ``sqlite:`` log stands: one of the log, and one of each channel.
 
-Both are read at the beginning of a transaction, and a writer writes back what it has changed; the
-tables are those of `ssekit.brokers.sqlite.file`.
+An ordinary append stores its entry and leaves them as they are.  So they hold for the entries up to
+the log's ``settled``; what has come since, a bounded number, is counted by whoever needs it
+(`unsettled`).  The tables are those of `ssekit.brokers.sqlite.file`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +38,7 @@ def entry_of(row: Row) -> Entry:
 class Log:
     epoch: int
     boot: str  # the run of the machine in which the epoch began
-    tip: int
-    time: float  # of the newest entry
+    settled: int  # the seq up to which the rows hold
     counted: int  # events of all channels that count towards the capacity
     bare: int  # channels of which nothing but `trimmed` is known
     floor: int  # up to where channels that are not known may have been trimmed
@@ -46,19 +47,29 @@ class Log:
     capacity: int
     max_keys: int
     max_age: float | None
+    tip: int  # the seq of the newest entry, which is always there
+    time: float  # its time
 
     @classmethod
     def load(cls, db: sqlite3.Connection) -> Log:
-        row = db.execute("SELECT * FROM log").fetchone()
+        row = db.execute(
+            "SELECT log.*, coalesce(entry.seq, 0), coalesce(entry.time, 0.0)"
+            " FROM log LEFT JOIN entry ON entry.seq = (SELECT max(seq) FROM entry)"
+        ).fetchone()
         if row is None:
             raise sqlite3.DatabaseError("it has lost the row of the log")
         return cls(*row)
 
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """What the log's own row has."""
+        return tuple(vars(self).values())[:-2]
+
     def save(self, db: sqlite3.Connection) -> None:
         db.execute(
-            "UPDATE log SET (epoch, boot, tip, time, counted, bare, floor, turn, history, capacity,"
-            " max_keys, max_age) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            _values(self),
+            "UPDATE log SET (epoch, boot, settled, counted, bare, floor, turn, history, capacity,"
+            " max_keys, max_age) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self.row,
         )
 
     @property
@@ -122,12 +133,14 @@ class Channel:
 
     @classmethod
     def load(cls, db: sqlite3.Connection, name: str) -> Channel | None:
-        row = db.execute(
-            "SELECT name, trimmed, last, events, keys, end, ended, reason, producer, produced"
-            " FROM channel WHERE name = ?",
-            (name,),
-        ).fetchone()
+        row = db.execute(_CHANNEL + "WHERE name = ?", (name,)).fetchone()
         return None if row is None else cls(*row)
+
+    @classmethod
+    def load_some(cls, db: sqlite3.Connection, after: str, many: int) -> list[Channel]:
+        """Return the next channels after a name, in the order of names."""
+        rows = db.execute(_CHANNEL + "WHERE name > ? ORDER BY name LIMIT ?", (after, many))
+        return [cls(*row) for row in rows]
 
     def save(self, db: sqlite3.Connection) -> None:
         db.execute(
@@ -136,10 +149,21 @@ class Channel:
             " events = excluded.events, keys = excluded.keys, end = excluded.end,"
             " ended = excluded.ended, reason = excluded.reason, producer = excluded.producer,"
             " produced = excluded.produced, length = excluded.length, bare = excluded.bare",
-            (*_values(self), 0 if self.produced else self.counted, self.bare),
+            (*vars(self).values(), 0 if self.produced else self.counted, self.bare),
         )
 
 
-def _values(row: Log | Channel) -> tuple[Any, ...]:
-    """The fields in their order, which ``dataclasses.astuple`` would copy one by one."""
-    return tuple(vars(row).values())
+_CHANNEL = (
+    "SELECT name, trimmed, last, events, keys, end, ended, reason, producer, produced FROM channel "
+)
+
+
+def unsettled(db: sqlite3.Connection, log: Log) -> Iterator[tuple[str, int, int]]:
+    """Yield each channel that entries were appended to since, how many events, and the last seq."""
+    if log.tip > log.settled:
+        # By seq, not by the index of channels, which would be read as a whole.
+        yield from db.execute(
+            "SELECT channel, sum(kept = ?), max(seq) FROM entry NOT INDEXED"
+            " WHERE seq > ? AND kept IN (?, ?) GROUP BY channel",
+            (EVENT, log.settled, EVENT, VALUE),
+        )
