@@ -196,7 +196,7 @@ class Reader:
 
     def _held_back(self) -> bool:
         """Return whether there is a piece to give, but not yet."""
-        return self._ready is not None and self._follower.holds_back(self.epoch, self.position)
+        return self._ready is not None and self.follower.holds_back(self.epoch, self.position)
 
     def close(self) -> None:
         """End the reading, also a wait in another thread."""
