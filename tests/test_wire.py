@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssekit import Decoder, Event, InvalidEvent
+from ssekit.wire import encode_text
 
 STANDARD = [
     # HTML standard, 9.2.6, in the order of the text.
@@ -135,6 +136,11 @@ def test_an_event_beyond_the_limit_is_refused() -> None:
 )
 def test_an_event_is_encoded_so(event: Event, wire: bytes) -> None:
     assert event.encode() == wire
+
+
+@pytest.mark.parametrize("text", ["hello", "", "a b", "\0", "\u2028", "\u6b22", "a\nb", "a\rb\r\n"])
+def test_a_text_alone_is_encoded_as_in_an_event(text: str) -> None:
+    assert encode_text(text) == Event(text).encode()
 
 
 class Kind(str, Enum):

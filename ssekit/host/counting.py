@@ -230,6 +230,22 @@ class Counts:
         }
 
 
+class Uncounted(Counts):
+    """The numbers of streams that belong to no hub: nobody could ask for them."""
+
+    def opened(self) -> None:
+        pass
+
+    def ended(self, reason: str) -> None:
+        pass
+
+    def rejected(self, reason: str) -> None:
+        pass
+
+    def delivered(self, events: int, size: int) -> None:
+        pass
+
+
 class Publishing:
     """Counts one event as published, refused or failed, and how long that took."""
 

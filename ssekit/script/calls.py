@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ssekit.script.answer import answer_of
 from ssekit.script.run import current
 from ssekit.stream.response import last_event_id
-from ssekit.wire import Event
+from ssekit.wire import Event, encode_text
 
 if TYPE_CHECKING:
     from werkzeug import Request
@@ -22,7 +22,10 @@ def send(
     The fields are those of `ssekit.Event`; an `Event` as ``data`` is sent as it is.  Raises
     `InvalidEvent` before anything is sent if the format cannot carry it.
     """
-    _send(data if isinstance(data, Event) else Event(data, event, id, retry))
+    if type(data) is str and event is None and id is None and retry is None:
+        _put(encode_text(data))
+    else:
+        _send(data if isinstance(data, Event) else Event(data, event, id, retry))
 
 
 def comment(text: str) -> None:
@@ -72,7 +75,10 @@ def respond(
 
 
 def _send(event: Event) -> None:
-    block = event.encode()
+    _put(event.encode())
+
+
+def _put(block: bytes) -> None:
     if block:
         run = current()
         run.begin()

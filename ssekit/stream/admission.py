@@ -14,7 +14,7 @@ from typing import Any
 
 from ssekit.host import wsgi_servers
 from ssekit.host.backoff import jittered
-from ssekit.host.counting import Counts
+from ssekit.host.counting import Counts, Uncounted
 from ssekit.host.logs import Logger, Printable
 from ssekit.stream.response import CONTENT_TYPE, Answer, Headers, closing_retry
 
@@ -143,8 +143,7 @@ class _Process:
 
 
 _process = _Process()
-_uncounted = Counts()
-"""What streams count that belong to no hub: nobody asks for it."""
+_uncounted = Uncounted()
 
 
 def open_streams() -> int:
