@@ -1,7 +1,8 @@
 """What a grant costs: 2,000 streams opened with a ticket, beside 2,000 open to everybody.
 
-Then a delivery to them; the end of 5,000 streams of one person on four workers; and presence:
-10,000 members in one channel, and one in each of 10,000, in one process, as another one sees them.
+Then a delivery to them; the end of 5,000 streams of one person on four workers; 10,000 streams
+whose grants expire at different times; and presence: 10,000 members in one channel, and one in each
+of 10,000, in one process, as another one sees them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.ports import free_port
 NAME = "access"
 STREAMS = 2_000
 VIEWERS = 5_000
+EXPIRING = 10_000
 MEMBERS = 10_000
 SECRET = "a secret of this bench alone, of 32 bytes"
 WATCHED = 2 * lease.BEAT
@@ -55,6 +57,7 @@ def run(settings: Settings, results: Results) -> None:
         }
         results.put(NAME, "ticket x everybody", ratio)
     _end(settings, results)
+    _expire(settings, results)
     for title, channels in (("in one channel", 1), ("in a channel each", 0)):
         members = settings.scaled(MEMBERS, 100)
         _count_members(results, f"members {title}", members, channels or members)
@@ -97,18 +100,10 @@ def _end(settings: Settings, results: Results) -> None:
         stack.enter_context(serving(command, port, settings.cores[0], env))
         hub = stack.enter_context(Hub(url))
         request = f"GET {_path_with_ticket()} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-        sockets = []
-        for _ in range(viewers):
-            one = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            one.sendall(request)
-            sockets.append(one)
-        for one in sockets:
-            received = b""
-            while b"stream-open" not in received:
-                received += one.recv(4096)
+        sockets = _opened(stack, port, [request] * viewers)
         began = time.monotonic()
         hub.disconnect(subject="7")
-        took = sorted(_ended_after(sockets, began))
+        took = sorted(ended - began for _, ended in _ends(sockets))
         p99 = took[int(len(took) * 0.99)] * 1e3
         row = "disconnect, four workers"
         columns: dict[str, float | None] = {"ended p50: ms": took[len(took) // 2] * 1e3}
@@ -116,22 +111,67 @@ def _end(settings: Settings, results: Results) -> None:
         results.at_most(NAME, f"ms until {viewers:,} streams have ended, p99", p99, 1000)
 
 
-def _ended_after(sockets: list[socket.socket], began: float) -> Iterator[float]:
-    """Yield for each stream the seconds after which its last chunk has come."""
+def _expire(settings: Settings, results: Results) -> None:
+    """Open streams whose grants expire within ten seconds, and see how late each one ends."""
+    viewers = settings.scaled(EXPIRING, 100)
+    env = {"BENCH_SECRET": SECRET}
+    with ExitStack() as stack:
+        server = stack.enter_context(gunicorn("bench.apps.access_app:app", settings.cores[0], env))
+        first = time.time() + 5 + viewers / 250  # when all are open
+        times = [first + 10 * number / viewers for number in range(viewers)]
+        requests = [
+            f"GET /expiring?at={at} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() for at in times
+        ]
+        sockets = _opened(stack, server.port, requests)
+        if time.time() > first:
+            raise BenchError("grants expired before all streams were open")
+        clock = time.time() - time.monotonic()
+        expires = dict(zip(sockets, times, strict=True))
+        before = processor_seconds(server.pids)
+        late = sorted(ended + clock - expires[one] for one, ended in _ends(sockets))
+        used = (processor_seconds(server.pids) - before) / viewers * 1e6
+    if late[0] < 0:
+        raise BenchError("a stream ended before its grant had expired")
+    columns: dict[str, float | None] = {
+        "ended p50: ms": late[len(late) // 2] * 1e3,
+        "ended p99: ms": late[int(len(late) * 0.99)] * 1e3,
+        "ended max: ms": late[-1] * 1e3,
+        "end: µs": used,
+    }
+    results.put(NAME, "grants that expire", columns)
+    text = f"ms after its grant had expired, until the last of {viewers:,} streams ended"
+    results.at_most(NAME, text, late[-1] * 1e3, 1000)
+
+
+def _opened(stack: ExitStack, port: int, requests: list[bytes]) -> list[socket.socket]:
+    """Send each request on a connection of its own, and wait until all streams are open."""
+    sockets = []
+    for request in requests:
+        one = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        one.sendall(request)
+        sockets.append(one)
+    for one in sockets:
+        received = b""
+        while b"stream-open" not in received:
+            received += one.recv(4096)
+    return sockets
+
+
+def _ends(sockets: list[socket.socket]) -> Iterator[tuple[socket.socket, float]]:
+    """Yield each stream with the time, by the monotonic clock, when its last chunk has come."""
     poll = select.epoll()
     waiting = {one.fileno(): one for one in sockets}
     for descriptor in waiting:
         poll.register(descriptor, select.EPOLLIN)
     while waiting:
-        found = poll.poll(30)
+        found = poll.poll(60)
         if not found:
             raise BenchError(f"{len(waiting)} streams have not ended")
         for descriptor, _ in found:
             data = waiting[descriptor].recv(4096)
             if not data or data.endswith(b"0\r\n\r\n"):
                 poll.unregister(descriptor)
-                del waiting[descriptor]
-                yield time.monotonic() - began
+                yield waiting.pop(descriptor), time.monotonic()
     poll.close()
 
 

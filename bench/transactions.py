@@ -1,8 +1,9 @@
 """Transactions that publish in PostgreSQL, beside bare ones, and how soon a viewer has the event.
 
 A bare transaction is an INSERT with its commit, from eight connections of pgbench.  Others add a
-second INSERT, an event, or a NOTIFY, which PostgreSQL lets only one transaction at a time commit.
-The server of the viewer follows the log meanwhile, and gives the events their places.
+second INSERT, an event, or a NOTIFY, which PostgreSQL lets only one transaction at a time commit:
+as many as there can be, and the time of one at a fixed rate.  The server of the viewer follows the
+log meanwhile, and gives the events their places with the same processor.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from bench.settings import Settings
 NAME = "transactions"
 CONNECTIONS = 8
 SECONDS = 5.0
+RATE = 500
+"""Transactions a second where the time of one is measured."""
 COUNT = 200
 DATA = "x" * 200
 INSERT = f"INSERT INTO bare (body) VALUES ('{DATA}')"
@@ -33,12 +36,17 @@ EVENT = (
     "SELECT ssekit.enqueue('{identity}', 3600, convert_to('herd', 'UTF8'),"
     f" convert_to('data: {DATA}' || chr(10), 'UTF8'), NULL, false)"
 )
-WAYS = {"bare": "", "two INSERTs": INSERT, "an event": EVENT, "a NOTIFY": "NOTIFY bench"}
+WAYS = {
+    "an INSERT": [INSERT],
+    "two INSERTs": [INSERT, INSERT],
+    "an INSERT and an event": [INSERT, EVENT],
+    "an INSERT and a NOTIFY": [INSERT, "NOTIFY bench"],
+}
 
 
 def run(settings: Settings, results: Results) -> None:
     """Measure each kind of transaction in each round, and the ways to a viewer."""
-    from tests.postgres_server import PostgresServer, is_installed, programs
+    from tests.postgres_server import PostgresServer, is_installed
 
     if not is_installed():
         raise BenchError("postgresql is not installed")
@@ -46,52 +54,63 @@ def run(settings: Settings, results: Results) -> None:
         NAME, "PostgreSQL: transactions that publish, and how soon a viewer has the event"
     )
     seconds, count = max(0.3, SECONDS * settings.scale), settings.scaled(COUNT, 5)
+    # All share all cores: a database is not where the viewers' server is.
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
     with PostgresServer(durable=True) as server:
         for _ in range(settings.rounds):
             url = server.new_database()
             with _viewer(settings, url) as arrival:
                 results.put(NAME, "commit to viewer, median", delays(url, arrival, count))
             with _viewer(settings, url):
-                pgbench = [str(programs() / "pgbench"), url]
-                row = f"transactions a second, {CONNECTIONS} connections"
-                results.put(NAME, row, rates(pgbench, seconds))
+                for way, columns in transactions(url, seconds).items():
+                    results.put(NAME, f"a transaction with {way}", columns)
     for way, limit in (("publish", 5), ("session's commit", 5), ("unseen commit", 25)):
         value = results.median(NAME, "commit to viewer, median", f"{way}: ms")
         results.at_most(NAME, f"{way} to viewer, ms at the median", value, limit)
 
 
-def rates(pgbench: list[str], seconds: float) -> dict[str, float | None]:
-    """Return the transactions of each way in a second, and their ratios to bare ones."""
+def transactions(url: str, seconds: float) -> dict[str, dict[str, float | None]]:
+    """Return for each way how many transactions there are in a second, and the ms of one."""
     import psycopg
 
-    program, url = pgbench
     with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, body text)")
         (identity,) = connection.execute("SELECT ssekit.identity()").fetchone() or ("",)
-    found = {}
-    for way, statement in WAYS.items():
-        script = f"BEGIN;\n{INSERT};\n{statement.format(identity=identity)};\nCOMMIT;\n"
-        found[way] = _rate([program, url], script.replace("\n;\n", "\n"), seconds)
-    return {
-        **found,
-        "event / INSERT": found["an event"] / found["two INSERTs"],
-        "NOTIFY / INSERT": found["a NOTIFY"] / found["two INSERTs"],
-    }
+    found: dict[str, dict[str, float | None]] = {}
+    for way, statements in WAYS.items():
+        lines = ["BEGIN", *statements, "COMMIT", ""]
+        script = ";\n".join(lines).replace("{identity}", str(identity))
+        said = _pgbench(url, script, seconds)
+        at_rate = _pgbench(url, script, seconds, f"--rate={RATE}")
+        found[way] = {
+            "a second": _figure(r"tps = ([\d.]+)", said),
+            f"at {RATE} a second: ms": _figure(r"latency average = ([\d.]+)", at_rate)
+            - _figure(r"schedule lag: avg ([\d.]+)", at_rate),
+        }
+    return found
 
 
-def _rate(pgbench: list[str], script: str, seconds: float) -> float:
-    program, url = pgbench
+def _pgbench(url: str, script: str, seconds: float, *options: str) -> str:
+    from tests.postgres_server import programs
+
     read, write = os.pipe()
     os.write(write, script.encode())
     os.close(write)
-    command = [program, "--no-vacuum", "--protocol=prepared", f"--client={CONNECTIONS}"]
-    command += [f"--time={max(1, round(seconds))}", f"--file=/dev/fd/{read}", url]
+    command = [str(programs() / "pgbench"), "--no-vacuum", "--protocol=prepared", *options]
+    command += [f"--client={CONNECTIONS}", f"--time={max(1, round(seconds))}"]
+    command += [f"--file=/dev/fd/{read}", url]
     ran = subprocess.run(command, pass_fds=[read], capture_output=True, text=True, check=False)
     os.close(read)
-    tps = re.search(r"tps = ([\d.]+)", ran.stdout)
-    if tps is None:
+    if ran.returncode:
         raise BenchError(f"pgbench: {ran.stderr}")
-    return float(tps[1])
+    return ran.stdout
+
+
+def _figure(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    if found is None:
+        raise BenchError(f"pgbench did not say {pattern}: {text}")
+    return float(found[1])
 
 
 def delays(url: str, arrival: Callable[[str], float], count: int) -> dict[str, float | None]:
