@@ -1,8 +1,9 @@
 """A storm: all viewers connect at once, with the id of an event some time ago.
 
 The yardstick is as many plain requests on new connections to the same gunicorn, and a C program
-that sends the same bytes with one ``send`` for each.  Meanwhile a request is asked again and again
-on a connection that is open already, and events are published.
+that sends the same bytes with one ``send`` for each.  The viewers come twice: alone, which is held
+against the yardstick, and while a request is asked again and again on a connection that is open
+already, and events are published.
 """
 
 from __future__ import annotations
@@ -87,13 +88,19 @@ def _measure(settings: Settings, results: Results, broker: str, viewers: int, mi
             before = get(server, f"/fill?events={missed}&own={own}")
         plain = _spent(server, lambda: load.ask(f"request {viewers} {server.port} /plain"))[0]
         load.reset()
-        with _probe(server) as waits:
-            path = f"/{'events' if missed else 'own'}?last_event_id={before}"
-            used, seconds = _spent(
-                server, lambda: _come_back(load, server, viewers, path, missed or OWN)
-            )
-        sends = _sends(settings, viewers, missed or OWN)
+        path = f"/{'events' if missed else f'own/{viewers}'}?last_event_id={before}"
+
+        def come_back() -> None:
+            _come_back(load, server, viewers, path, missed or OWN)
+
+        used, seconds = _spent(server, come_back)
         memory = _resident(server) / viewers
+        load.do("shut", 0)
+        load.ask("ended 60")
+        load.reset()
+        with _probe(server) as waits:
+            come_back()
+        sends = _sends(settings, viewers, missed or OWN)
     waits.sort()
     results.put(
         NAME,

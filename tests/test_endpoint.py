@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -19,6 +20,8 @@ from werkzeug import Request
 from ssekit import BrokerUnavailable, Hub
 from ssekit.access import Grant
 from ssekit.hub import follower
+from ssekit.hub.endpoint import GrantedBlocks
+from ssekit.hub.granted import GrantedStream
 from ssekit.hub.revocations import CHANNEL
 from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
@@ -264,6 +267,15 @@ class TestARevocation:
             opened(stream)  # so that this process follows revocations
         with connect(hub.endpoint(authorize)) as stream:
             assert stream.read_all().startswith(b"retry: ")
+
+    def test_before_a_stream_is_taken_over_leaves_its_end_to_the_server(self) -> None:
+        stream = GrantedStream(Grant(["a"]), frozenset({"a"}), 0.0)
+        inner: Any = SimpleNamespace(take_over=lambda stream: True)
+        blocks = GrantedBlocks(SimpleNamespace(discard=id), inner, stream)  # type: ignore[arg-type]
+        opened: Any = SimpleNamespace(admission=None)
+        assert blocks.take_over(opened)
+        stream.stop("revoked")
+        assert not blocks.take_over(opened)
 
 
 @pytest.mark.parametrize("begin", ["with history", "after an id"])

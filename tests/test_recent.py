@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ssekit import Event
-from ssekit.brokers.contract import Entry
+from ssekit.brokers.contract import Entry, Retention
 from ssekit.hub.entries import body_of
 from ssekit.hub.recent import KEYED_PIECE, PIECE, RecentEntries, View
 
@@ -170,3 +170,20 @@ def test_keys_that_are_no_longer_here_are_forgotten() -> None:
     for seq in range(1, 1001):
         recent.extend([entry(seq, key=f"{seq}")])
     assert len(recent._newest) <= 21
+
+
+def test_which_channels_have_newer_entries_is_asked_anew_after_each_new_entry() -> None:
+    both = View(frozenset({"news", "sport"}))
+    recent = recent_of(entry(1), entry(2))
+    for _ in range(2):
+        assert recent.resume(both, 7, 1, Retention()) == {"news"}
+    recent.extend([entry(3, channel="sport")])
+    assert recent.resume(both, 7, 1, Retention()) == {"news", "sport"}
+    recent.reset([], "8-3")
+    assert recent.resume(both, 7, 1, Retention()) is None
+
+
+def test_what_has_expired_meanwhile_is_no_longer_resumed_from_memory() -> None:
+    recent = recent_of(entry(1), entry(2))
+    assert recent.resume(NEWS, 7, 1, Retention()) == {"news"}
+    assert recent.resume(NEWS, 7, 1, Retention(max_age=60)) is None

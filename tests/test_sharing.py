@@ -68,6 +68,9 @@ def test_viewers_who_come_back_share_what_they_missed(server: Server) -> None:
     assert counts.get("pieces") == 1
     assert counts.get("framed") == 1 + openings
     assert counts.get("encoded", 0) == counts.get("reads", 0) == 0
+    # The headers too leave with what was missed; the server sends its own answers.
+    assert counts["sent"] == VIEWERS
+    assert counts.get("sent by the server", 0) < VIEWERS
 
 
 def test_viewers_with_a_channel_each_are_read_for_together(server: Server) -> None:

@@ -19,12 +19,13 @@ _numbers = itertools.count()
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Stream ``/events``, and ``/own`` with the next channel; anything else is a plain answer."""
+    """Stream ``/events``, and ``/own/N`` with the next of N channels; else give a plain answer."""
     path = environ["PATH_INFO"]
     if path == "/events":
         return _shared(environ, start_response)
-    if path == "/own":
-        return hub.stream(f"own {next(_numbers)}", heartbeat=60)(environ, start_response)
+    if path.startswith("/own/"):
+        number = next(_numbers) % int(path[5:])
+        return hub.stream(f"own {number}", heartbeat=60)(environ, start_response)
     answer = b"ok\n"
     if path == "/fill":  # a hub in memory has only what its own process publishes
         query = parse_qs(environ["QUERY_STRING"])

@@ -212,8 +212,8 @@ class GrantedBlocks(AtEnd):
         return found
 
     def take_over(self, stream: OpenStream) -> bool:
-        self._check()
-        return super().take_over(stream)
+        # Else `next_block` says why it has ended.
+        return self._stream.ended is None and super().take_over(stream)
 
     def _check(self) -> None:
         if self._stream.ended is not None:

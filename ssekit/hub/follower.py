@@ -143,14 +143,9 @@ class Follower:
         know: it knows what it has published itself.
         """
         with self._lock:
-            recent = self.recent
-            if (
-                recent.holds(epoch, position)
-                and not recent.is_ahead(*self.published)
-                and not recent.may_be_trimmed(view, position, self._retention)
-            ):
-                return recent.channels_after(view, position)
-        return None
+            if self.recent.is_ahead(*self.published):
+                return None
+            return self.recent.resume(view, epoch, position, self._retention)
 
     def reached(self) -> None:
         """Try again at once if the broker was away: another part of the hub has reached it."""
@@ -232,8 +227,9 @@ class Follower:
         """Forget a reader that is closed."""
         if reader.parked:
             self.unpark(reader)
-        with self._lock:
-            self._woken.discard(reader)
+        if reader in self._woken:  # Most never waited: they were taken over at once.
+            with self._lock:
+                self._woken.discard(reader)
 
     def close(self) -> None:
         """Wake all readers; they find the follower closed."""

@@ -27,6 +27,8 @@ CLOCKS_DIFFER = 5.0
 """Seconds by which our clock and the log's may differ."""
 MOST_SHARED = 4 * 1024 * 1024
 """Bytes of pieces that are kept for others at the same position."""
+MOST_RESUMED = 1000
+"""Positions of which it is kept which channels have entries after them."""
 
 
 class View(NamedTuple):
@@ -98,6 +100,7 @@ class RecentEntries:
         self._bytes = 0  # of the entries after the start
         self._shared: dict[tuple[View, int, int, int], Piece] = {}
         self._shared_bytes = 0
+        self._resumed: dict[tuple[View, int, int], set[str]] = {}  # what `resume` found
 
     @property
     def size(self) -> int:
@@ -134,6 +137,7 @@ class RecentEntries:
             self._note_epochs(entries)
         self._shared.clear()
         self._shared_bytes = 0
+        self._resumed.clear()
         self._trim()
 
     def _trim(self) -> None:
@@ -240,12 +244,26 @@ class RecentEntries:
                 each.append(islice(seqs, bisect_right(seqs, position), None))
         return each[0] if len(each) == 1 else merge(*each)
 
-    def channels_after(self, view: View, position: int) -> set[str]:
-        """Return the channels of a view that have entries after a position."""
-        seqs = self._seqs
-        return {name for name in view.channels if name in seqs and seqs[name][-1] > position}
+    def resume(
+        self, view: View, epoch: int, position: int, retention: Retention
+    ) -> set[str] | None:
+        """Return the channels of a view that have entries after a position.
 
-    def may_be_trimmed(self, view: View, position: int, retention: Retention) -> bool:
+        None unless all that follows the position is here and, as it seems from here, in the log.
+        """
+        # Clients that come back all at once ask the same.  What expires is looked for each time.
+        asked = (view, epoch, position)
+        if asked in self._resumed and retention.max_age is None:
+            return self._resumed[asked]
+        if not self.holds(epoch, position) or self._may_be_trimmed(view, position, retention):
+            return None
+        seqs = self._seqs
+        found = {name for name in view.channels if name in seqs and seqs[name][-1] > position}
+        if len(self._resumed) < MOST_RESUMED:
+            self._resumed[asked] = found
+        return found
+
+    def _may_be_trimmed(self, view: View, position: int, retention: Retention) -> bool:
         """Return whether the log may no longer have all that follows a position.
 
         It is then the log that decides: what is here is what a process happens to remember.

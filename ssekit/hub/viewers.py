@@ -145,9 +145,9 @@ class ViewerGroup:
     def finished_by(self, position: int) -> bool:
         """Return whether all channels were finished at a position."""
         ended = self._ended
-        return self.view.is_finished(ended) and self.view.is_finished(
-            [channel for channel, end in ended.items() if end <= position]
-        )
+        if not ended or not self.view.is_finished(ended):
+            return False
+        return self.view.is_finished([channel for channel, end in ended.items() if end <= position])
 
 
 class Batch(NamedTuple):

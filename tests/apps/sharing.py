@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
+
+import gevent.socket
 
 from ssekit import Event, Hub
 from ssekit.brokers.memory.broker import MemoryBroker
@@ -30,6 +33,8 @@ counted(viewers, "chunk", "framed")
 counted(recent, "chunk", "framed")
 counted(recent.Piece, "__init__", "pieces")
 counted(MemoryBroker, "read", "reads")
+counted(gevent.socket.socket, "sendall", "sent by the server")
+counted(os, "writev", "sent")
 follower.RECENT = 10  # type: ignore[attr-defined]
 hub = Hub("memory:")
 
