@@ -425,16 +425,16 @@ def test_a_child_that_is_forked_in_the_middle_of_a_call_leaves_the_answer_to_its
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker.append("news", body("first"))
-    send: Callable[..., object] = AbstractConnection.send_command
+    send: Callable[..., object] = AbstractConnection.send_packed_command
     parent = os.getpid()
     children: list[int] = []
 
     def fork(self: AbstractConnection, *arguments: object, **options: object) -> None:
-        monkeypatch.setattr(AbstractConnection, "send_command", send)
+        monkeypatch.setattr(AbstractConnection, "send_packed_command", send)
         send(self, *arguments, **options)
         children.append(os.fork())
 
-    monkeypatch.setattr(AbstractConnection, "send_command", fork)
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", fork)
     try:
         broker.append("news", body("second"))
     except BrokerUnavailable as error:
@@ -534,7 +534,15 @@ def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
             "zscore",
             "zrange",
         ),
-        *("zrangebylex", "zrevrangebylex", "zlexcount", "zrangebyscore", "zrevrange", "zpopmin"),
+        *(
+            "zrangebylex",
+            "zrevrangebylex",
+            "zlexcount",
+            "zrangebyscore",
+            "zrevrange",
+            "zpopmin",
+            "zincrby",
+        ),
     }
 
 

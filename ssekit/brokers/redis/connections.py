@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -35,12 +35,31 @@ _MOVES = 5  # servers of a cluster that are asked for the log
 _TIMEOUT = 5.0  # seconds to connect, and for an answer
 
 Command = tuple[object, ...]
+"""The words of a command; the first may be a `Prepared`, which stands for several."""
 
 RUN = object()
 """Stands in a command for what names the run of the server that the command is sent to."""
 
 _forgotten: list[object] = []
 """Connections of a parent process, which a child must not speak on, nor say goodbye to."""
+
+
+class Prepared:
+    """The first words of a command that is sent often, in the form in which they are sent."""
+
+    def __init__(self, *words: object) -> None:
+        self._many = len(words)
+        self._packed = _packed(words)
+
+    def followed_by(self, words: Sequence[object]) -> bytes:
+        """Return the bytes of the whole command."""
+        return b"*%d\r\n%b%b" % (self._many + len(words), self._packed, _packed(words))
+
+
+def _packed(words: Iterable[object]) -> bytes:
+    """Return words in the protocol of Redis (RESP): each a "bulk string" with its length."""
+    texts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"".join(b"$%d\r\n%b\r\n" % (len(text), text) for text in texts)
 
 
 class Connections:
@@ -158,9 +177,12 @@ class Line:
         self.usable = False
         self._check_process()
         try:
-            if RUN in command:
-                command = tuple(self._run_of_server() if word is RUN else word for word in command)
-            self._connection.send_command(*command)
+            first, *words = command
+            if isinstance(first, Prepared):
+                words = [self._run_of_server() if word is RUN else word for word in words]
+                self._connection.send_packed_command([first.followed_by(words)])
+            else:
+                self._connection.send_command(*command)
         except (RedisError, OSError) as error:
             # What did not leave whole is not carried out.
             raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from ssekit.brokers import contract
 from ssekit.brokers.contract import HistoryLost, Retention
-from ssekit.brokers.redis.connections import RUN, Connections
+from ssekit.brokers.redis.connections import RUN, Connections, Prepared
 from ssekit.errors import BrokerUnavailable
 
 _FOLDER = Path(__file__).parent / "lua"
@@ -24,16 +24,43 @@ _SIDE_KEYS = (
 )
 
 
+Bounds = tuple[tuple[str, float | str], ...]
+
+
 class _Script:
-    def __init__(self, *parts: str) -> None:
+    """A script of some parts and bounds."""
+
+    def __init__(self, parts: tuple[str, ...], bounds: Bounds) -> None:
         texts = [(_FOLDER / f"{part}.lua").read_text("utf-8") for part in parts]
         # Without comments, which are half of it.
-        self.source = re.sub(r"(?m)^\s*--.*\n|  -- .*$", "", "\n".join(texts))
+        text = re.sub(r"(?m)^\s*--.*\n|  -- .*$", "", "\n".join(texts))
+        table = ", ".join(f"{name} = {_literal(value)}" for name, value in bounds)
+        self.source = f"local bounds = {{{table}}}\n{text}"
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
-_WRITE = _Script("log", "retention", "write", "leases", "writing")
-_READ = _Script("log", "read")
+def _literal(value: float | str) -> str:
+    """Return a value as Lua writes it."""
+    if not isinstance(value, str):
+        return repr(value)
+    return "'{}'".format("".join(f"\\{byte:03d}" for byte in value.encode()))
+
+
+def _bounds() -> Bounds:
+    return (
+        ("recent", contract.RECENT),
+        ("channels_remembered", contract.CHANNELS_REMEMBERED),
+        ("epochs_remembered", contract.EPOCHS_REMEMBERED),
+        ("end_remembered", contract.END_REMEMBERED),
+        ("most_produced", contract.MOST_PRODUCED),
+        ("internal", contract.INTERNAL),
+        ("internal_kept", contract.INTERNAL_KEPT),
+        ("bytes", contract.BATCH_BYTES),
+    )
+
+
+_WRITE = ("log", "retention", "write", "leases", "writing")
+_READ = ("log", "read")
 
 _LOST = {
     b"empty": "there is no log yet, or no more",
@@ -56,12 +83,16 @@ class Scripts:
         self.keys = (stream, *(f"{prefix}:{name}" for name in _SIDE_KEYS))
         self._connections = connections
         self._retention = retention
-        self._settings = {
-            name: getattr(retention, name)
-            for name in ("history", "capacity", "max_keys", "max_age")
-            if getattr(retention, name) is not None
-        }
-        self._given = {name: getattr(retention, name) or "" for name in retention.given}
+        self._settings = json.dumps(
+            {
+                name: getattr(retention, name)
+                for name in ("history", "capacity", "max_keys", "max_age")
+                if getattr(retention, name) is not None
+            }
+        )
+        given = {name: getattr(retention, name) or "" for name in retention.given}
+        self._given = json.dumps(given) if given else ""
+        self._prepared: dict[tuple[object, ...], tuple[Prepared, Prepared]] = {}
         self._settled = False  # whether what was given has been written into the log
 
     def retention(self) -> Retention:
@@ -116,24 +147,24 @@ class Scripts:
         return f"redis {kind} {key!r} was not created by ssekit; choose another name with ?stream="
 
     def _call(
-        self, script: _Script, command: str, arguments: tuple[object, ...], *, writes: bool
+        self, parts: tuple[str, ...], command: str, arguments: tuple[object, ...], *, writes: bool
     ) -> list[Any]:
-        bounds: dict[str, object] = {
-            "recent": contract.RECENT,
-            "channels_remembered": contract.CHANNELS_REMEMBERED,
-            "epochs_remembered": contract.EPOCHS_REMEMBERED,
-            "end_remembered": contract.END_REMEMBERED,
-            "most_produced": contract.MOST_PRODUCED,
-            "internal": contract.INTERNAL,
-            "internal_kept": contract.INTERNAL_KEPT,
-            "bytes": contract.BATCH_BYTES,
-        }
-        if writes:
-            bounds["settings"] = self._settings
-            if self._given and not self._settled:
-                bounds["given"] = self._given
-        rest = (len(self.keys), *self.keys, RUN, json.dumps(bounds), command, *arguments)
-        answer: list[Any] = self._connections.ask(
-            ("EVALSHA", script.sha, *rest), ("EVAL", script.source, *rest), writes=writes
+        known, text = self._prepare(parts)
+        settings, given = (
+            (self._settings, "" if self._settled else self._given) if writes else ("", "")
         )
+        rest = (RUN, settings, given, command, *arguments)
+        answer: list[Any] = self._connections.ask((known, *rest), (text, *rest), writes=writes)
         return answer
+
+    def _prepare(self, parts: tuple[str, ...]) -> tuple[Prepared, Prepared]:
+        """Return how a script is called, by its name and with its text."""
+        bounds = _bounds()
+        found = self._prepared.get((parts, bounds))
+        if found is None:
+            script = _Script(parts, bounds)
+            found = self._prepared[parts, bounds] = (
+                Prepared("EVALSHA", script.sha, len(self.keys), *self.keys),
+                Prepared("EVAL", script.source, len(self.keys), *self.keys),
+            )
+        return found

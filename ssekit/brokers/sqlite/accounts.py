@@ -20,6 +20,7 @@ from ssekit.brokers.sqlite.reading import end_is_forgotten
 from ssekit.brokers.sqlite.rows import EVENT, PASSED, Channel, Log, unsettled
 
 _GIVEN_UP = 1000  # events or channels that one entry makes others give up at most
+_SPARE = 32  # events that a full log has room for once it has given up some
 _GIVE_BACK = 500  # entries after which room is given back to the file system
 
 
@@ -134,10 +135,12 @@ class Accounts:
         self.bound()
 
     def bound(self) -> None:
-        """Bound the whole log."""
+        """Bound the whole log; a full one gives up some more, so that not each append has to."""
         room = self.log.retention.room
+        if self.log.counted <= room:
+            return
         for _ in range(_GIVEN_UP):
-            if self.log.counted <= room:
+            if self.log.counted <= room - min(_SPARE, room // 1000):
                 return
             found = self._db.execute(
                 "SELECT name FROM channel WHERE produced = 1 AND end IS NOT NULL AND events > 0"

@@ -1,7 +1,9 @@
 -- The log's keys, whether they are a log of ours, and what is common to reading and writing.
 --
 -- KEYS are all that the log has, however many channels: no name is made up here, so that a cluster
--- knows them.  ARGV[1] names the run of the server, ARGV[2] has bounds as JSON, ARGV[3] the command.
+-- knows them.  ARGV[1] names the run of the server; ARGV[2] has the settings that a new log gets and
+-- ARGV[3] those that were given, as JSON or empty; ARGV[4] is the command.  Before this text comes a
+-- table of `bounds`.
 --
 --   stream    the newest entries of all channels, for those who follow
 --   log       epoch, seq and settings
@@ -37,7 +39,7 @@ local FIELDS = {
 }
 
 local call = redis.call
-local run, bounds = ARGV[1], cjson.decode(ARGV[2])
+local run = ARGV[1]
 local state = {}  -- of the log: FIELDS, and `run`
 local now = call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)

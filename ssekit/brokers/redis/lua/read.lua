@@ -312,4 +312,4 @@ local status, name = look()
 if status ~= 'ours' then
     return {status, name}
 end
-return commands[ARGV[3]](unpack(ARGV, 4))
+return commands[ARGV[4]](unpack(ARGV, 5))

@@ -1,6 +1,7 @@
 -- What the log forgets, a bounded amount in each call.
 
 local AT_ONCE = 1000  -- events that one call drops of a channel
+local LATE = 64  -- events above its history that a channel may have before it is trimmed
 local EXPIRED_AT_ONCE = 20  -- channels and ends that one call looks at
 
 local function length_of(channel)
@@ -27,6 +28,19 @@ local function note(channel, change, length)
     if not internal and not holder then
         -- Of channels that are as long, the one with the oldest event comes first.
         call('ZADD', lengths, string.format('%.17g', length + 1 - first % 2 ^ 32 / 2 ^ 32), channel)
+    end
+end
+
+-- Note that a channel, which had some events before, has one more.
+local function note_another(channel)
+    local holder = call('HGET', produced, channel)
+    if string.sub(channel, 1, 1) == bounds.internal then
+        return
+    elseif not holder then
+        call('ZINCRBY', lengths, 1, channel)
+    end
+    if not holder or holder == '' then
+        state.events = state.events + 1
     end
 end
 
@@ -61,9 +75,14 @@ end
 -- Bound a channel by its number of events, of which `change` are new.
 local function trim(channel, change)
     local length, dropped = length_of(channel), 0
-    local most = call('HEXISTS', produced, channel) == 1 and bounds.most_produced or state.history
-    if length > most then
+    local most, late = state.history, math.min(math.floor(state.history / 16), LATE)
+    if call('HEXISTS', produced, channel) == 1 then
+        most, late = bounds.most_produced, 0
+    end
+    if length > most + late then
         dropped = forget(channel, length - most)
+    elseif change == 1 and length > 1 then
+        return note_another(channel)
     end
     note(channel, change - dropped, length - dropped)
 end

@@ -25,7 +25,7 @@ local function create()
     state = {run = run, time = now, epoch = epoch}
     state.seq, state.floor, state.trims, state.events, state.keyed = 0, 0, 0, 0, 0
     call('HSET', log, FIELD, 1)
-    settle(bounds.settings)
+    settle(cjson.decode(ARGV[2]))
     save()
 end
 
