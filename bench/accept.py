@@ -47,7 +47,7 @@ def run(settings: Settings, results: Results) -> None:
                 },
             )
     value = results.median(NAME, FANOUT, "streams x plain")
-    results.at_most(NAME, "time to accept streams, times that of plain requests", value, 1.5)
+    results.at_most(NAME, "time to accept streams, times that of plain requests", value, 1.15)
 
 
 def _open(server: Server, load: Load, number: int) -> float:
