@@ -14,14 +14,11 @@ from bench.results import Results
 from bench.servers import Server
 from bench.settings import Settings
 from bench.subjects import (
-    COUNTED,
-    COUNTING,
     FANOUT,
     LOOP,
     OURS,
     PEERS,
     QUEUE,
-    UNCOUNTED,
     YARDSTICK,
     Subject,
 )
@@ -37,7 +34,7 @@ def run(settings: Settings, results: Results) -> None:
     """Measure every subject next to the C loop, in interleaved rounds."""
     subscribers = settings.scaled(SUBSCRIBERS, 10)
     results.title(NAME, f"{subscribers:,} subscribers of one channel, 118-byte frames")
-    subjects = available(NAME, settings, results, OURS + COUNTING + PEERS)
+    subjects = available(NAME, settings, results, OURS + PEERS)
     for _ in range(settings.rounds):
         with pairs(settings, subscribers, subjects) as measured:
             for name, sides in measured:
@@ -160,7 +157,6 @@ def _judge(results: Results) -> None:
         results.at_most(NAME, f"{what} per event, {name}, times the C loop's", value, limit)
         if name != "bursts of ten":
             _judge_peers(results, column, value)
-        _judge_metrics(results, column)
     rate = results.median(NAME, FANOUT, "saturation: of loop's")
     results.at_least(NAME, "deliveries a second at saturation, of the C loop's", rate, 0.75)
     results.at_least(NAME, "and times the generator and queue's", _times_queue(results), 3)
@@ -171,15 +167,6 @@ def _judge_peers(results: Results, column: str, ours: float | None) -> None:
     best = min((value for value in found if value is not None), default=None)
     if ours is not None and best is not None:
         results.at_most(NAME, f"the same ({column}), times the best peer's", ours / best, 1)
-
-
-def _judge_metrics(results: Results, column: str) -> None:
-    """Judge what metrics add; by processor time, which varies by more than that, only roughly."""
-    counted, uncounted = (results.median(NAME, row, column) for row in (COUNTED, UNCOUNTED))
-    if counted is not None and uncounted is not None:
-        limit = 1.01 if what_is_counted() == "instructions" else 1.1
-        text = f"with metrics, times without any counting ({column})"
-        results.at_most(NAME, text, counted / uncounted, limit)
 
 
 def _times_queue(results: Results) -> float | None:

@@ -123,13 +123,8 @@ def writing(core: int) -> AbstractContextManager[Server]:
 
 
 def counted(core: int) -> AbstractContextManager[Server]:
-    """ssekit with metrics of the channel, scraped every second."""
+    """ssekit with metrics of the channel, scraped every second; its counting can be switched."""
     return gunicorn("bench.apps.counted_app:app", core)
-
-
-def uncounted(core: int) -> AbstractContextManager[Server]:
-    """ssekit that counts nothing, which only a bench can have."""
-    return gunicorn("bench.apps.counted_app:app", core, {"BENCH_COUNTS": "off"})
 
 
 def fanout(

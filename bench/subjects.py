@@ -25,14 +25,12 @@ from bench.servers import (
     BACKLOG,
     CLIENTS,
     Server,
-    counted,
     fanout,
     gunicorn,
     loop,
     portable,
     queue_app,
     serving,
-    uncounted,
     writing,
 )
 from tests.ports import free_port
@@ -226,23 +224,12 @@ FANOUT = "ssekit"
 WRITING = "ssekit (writes)"
 PORTABLE = "ssekit (portable)"
 QUEUE = "generator and queue"
-COUNTED = "ssekit (metrics)"
-UNCOUNTED = "ssekit (uncounted)"
 
 OURS = [
     Subject(QUEUE, "a generator and a gevent Queue for each client", queue_app, share=0.2),
     Subject(PORTABLE, "ssekit without its fan-out", portable, share=0.2),
     Subject(WRITING, "ssekit without io_uring: a system call for each delivery", writing),
     Subject(FANOUT, "ssekit", fanout),
-]
-COUNTING = [
-    Subject(
-        COUNTED,
-        "ssekit with metrics, scraped every second",
-        counted,
-        lambda: _module_missing("prometheus_client"),
-    ),
-    Subject(UNCOUNTED, "ssekit without counting anything, to tell what metrics cost", uncounted),
 ]
 PEERS = [
     Subject("Nchan", "Nchan in nginx", nchan, _nchan_missing, share=0.5),
@@ -263,4 +250,4 @@ PEERS = [
     ),
 ]
 YARDSTICK = Subject(LOOP, "a C program that only calls send()", loop)
-EVERY = [YARDSTICK, *OURS, *COUNTING, *PEERS]
+EVERY = [YARDSTICK, *OURS, *PEERS]

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
     # Else one process is busy with them at the end while the others have nothing left to do.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: not {"slow", "ci"} & {mark.name for mark in item.iter_markers()})
 
 
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {

@@ -19,7 +19,7 @@ from tests.servers import Server, running
 from tests.viewers import Viewers
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 WORKERS = 4
 FULLEST = 1.3  # times the mean

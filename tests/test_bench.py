@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import fanout, load, table
+from bench import fanout, load, metrics, table
 from bench.load import Load
 from bench.processes import processor_seconds
 from bench.results import Results
@@ -81,6 +81,12 @@ def test_a_target_is_held_against_the_median_of_the_rounds() -> None:
     text = table.table(results, "memory")
     assert "met      KB each: 0.70 (at most 0.8)" in text
     assert "NOT MET  more: 1.00 (at least 2)" in text
+
+
+def test_the_interval_of_a_median_grows_narrower_with_more_values() -> None:
+    assert metrics.interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    # Of a hundred, 95 in 100 samples have the true median between their 41st and 61st.
+    assert metrics.interval([float(value) for value in range(100)]) == (40.0, 60.0)
 
 
 def test_the_processor_time_of_a_process_that_has_just_answered_is_complete() -> None:

@@ -30,7 +30,7 @@ from tests.tabs import (
     until_open,
 )
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.ci]
 
 RATE, HISTORY = 200, 10_000
 

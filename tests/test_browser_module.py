@@ -75,6 +75,7 @@ def test_the_npm_package_has_the_module_and_its_types_alone(tmp_path: Path) -> N
     assert names == {"README.md", "package.json", "ssekit.d.ts", "ssekit.js"}
 
 
+@pytest.mark.ci
 def test_publint_and_attw_find_nothing_in_the_npm_package() -> None:
     done(tool("publint"), "--strict", PACKAGE)
     done(tool("attw"), "--pack", PACKAGE, "--profile", "esm-only")

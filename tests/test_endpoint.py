@@ -17,6 +17,7 @@ from werkzeug import Request
 
 from ssekit import BrokerUnavailable, Hub
 from ssekit.access import Grant
+from ssekit.hub import follower
 from ssekit.hub.revocations import CHANNEL
 from ssekit.testing import ReceivedStream, connect
 from tests.clients import Client
@@ -238,6 +239,42 @@ class TestARevocation:
             opened(stream)  # so that this process follows revocations
         with connect(hub.endpoint(authorize)) as stream:
             assert stream.read_all().startswith(b"retry: ")
+
+
+@pytest.mark.parametrize("begin", ["with history", "after an id"])
+def test_nothing_is_sent_from_the_log_before_a_disconnection_in_front_of_it_is_known(
+    url: str, begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url == "memory:":
+        pytest.skip("memory: has no other process")
+    goes_on = threading.Event()
+    goes_on.set()
+    with Hub(url) as hub, Hub(url) as other:
+        follow = hub._broker.follow
+
+        def follow_slowly(*arguments: Any) -> Any:
+            found = follow(*arguments)
+            goes_on.wait(10)
+            return found
+
+        def authorize(request: Request) -> Grant:
+            grant = Grant(["a"], subject="ann")
+            other.disconnect(subject="ann")
+            other.publish("a", "secret")
+            return grant
+
+        monkeypatch.setattr(hub._broker, "follow", follow_slowly)
+        monkeypatch.setattr(follower, "RECENT", 1)
+        first, _, _ = (hub.publish("a", text) for text in ("first", "second", "third"))
+        with connect(hub.endpoint(admit(subject="bob"))) as bob:
+            opened(bob)
+            goes_on.clear()
+            begins = {"last_event_id": first.id} if begin == "after an id" else {}
+            with connect(hub.endpoint(authorize, replay="all"), **begins) as ann:
+                assert ann.status == 200
+                threading.Timer(0.2, goes_on.set).start()
+                assert b"secret" not in ann.read_all()
+            assert next(bob).data == "secret"
 
 
 def test_a_revocation_is_known_to_a_process_that_starts_later(url: str) -> None:

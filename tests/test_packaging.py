@@ -93,7 +93,7 @@ def release(checkout: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.timeout(180)
 def test_a_release_passes_its_checks_and_is_the_same_wherever_it_is_built(
     released: Path, tmp_path: Path
@@ -132,7 +132,7 @@ EXTRAS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_wheel_works_in_a_clean_environment_with_one_extra(
@@ -179,7 +179,7 @@ def checked(command: list[str | Path], project: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.timeout(180)
 def test_mypy_understands_the_public_names(project: Path) -> None:
     python = project / "venv" / "bin" / "python"
@@ -189,7 +189,7 @@ def test_mypy_understands_the_public_names(project: Path) -> None:
     assert {int(n) for n in re.findall(r"misuses.py:(\d+): error", said)} == wrong_lines(project)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.timeout(180)
 def test_pyright_understands_the_public_names(project: Path) -> None:
     python = project / "venv" / "bin" / "python"

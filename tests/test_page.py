@@ -7,13 +7,13 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Route, expect
 
 from ssekit.demo.room import link_key
 from tests.cable import cable
@@ -428,6 +428,30 @@ def test_a_closed_room_can_be_read_and_says_so(browser: Browser, tmp_path: Path)
         with Client(f"{server.url}/publish", method="POST", headers=headers, body=body) as sent:
             assert sent.status == 201
         expect(page.locator(".message")).to_contain_text("from a program")
+
+
+def test_a_name_that_is_given_while_the_room_connects_is_the_one_shown(
+    browser: Browser, tmp_path: Path
+) -> None:
+    asked: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) > 1:
+            route.continue_()
+
+    with served(tmp_path) as server, browser.new_context() as context:
+        page = context.new_page()
+        page.route("**/room/events?*", hold_first)
+        page.goto(server.url)
+        page.wait_for_function("document.querySelector('#room').dataset.state === 'connecting'")
+        while not asked:
+            page.wait_for_timeout(10)
+        page.locator("#say [name=name]").fill("Grace", force=True)
+        page.locator("#say [name=name]").dispatch_event("change")
+        with suppress(Error):  # It is no longer wanted.
+            asked[0].continue_()
+        expect(page.locator("#room [data-part=here]")).to_have_text("Grace")
 
 
 def test_the_link_of_the_operator_opens_the_room(browser: Browser, tmp_path: Path) -> None:

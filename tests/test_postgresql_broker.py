@@ -302,7 +302,7 @@ class TestTransactions:
     ) -> None:
         self.check_slow_transactions(open_one, database, writers=4, count=60, longest=0.01)
 
-    @pytest.mark.slow
+    @pytest.mark.ci
     @pytest.mark.timeout(600)
     def test_20000_events_of_slow_transactions_are_neither_lost_nor_repeated_nor_out_of_order(
         self, open_one: Opener, database: str

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -155,3 +156,24 @@ def test_nothing_follows_an_event_that_was_cut() -> None:
     os.close(writing)
     assert os.read(reading, 1_000_000) == b""
     os.close(reading)
+
+
+def test_a_signal_that_comes_just_before_a_wait_is_not_seen_only_after_it() -> None:
+    class Deaf(threading.Event):
+        """Has the handlers of signals run after its wait, as one that comes just before does."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            os.kill(os.getpid(), signal.SIGTERM)
+            woken = super().wait(timeout)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            return woken
+
+    client = process.ProcessClient()
+    client._flag = Deaf()
+    with client.signals():
+        client.enter()
+        began = time.monotonic()
+        with pytest.raises(Ended):
+            client.wait(30)
+    assert time.monotonic() - began < 10

@@ -1,49 +1,71 @@
-"""`hub_app` with metrics as in production, or, with BENCH_COUNTS=off, with nothing counted.
+"""`hub_app` with metrics as in production, whose counting ``/counting/off`` and ``on`` switch.
 
-Nobody can turn counting off but this application: it is there to be subtracted.
+Nobody else can switch it off: what nothing counted costs is there to be subtracted.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import gevent
 
+from bench.apps.hub_app import app as hub_app
+from bench.apps.hub_app import hub
 from ssekit.host.counting import Counts
+from ssekit.metrics import Metrics
 
-if os.environ.get("BENCH_COUNTS") == "off":
+ON = {
+    name: getattr(Counts, name)
+    for name in (
+        "add",
+        "set",
+        "follows",
+        "opened",
+        "ended",
+        "delivered",
+        "in_channel",
+        "sent",
+        "publishing",
+    )
+}
 
-    def nothing(*_: object) -> None:
-        """Count nothing."""
 
-    for name in ("add", "set", "follows", "ended", "delivered", "in_channel", "sent"):
-        setattr(Counts, name, nothing)
-    setattr(Counts, "publishing", lambda *_: nullcontext())  # noqa: B010
-
-from bench.apps.hub_app import app, hub
-
-__all__ = ["app"]
+def nothing(*_: object) -> None:
+    """Count nothing; take the head of the answer to a scrape."""
 
 
-def scrape(metrics: Any) -> None:
+OFF = {**dict.fromkeys(ON, nothing), "publishing": lambda *_: nullcontext()}
+counting = True
+
+
+def switch(on: bool) -> None:
+    """Count, or do not."""
+    global counting  # noqa: PLW0603
+    counting = on
+    for name, method in (ON if on else OFF).items():
+        setattr(Counts, name, method)
+
+
+def scrape(metrics: Metrics) -> None:
     """Read the metrics every second, as an eager Prometheus would."""
     environ = {"REQUEST_METHOD": "GET"}
     while True:
-        b"".join(metrics(environ, nothing_started))
+        if counting:
+            b"".join(metrics(environ, nothing))
         gevent.sleep(1)
 
 
-def nothing_started(*_: object) -> None:
-    """Take the head of the answer."""
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Do as `hub_app`, and switch counting on and off."""
+    if environ["PATH_INFO"].startswith("/counting/"):
+        switch(environ["PATH_INFO"].endswith("/on"))
+    return hub_app(environ, start_response)
 
 
-if os.environ.get("BENCH_COUNTS") != "off":
-    from ssekit.metrics import Metrics
-
-    # A hub in memory shares nothing: here its numbers are in a file, as those of others are.
-    hub.counts.path = Path(tempfile.mkdtemp(prefix="ssekit-bench-"), "bench-counters")
-    gevent.spawn(scrape, Metrics(hub, channels=["bench"]))
+# A hub in memory shares nothing: here its numbers are in a file, as those of others are.
+hub.counts.path = Path(tempfile.mkdtemp(prefix="ssekit-bench-"), "bench-counters")
+gevent.spawn(scrape, Metrics(hub, channels=["bench"]))

@@ -15,6 +15,7 @@ import math
 import os
 import select
 import signal
+import threading
 import time
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ PATIENCE = 2.0
 """Seconds after which a source that goes on after `Ended` gets it again."""
 UNREAD = 1.0
 """Seconds that a process which has to end waits for a reader that does not read."""
+_LONGEST = 0.5
+"""Seconds that one wait takes: a signal that comes just before it has its handler run after it."""
 _AT_ONCE = 4096
 """Bytes that a pipe takes without blocking once it can be written (pipe(7), PIPE_BUF)."""
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
@@ -119,6 +122,13 @@ class ProcessClient(Client):
     def check(self) -> None:
         if self.ended is not None:
             raise Interrupted(self.ended, self._code) if self._exits else Ended(self.ended)
+
+    def _sleep(self, awake: threading.Event, seconds: float | None) -> bool:
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        while not awake.wait(min(max(deadline - time.monotonic(), 0), _LONGEST)):
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def send_head(self, head: bytes) -> None:
         """Write what comes before the body."""

@@ -162,7 +162,9 @@ class SharedCounters:
         for number in range(SLOTS if self._map is not None else 1):
             words = self._all[number * self._width : (number + 1) * self._width]
             own = self._map is None or number == self._slot
-            alive = own or (words[_PID] != 0 and self._is_held(number))
+            if not own and not words[_PID]:
+                continue  # Nobody has ever counted there.
+            alive = own or self._is_held(number)
             processes += alive
             for name in self._names:
                 if alive or name not in self._gauges:

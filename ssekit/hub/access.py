@@ -35,6 +35,7 @@ class Access:
         self._ends_in_outage = ends_in_outage
         self._loading = threading.Lock()
         follower.internal[CHANNEL] = self
+        follower.revokes = True
 
     def add(self, stream: GrantedStream) -> None:
         """Take a stream that is about to open, until `discard`."""

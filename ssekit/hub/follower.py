@@ -104,6 +104,8 @@ class Follower:
         """Epoch and position of the last entry that this process has published."""
         self.internal: dict[str, Internal] = {}
         """By internal channel, what its entries are handed to, in the follower's thread."""
+        self.revokes = False
+        """Whether entries of an internal channel end streams."""
         self._retention = Retention()
         self._lock = NativeLock()  # held for moments, by any thread
         self._parked: defaultdict[str, set[Parked]] = defaultdict(set)  # by channel
@@ -159,6 +161,13 @@ class Follower:
         """Return whether a position is to become one of the recent ones before long."""
         with self._lock:
             return not self.away and (not self.ready or self.recent.is_ahead(epoch, position))
+
+    def holds_back(self, epoch: int, position: int) -> bool:
+        """Return whether what was read from the broker up to a position must not be sent yet.
+
+        What is to end the stream may be among it, and this process has yet to read that.
+        """
+        return self.revokes and self.recent.is_ahead(epoch, position)
 
     def piece(self, reader: Parked) -> Piece | None:
         """Return what follows a reader's position; None if it is not among the recent entries.

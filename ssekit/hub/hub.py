@@ -8,23 +8,29 @@ by which events enter.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
 from ssekit import brokers
-from ssekit.brokers import Entry, Retention, Status
+from ssekit.brokers import Entry, Status
 from ssekit.errors import InvalidEvent
 from ssekit.host.counting import Counts
 from ssekit.host.state import state_folder
 from ssekit.hub import producer
 from ssekit.hub.access import Access
+from ssekit.hub.arguments import (
+    check_channel,
+    check_key,
+    checked_channels,
+    checked_presence,
+    checked_replay,
+    retention_of,
+)
 from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
 from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
@@ -48,8 +54,6 @@ log = logging.getLogger("ssekit.hub")
 
 MAX_EVENT = 1024 * 1024
 """Bytes of one event by default; with resuming, a larger one would be sent again and again."""
-
-_NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff*]")  # controls, no text, or *
 
 
 def default_url() -> str:
@@ -113,7 +117,7 @@ class Hub:
             raise ValueError(f"max_event must be bytes from 1 up, not {max_event!r}")
         self.counts = Counts(counters_file(url))
         self.limit = Limit(max_streams, max_per_address, self.counts)
-        retention = _retention(
+        retention = retention_of(
             history=history, capacity=capacity, max_keys=max_keys, max_age=max_age
         )
         self._broker = brokers.connect(url, retention)
@@ -168,9 +172,9 @@ class Hub:
         `close`.
         """
         self._opened.check()
-        _check_channel(channel)
+        check_channel(channel)
         if key is not None:
-            _check_key(key)
+            check_key(key)
             if not store:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
         with self.counts.publishing(channel):
@@ -197,8 +201,8 @@ class Hub:
         None if the channel has no such key.  Raises as `publish` does.
         """
         self._opened.check()
-        _check_channel(channel)
-        _check_key(key)
+        check_channel(channel)
+        check_key(key)
         return self._published(self._broker.remove(channel, key, removal_body(channel, key)))
 
     # -- streams and subscriptions
@@ -231,10 +235,10 @@ class Hub:
         opener = Channels(
             self._follower,
             self.limit,
-            _checked(channels),
-            replay=_replay(replay),
+            checked_channels(channels),
+            replay=checked_replay(replay),
             hub_events=hub_events,
-            presence=_presence(presence, hub_events),
+            presence=checked_presence(presence, hub_events),
             present=self._presence,
             member=member_of(member),
             check=self._warn_if_alone,
@@ -269,9 +273,9 @@ class Hub:
             Channels,
             self._follower,
             self.limit,
-            replay=_replay(replay),
+            replay=checked_replay(replay),
             hub_events=hub_events,
-            presence=_presence(presence, hub_events),
+            presence=checked_presence(presence, hub_events),
             present=self._presence,
             check=self._warn_if_alone,
         )
@@ -336,8 +340,8 @@ class Hub:
         It raises TimeoutError after ``timeout`` seconds without an event.  Each event has its
         ``channel`` and ``key``.
         """
-        view = View(_checked(channels))
-        reader = Reader(self._follower(), view, last_event_id, _replay(replay))
+        view = View(checked_channels(channels))
+        reader = Reader(self._follower(), view, last_event_id, checked_replay(replay))
         return Subscription(self, reader, timeout)
 
     # -- what the log has
@@ -360,7 +364,7 @@ class Hub:
         self._opened.check()
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise ValueError(f"limit must be a whole number from 1 up, not {limit!r}")
-        return events_of(self._broker.history(_checked(channels), limit, before))
+        return events_of(self._broker.history(checked_channels(channels), limit, before))
 
     def state(self, channel: str) -> dict[str, Event]:
         """Return the newest event of each key of a channel, by key, oldest first.
@@ -368,7 +372,7 @@ class Hub:
         Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.check()
-        entries = self._broker.opening(_checked((channel,)), 0).state
+        entries = self._broker.opening(checked_channels((channel,)), 0).state
         return {str(entry.key): event_of(entry) for entry in entries}
 
     def members(self, channel: str) -> dict[str, Any]:
@@ -377,7 +381,7 @@ class Hub:
         Raises ValueError for an invalid channel, and `BrokerUnavailable` and `HubClosed` as
         `publish` does.
         """
-        _check_channel(channel)
+        check_channel(channel)
         self._opened.leases()  # which end those of processes that have died
         return members_in(self._broker.opening([members_channel(channel)], 0).state)
 
@@ -388,7 +392,7 @@ class Hub:
         channel, `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.leases()
-        _check_channel(channel)
+        check_channel(channel)
         return self._broker.status(channel)
 
     # -- ends and producers
@@ -400,7 +404,7 @@ class Hub:
         Raises as `publish` does.
         """
         self._opened.check()
-        _check_channel(channel)
+        check_channel(channel)
         return self._end(channel, "finished", data)
 
     def reopen(self, channel: str) -> bool:
@@ -409,7 +413,7 @@ class Hub:
         Raises ValueError for an invalid channel, `BrokerUnavailable` and `HubClosed`.
         """
         self._opened.check()
-        _check_channel(channel)
+        check_channel(channel)
         return self._broker.reopen(channel)
 
     def producer(self, channel: str) -> Producer:
@@ -418,7 +422,7 @@ class Hub:
         ``with hub.producer(channel) as out: out.send(...)``.  Entering it raises `ChannelBusy` if
         the channel has a producer, and `ChannelFinished` if it is finished.
         """
-        _check_channel(channel)
+        check_channel(channel)
         return Producer(
             self._broker, self._opened.leases(), channel, self._encode_item, self.counts
         )
@@ -439,7 +443,7 @@ class Hub:
         Its producer's next ``send`` raises `Cancelled`, in whichever process it is.
         """
         self._opened.check()
-        _check_channel(channel)
+        check_channel(channel)
         return self._end(channel, "cancelled", None) is not None
 
     def stats(self) -> Stats:
@@ -501,50 +505,3 @@ class Hub:
                 " publishes does not reach the viewers of the others; use"
                 " Hub('sqlite:///hub.db')"
             )
-
-
-def _retention(**values: float | None) -> Retention:
-    """Return what was given, as what a log keeps."""
-    given = {name: value for name, value in values.items() if value is not None}
-    if given.get("max_age") == math.inf:
-        given["max_age"] = None  # type: ignore[assignment]
-    return Retention(**given, given=frozenset(given))  # type: ignore[arg-type]
-
-
-def _replay(replay: int | str) -> int | None:
-    if replay == "all":
-        return None
-    if not isinstance(replay, int) or isinstance(replay, bool) or replay < 0:
-        raise ValueError(f'replay must be a whole number from 0 up, or "all", not {replay!r}')
-    return replay
-
-
-def _presence(presence: bool, hub_events: bool) -> bool:
-    if presence and not hub_events:
-        raise ValueError("joins and leaves are the hub's own events: hub_events has to be True")
-    return presence
-
-
-def _checked(channels: Collection[str]) -> frozenset[str]:
-    if not channels:
-        raise ValueError("name at least one channel")
-    for channel in channels:
-        _check_channel(channel)
-    return frozenset(channels)
-
-
-def _check_channel(channel: str) -> None:
-    if not isinstance(channel, str) or not channel or _NOT_IN_A_CHANNEL.search(channel):
-        raise ValueError(
-            "a channel is a non-empty str without control characters and without *, not"
-            f" {channel!r:.80}"
-        )
-
-
-def _check_key(key: str) -> None:
-    if not isinstance(key, str) or not key:
-        raise ValueError(f"a key is a non-empty str, not {key!r:.80}")
-    try:
-        key.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"a key has to be text: {error}") from error

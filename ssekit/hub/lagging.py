@@ -203,6 +203,12 @@ class LaggingViewers:
         finally:
             self._reading -= 1
 
+    def _comes_later(self, lag: Lag, piece: Piece | None) -> bool:
+        """Return whether the follower is about to come to what a viewer needs."""
+        if piece is None:
+            return self._recent.is_ahead(lag.epoch, lag.position)
+        return self._follower.holds_back(piece.epoch, piece.position)
+
     def _give_older(self, wanted: Position, piece: Piece | HistoryLost | None) -> None:
         for viewer in self._wanted.pop(wanted):
             lag = viewer.lag
@@ -210,10 +216,10 @@ class LaggingViewers:
                 continue  # It has left meanwhile.
             if isinstance(piece, HistoryLost):
                 self._end(viewer, SLOW)  # Its client comes back, and is told what is lost.
+            elif self._comes_later(lag, piece):
+                gevent.spawn_later(0.05, self.give_turn, viewer)
             elif piece is not None:
                 self._fill(viewer, lag, piece)
                 self.give_turn(viewer)
-            elif self._recent.is_ahead(lag.epoch, lag.position):
-                gevent.spawn_later(0.05, self.give_turn, viewer)  # The follower is about to come.
             else:
                 self._end(viewer, SLOW)

@@ -140,7 +140,8 @@ class Reader:
         piece = self.next_piece()
         while piece is not None and not self.lost and all(map(is_own, piece.entries)):
             piece = self.next_piece()
-        self._ready = piece
+        if piece is not None:
+            self._ready = piece
 
     def at_end(self) -> bool:
         """Return whether there is nothing to read now."""
@@ -156,6 +157,8 @@ class Reader:
     def next_piece(self) -> Piece | None:
         """Read on; None if there is nothing to read now, or nothing more."""
         while not self.over:
+            if self._held_back():
+                return None
             piece = self.take_ready()
             if piece is not None:
                 self._gave_at = time.monotonic()
@@ -171,7 +174,8 @@ class Reader:
             seconds = retry if seconds is None else min(retry, seconds)
         if self._follower.park(self):
             try:
-                if not self._closed:  # by another thread, before it could wake this one
+                # Another thread may have closed it, or got on, before it could wake this one.
+                if not self._closed and (self._ready is None or self._held_back()):
                     wait(seconds)
             finally:
                 if self.parked:
@@ -189,6 +193,10 @@ class Reader:
         if time.monotonic() - self._gave_at < KEEPS_UP:
             return end, end  # Nothing has held it up since: it is about to wait for more.
         return self.live, end if self.keeps_passing else self.live
+
+    def _held_back(self) -> bool:
+        """Return whether there is a piece to give, but not yet."""
+        return self._ready is not None and self._follower.holds_back(self.epoch, self.position)
 
     def close(self) -> None:
         """End the reading, also a wait in another thread."""

@@ -9,6 +9,7 @@ const KEPT = 500;
 const NAMES = 20; // of those who are here
 const AWAY = 5000; // ms
 const NAME = "ssekit name"; // under which it is kept
+const UNDER_WAY = new Set(["connecting", "open", "reconnecting"]);
 const ANIMALS = ["otter", "heron", "lynx", "wren", "newt", "marten", "plover", "ibex"];
 const COLOURS = ["amber", "jade", "slate", "russet", "indigo", "ivory", "copper", "teal"];
 
@@ -59,7 +60,7 @@ export class Room {
   rename() {
     remember(this.form.elements.name.value);
     this.stream.path = this.address();
-    if (this.stream.state === "open") this.stream.start();
+    if (UNDER_WAY.has(this.stream.state)) this.stream.start();
   }
 
   seen(visible) {
