@@ -34,7 +34,8 @@ def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     kind = "text/plain"
     if environ["PATH_INFO"] == "/":
         member = (query["member"], query.get("value")) if "member" in query else None
-        stream = hub.stream(channel, member=member, presence=True, heartbeat=0.5)
+        # A browser is back long before the leases of these tests run out.
+        stream = hub.stream(channel, member=member, presence=True, heartbeat=0.5, retry=500)
         return stream(environ, start_response)
     if environ["PATH_INFO"] == "/members":
         answer = json.dumps(hub.members(channel)).encode()
