@@ -164,10 +164,12 @@ def test_a_signal_that_comes_just_before_a_wait_is_not_seen_only_after_it() -> N
 
         def wait(self, timeout: float | None = None) -> bool:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-            os.kill(os.getpid(), signal.SIGTERM)
-            woken = super().wait(timeout)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-            return woken
+            try:
+                # To this thread: another one would take it at once.
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                return super().wait(timeout)
+            finally:  # Whatever is raised: each process that a later test starts inherits the mask.
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
     client = process.ProcessClient()
     client._flag = Deaf()
