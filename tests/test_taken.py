@@ -6,9 +6,11 @@ Each test runs where gunicorn hands the connection over, and where every stream 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from typing import Any
@@ -230,6 +232,22 @@ def test_a_worker_exits_once_its_streams_have_ended_and_its_requests_are_answere
         client.until_closing_retry()
         assert request.getresponse().read() == b"at last"
         assert server.process.returncode == 0
+
+
+def test_a_worker_that_exits_takes_no_request_that_it_does_not_answer() -> None:
+    with gunicorn("tests.apps.slow_exit:app") as server, Client(f"{server.url}/rare") as client:
+        client.until_body(b"\n")
+        (worker,) = server.children()
+
+        def ask(number: int) -> int:
+            time.sleep(number / 10)
+            with Client(f"{server.url}/slow") as asked:
+                return asked.status
+
+        os.kill(worker, signal.SIGTERM)
+        client.until_closing_retry()
+        with ThreadPoolExecutor(15) as pool:
+            assert set(pool.map(ask, range(15))) == {200}
 
 
 def test_a_ticking_stream_works_in_a_thread_too() -> None:

@@ -20,7 +20,7 @@ import gevent
 from ssekit.host.connection import Connection
 from ssekit.host.disconnects import Disconnects
 from ssekit.host.heartbeats import Heartbeats
-from ssekit.host.wsgi_servers import worker_is_ending, worker_is_idle
+from ssekit.host.wsgi_servers import close_if_idle, worker_is_ending
 
 TICK = 0.05
 """Seconds between two looks at whether heartbeats are due and whether the process is ending."""
@@ -128,8 +128,9 @@ class Loop:
         gc.freeze()  # Nothing is worth collecting, and looking at all that goes takes time.
         self._end_all()
         # gunicorn looks once a second whether all is done.  An exit from the event loop is raised
-        # in the main greenlet, as gunicorn's own quick exit is.
-        if not self._groups and worker_is_idle(gevent.get_hub().parent.gr_frame):
+        # in the main greenlet, as gunicorn's own quick exit is.  What runs at the exit may wait, so
+        # nothing may be accepted any more.
+        if not self._groups and close_if_idle(gevent.get_hub().parent.gr_frame):
             sys.exit()
 
     def _end_all(self) -> None:

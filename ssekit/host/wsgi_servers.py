@@ -363,16 +363,20 @@ def worker_is_ending() -> bool:
     return getattr(worker, "alive", True) is False
 
 
-def worker_is_idle(frame: FrameType | None) -> bool:
-    """Tell whether gunicorn's gevent worker has no connection, and only waits for when to end.
+def close_if_idle(frame: FrameType | None) -> bool:
+    """Have gunicorn's gevent worker accept nothing more if it has no connection, and tell whether.
 
     ``frame``: where the main greenlet waits.  False for everything else.
     """
     while frame is not None:
         if _name_of(frame) == _GREENLETS_WAIT:
             try:
-                pools = [server.pool for server in frame.f_locals["servers"]]
-                return all(pool.free_count() == pool.size for pool in pools)
+                servers = frame.f_locals["servers"]
+                if any(server.pool.free_count() != server.pool.size for server in servers):
+                    return False
+                for server in servers:
+                    server.close()
+                return True
             except Exception:
                 return False  # It is not as we know it, and ends when it looks for itself.
         frame = frame.f_back
