@@ -19,7 +19,7 @@ from tests.clients import Client
 from tests.documents import files_of, module
 from tests.servers import ROOT, gunicorn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 DOCS = (ROOT / "docs" / "coming-from.md").read_text()
 HERE = files_of(DOCS, "# here: ")

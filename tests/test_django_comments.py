@@ -21,7 +21,7 @@ from tests.clients import Client
 from tests.postgres_server import PostgresServer
 from tests.servers import ROOT, Server, gunicorn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 PROJECT = ROOT / "examples" / "django_comments"
 USERS = ROOT / "tests" / "apps" / "comment_users.json"

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.clients import Client
 from tests.servers import Server, gunicorn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture

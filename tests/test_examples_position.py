@@ -16,7 +16,7 @@ from playwright.sync_api import Page, Route, expect
 from ssekit import Hub
 from tests.servers import Server, gunicorn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 SERVERS_PLACES = [
     "before the page",

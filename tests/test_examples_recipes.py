@@ -28,7 +28,7 @@ from tests.redis_server import RedisServer
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 CODE = files_of("".join(page.read_text() for page in PAGES))

@@ -24,7 +24,7 @@ from tests.components import need, need_packages
 from tests.servers import ROOT, Server, gunicorn
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 CLIENTS_JS = ROOT / "tests" / "clients_js"
 

@@ -20,7 +20,7 @@ from tests.servers import ROOT, Server, running
 from tests.waiting import until
 
 # Six pages at once: more than a minute where much else runs beside them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ci, pytest.mark.timeout(180)]
 
 PACKAGES = ROOT / "tests" / "clients_js"
 NAMES = ["htmx2", "htmx2?native", "htmx4", "turbo", "turbo?native", "datastar"]

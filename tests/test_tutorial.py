@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.servers import ROOT
 from tests.terminals import Terminal
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?:# |<!-- )([\w./]+)(?: -->)?\n")
