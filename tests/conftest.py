@@ -30,13 +30,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+LONG = {"browser", "ci", "slow"}
+"""Marks of the files that take long."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a browser by the fixture that starts it, and begin with the long files."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
     # Else one process is busy with them at the end while the others have nothing left to do.
-    items.sort(key=lambda item: not {"slow", "ci"} & {mark.name for mark in item.iter_markers()})
+    items.sort(key=lambda item: LONG.isdisjoint(mark.name for mark in item.iter_markers()))
 
 
 URLS: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
