@@ -811,6 +811,19 @@ class TestAPooler:
 
 
 class TestAPlace:
+    def test_a_log_that_is_dropped_in_the_middle_of_a_look_at_it_is_lost(
+        self, broker: PostgreSQLBroker, database: str
+    ) -> None:
+        last = broker.append("news", body("before"))
+        with ThreadPoolExecutor() as pool:
+            with psycopg.connect(database) as connection:
+                connection.execute("DROP SCHEMA ssekit CASCADE")
+                following = pool.submit(broker.follow, last.id, 30)
+                waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                until(lambda: connection.execute(waits).fetchone() == (1,))
+            with pytest.raises(HistoryLost):
+                following.result(10)
+
     def test_a_dropped_log_is_another_log(
         self, broker: PostgreSQLBroker, open_one: Opener, database: str
     ) -> None:

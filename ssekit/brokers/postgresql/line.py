@@ -126,7 +126,7 @@ class Line:
                     self.usable = True
             else:
                 self.usable = True  # an answer, too
-            if error.sqlstate in _MISSING:
+            if error.sqlstate in _MISSING or text_of(error).startswith(_DROPPED):
                 raise NoLog(text_of(error)) from error
             if error.sqlstate == "SK001":
                 raise Damaged(text_of(error)) from error
@@ -242,6 +242,8 @@ _BEGIN = "; ".join(
 ).encode()
 
 _MISSING = {"3F000", "42P01", "42883", "42704"}  # a schema, a table, a function, a type
+_DROPPED = "could not open relation"
+"""Of a table that was dropped in the middle of a statement; an internal error, never translated."""
 
 
 def text_of(error: psycopg.Error) -> str:
