@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
     assert parse_id(linked.tip())[1] == 0
     linked.close()
     real.close()
+
+
+def test_a_file_that_is_deleted_while_it_is_looked_at_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(connect(f"sqlite:///{path}")) as broker:
+        broker.append("news", body("before"))
+    look = place._header
+
+    def look_too_late(at: str) -> tuple[int, int]:
+        monkeypatch.setattr(place, "_header", look)
+        path.unlink()
+        return look(at)
+
+    monkeypatch.setattr(place, "_header", look_too_late)
+    with closing(connect(f"sqlite:///{path}")) as broker:
+        assert parse_id(broker.append("news", body("after")).id)[1] == 1
 
 
 def test_deleting_the_file_under_many_publishers_breaks_nothing(path: Path) -> None:

@@ -119,7 +119,8 @@ def _header(path: str) -> tuple[int, int]:
     And if we read it ourselves, closing it would release the locks of other connections to it.
     """
     for look in range(_LOOKS):
-        db = sqlite3.connect(uri(path, "immutable=1"), uri=True)
+        # Read-only: a file that was just deleted would else be made again, and be nobody's.
+        db = sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)
         try:
             (application,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
