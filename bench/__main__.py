@@ -22,7 +22,7 @@ from bench.table import table
 
 BENCHES = {
     "fanout": "what a delivery costs: C loop, generator and queue, ssekit, and the peers",
-    "metrics": "what counting, and a scrape every second, add to a delivery",
+    "metrics": "what counting, and a scrape every 15 seconds, add to a delivery",
     "iterated": "what a delivery costs where no connection can be taken over",
     "loop": "a loop or a timer for each client, beside a generator by hand",
     "latency": "from publish to arrival at a fixed 45,000 deliveries a second",

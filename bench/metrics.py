@@ -1,4 +1,4 @@
-"""What counting and being scraped every second add to a delivery.
+"""What counting and being scraped every 15 seconds add to a delivery.
 
 One server counts and does not count in turn, for a moment each, so that both sides of a pair have
 the same processor, memory and neighbours.  A single pair says little on a shared machine; the
@@ -28,7 +28,7 @@ LIMIT = 1.0
 def run(settings: Settings, results: Results) -> None:
     """Measure each of fan-out's schedules with and without counting, in pairs."""
     subscribers = settings.scaled(SUBSCRIBERS, 10)
-    results.title(NAME, f"{subscribers:,} subscribers, metrics scraped every second")
+    results.title(NAME, f"{subscribers:,} subscribers, metrics scraped every 15 seconds")
     rate = fixed_rate(subscribers)
     schedules = {
         "saturation": Schedule(40),

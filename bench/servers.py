@@ -123,7 +123,7 @@ def writing(core: int) -> AbstractContextManager[Server]:
 
 
 def counted(core: int) -> AbstractContextManager[Server]:
-    """ssekit with metrics of the channel, scraped every second; its counting can be switched."""
+    """ssekit with metrics of the channel, scraped; its counting can be switched."""
     return gunicorn("bench.apps.counted_app:app", core)
 
 
