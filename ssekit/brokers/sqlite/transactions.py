@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from ssekit.brokers.contract import Retention
 from ssekit.brokers.interrupted import NotInterrupting
+from ssekit.brokers.sqlite.appending import Known
 from ssekit.brokers.sqlite.file import Damaged, Locked, OpenFile, clear_damaged
 from ssekit.brokers.sqlite.writing import Writer
 from ssekit.errors import BrokerUnavailable, HubClosed
@@ -99,7 +100,7 @@ class Transactions:
         while True:
             try:
                 with self._lock, self._once:
-                    return self._read(self._current(create), work)
+                    return self._transact("DEFERRED", self._current(create), work)
             except (sqlite3.Error, OSError, Locked, Damaged) as error:
                 again = self._failed(error, again)
 
@@ -133,10 +134,10 @@ class Transactions:
             self._retained = file.identity
         return file
 
-    def _read(self, file: OpenFile, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transact(self, kind: str, file: OpenFile, work: Callable[[sqlite3.Connection], T]) -> T:
         db = file.connection
         try:
-            db.execute("BEGIN DEFERRED")
+            db.execute(f"BEGIN {kind}")
             result = work(db)
             db.execute("COMMIT")
         except BaseException as error:
@@ -150,20 +151,14 @@ class Transactions:
     def _write(self, file: OpenFile, work: Callable[[Writer], T]) -> T:
         # What is known is put back after the commit, so a transaction that fails leaves none of it.
         known, file.known = file.known, None
-        db = file.connection
-        try:
-            db.execute("BEGIN IMMEDIATE")
+
+        def write(db: sqlite3.Connection) -> tuple[T, Known | None]:
             writer = Writer(db, known)
             result = work(writer)
             writer.done()
-            db.execute("COMMIT")
-        except BaseException as error:
-            _roll_back(file, error)
-            raise
-        finally:
-            if self._closed:
-                self._release()
-        file.known = writer.known
+            return result, writer.known
+
+        result, file.known = self._transact("IMMEDIATE", file, write)
         return result
 
     def _failed(self, error: Exception, again: _Again | None, anew: bool = False) -> _Again:
