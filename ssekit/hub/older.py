@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.host.wakeup import NativeLock
@@ -94,9 +94,7 @@ class OlderEntries:
         Raises `BrokerUnavailable` and `HubClosed` as `Broker.read` does.
         """
         with self._turns:
-            answers: Answers = {wanted: self._kept(wanted) for wanted in positions}
-            missing = [wanted for wanted, piece in answers.items() if piece is None]
-            return answers | self._read(missing)
+            return self._answers(positions)
 
     def forget_stale(self) -> None:
         """Drop what was kept for others and is no longer fresh."""
@@ -125,9 +123,7 @@ class OlderEntries:
                 time.sleep(GATHER)
             with self._turns:
                 self._close(reading)
-                kept: Answers = {wanted: self._kept(wanted) for wanted in reading.positions}
-                missing = [wanted for wanted, piece in kept.items() if piece is None]
-                reading.answers = kept | self._read(missing)
+                reading.answers = self._answers(reading.positions)
         except Exception as error:
             reading.error = error
         finally:
@@ -138,6 +134,12 @@ class OlderEntries:
         with self._lock:
             if self._next is reading:
                 self._next = None
+
+    def _answers(self, positions: Iterable[Position]) -> Answers:
+        """Return what is kept for some positions, and read for the others; for one with a turn."""
+        answers: Answers = {wanted: self._kept(wanted) for wanted in positions}
+        missing = [wanted for wanted, piece in answers.items() if piece is None]
+        return answers | self._read(missing)
 
     def _read(self, positions: Sequence[Position]) -> Answers:
         """Read until there is an answer for each position."""
