@@ -58,7 +58,7 @@ class WsgiRun(runs.Run):
 
     @property
     def environ(self) -> dict[str, Any]:
-        return restored(self._environ) if isinstance(self._environ, tuple) else self._environ
+        return restored(self._environ)
 
     def execute(self) -> bool:
         """Run the script to its end; false if it failed before it had sent anything."""

@@ -65,9 +65,14 @@ def kept(environ: Environ) -> Kept:
     return (_environs.setdefault(tuple(shared.items()), shared), *own)
 
 
-def restored(kept: Kept) -> Environ:
-    """Return the environ, with an empty body, and somewhere for errors (PEP 3333)."""
-    shared, *own = kept
+def restored(environ: Environ | Kept) -> Environ:
+    """Return an environ: as it is, or what was kept of it.
+
+    That has an empty body, and somewhere for errors (PEP 3333).
+    """
+    if isinstance(environ, dict):
+        return environ
+    shared, *own = environ
     return {
         **shared,
         **dict(zip(own[::2], own[1::2], strict=True)),

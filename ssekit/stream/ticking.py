@@ -53,11 +53,11 @@ class Tick:
     @property
     def environ(self) -> dict[str, Any]:
         """The request's WSGI environ (PEP 3333)."""
-        return restored(self._environ) if isinstance(self._environ, tuple) else self._environ
+        return restored(self._environ)
 
     def shrink(self) -> None:
         """Keep of the environ only what outlives the server's part in the stream."""
-        if not isinstance(self._environ, tuple):
+        if isinstance(self._environ, dict):
             self._environ = kept(self._environ)
 
 
