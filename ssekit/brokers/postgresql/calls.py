@@ -144,7 +144,7 @@ class Calls:
         return statement.replace("{}", self._schema.quoted)
 
     def _put_right(self, line: Line, *, create: bool, anew: bool) -> bool:
-        """Make a log where there is none, if it may be made; false if not."""
+        """Create a missing or damaged log, if that is allowed; return whether there is one."""
         with line.refusals():
             found = look(line.connection, self._schema)
             if found == "empty" and not create:
