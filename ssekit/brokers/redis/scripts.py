@@ -59,8 +59,8 @@ def _bounds() -> Bounds:
     )
 
 
-_WRITE = ("log", "retention", "write", "leases", "writing")
-_READ = ("log", "read")
+_WRITE = ("keys", "ordinary", "log", "retention", "write", "leases", "writing")
+_READ = ("keys", "log", "read")
 
 _LOST = {
     b"empty": "there is no log yet, or no more",
@@ -90,8 +90,7 @@ class Scripts:
                 if getattr(retention, name) is not None
             }
         )
-        given = {name: getattr(retention, name) or "" for name in retention.given}
-        self._given = json.dumps(given) if given else ""
+        self._given = json.dumps({name: getattr(retention, name) or "" for name in retention.given})
         self._prepared: dict[tuple[object, ...], tuple[Prepared, Prepared]] = {}
         self._settled = False  # whether what was given has been written into the log
 

@@ -47,7 +47,7 @@ local function store(packed)
 end
 
 local function stored()
-    return {'stored', int(state.epoch), int(state.seq), int(state.time)}
+    return {'stored', int(state.epoch) .. '-' .. int(state.seq), int(state.time)}
 end
 
 -- Keep the entry that was stored last, under a member of `index`.
