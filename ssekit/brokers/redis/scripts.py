@@ -153,8 +153,8 @@ class Scripts:
             (self._settings, "" if self._settled else self._given) if writes else ("", "")
         )
         rest = (RUN, settings, given, command, *arguments)
-        answer: list[Any] = self._connections.ask((known, *rest), (text, *rest), writes=writes)
-        return answer
+        answer = self._connections.ask((known, *rest), (text, *rest), writes=writes)
+        return answer.split() if isinstance(answer, bytes) else answer  # as "stored ID TIME"
 
     def _prepare(self, parts: tuple[str, ...]) -> tuple[Prepared, Prepared]:
         """Return how a script is called, by its name and with its text."""

@@ -85,7 +85,7 @@ local function append_ordinary(channel, packed, kind, key, holder)
     else
         call('HSET', log, 'seq', seq, 'time', now)
     end
-    return {'stored', id, now}
+    return 'stored ' .. id .. ' ' .. now
 end
 
 if ARGV[4] == 'append' and ARGV[3] == '' then
