@@ -77,6 +77,9 @@ BEGIN
     END IF;
     PERFORM pg_notify('ssekit.log', '');
     IF a.seq % 16 < many THEN
+        -- What nobody follows any more, since this was done last.
+        DELETE FROM ssekit.entry WHERE kept = 0
+            AND seq > a.seq - r.recent - many - 16 AND seq <= a.seq - r.recent;
         PERFORM ssekit.tidy(r, greatest(many, 16)::integer);
     END IF;
     a.word := 'stored';
@@ -93,7 +96,6 @@ DECLARE
 BEGIN
     INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, key, body)
         VALUES (a.seq, a.epoch, reason_kept, is_passing, a.at, into_channel, its_key, its_body);
-    DELETE FROM ssekit.entry WHERE seq = a.seq - r.recent AND kept = 0;
     RETURN a;
 END $$;
 
@@ -361,8 +363,6 @@ BEGIN
         RETURN;
     END IF;
     a := ssekit.advance(r, many);
-    DELETE FROM ssekit.entry WHERE kept = 0 AND seq = ANY (ARRAY(
-        SELECT generate_series(a.seq - r.recent - many + 1, a.seq - r.recent)));
     FOR o IN
         WITH placed AS (
             INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, body)
@@ -564,7 +564,6 @@ BEGIN
                 RETURNING 'stored', epoch, seq, at INTO a.word, a.epoch, a.seq, a.at;
             INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, body)
                 VALUES (a.seq, a.epoch, 1, false, a.at, into_channel, its_body);
-            DELETE FROM ssekit.entry WHERE seq = a.seq - bounds[1]::bigint AND kept = 0;
             PERFORM pg_notify('ssekit.log', '');
             RETURN a;
         END IF;
