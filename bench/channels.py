@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from bench.logs import KINDS, new_log
+from bench.logs import measure_each, new_log
 from bench.processes import BenchError
 from bench.results import Results
 from bench.settings import Settings
@@ -103,12 +103,7 @@ def run(settings: Settings, results: Results) -> None:
     """Measure each kind of log once."""
     channels = settings.scaled(CHANNELS, 100)
     results.title(NAME, f"{channels:,} channels with {EVENTS} events each, and a publish in them")
-    for kind in KINDS:
-        if settings.wants(kind):
-            try:
-                _measure(settings, results, kind, channels)
-            except BenchError as error:
-                results.note(NAME, f"{kind}: {error}")
+    measure_each(settings, results, NAME, lambda kind: _measure(settings, results, kind, channels))
 
 
 def _measure(settings: Settings, results: Results, kind: str, channels: int) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from bench.processes import BenchError, find_program, proportional_set_size
+from bench.results import Results
+from bench.settings import Settings
 from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -25,6 +27,17 @@ class NewLog(NamedTuple):
 
     url: str
     size: Callable[[], int]
+
+
+def measure_each(
+    settings: Settings, results: Results, bench: str, measure: Callable[[str], None]
+) -> None:
+    """Measure each kind of log that is wanted; a server that is missing is noted."""
+    for kind in filter(settings.wants, KINDS):
+        try:
+            measure(kind)
+        except BenchError as error:
+            results.note(bench, f"{kind}: {error}")
 
 
 @contextmanager

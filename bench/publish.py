@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from bench import servers
 from bench.herd import get
 from bench.load import clients
-from bench.logs import KINDS, new_log
-from bench.processes import ROOT, BenchError
+from bench.logs import measure_each, new_log
+from bench.processes import ROOT
 from bench.results import Results
 from bench.settings import Settings
 
@@ -39,12 +39,9 @@ def run(settings: Settings, results: Results) -> None:
     seconds = max(0.3, SECONDS * settings.scale)
     results.title(NAME, "what a publish costs, beside the bare thing")
     for _ in range(settings.rounds):
-        for broker in KINDS:
-            if settings.wants(broker):
-                try:
-                    _measure(settings, results, broker, seconds)
-                except BenchError as error:
-                    results.note(NAME, f"{broker}: {error}")
+        measure_each(
+            settings, results, NAME, lambda broker: _measure(settings, results, broker, seconds)
+        )
     for broker in BARE:
         value = results.median(NAME, f"{broker}, one process", "x bare")
         results.at_most(NAME, f"{broker}: the time of a publish, times the bare one", value, 1.5)

@@ -93,13 +93,13 @@ class Event:
         lines: list[str] = []
         if self.comment is not None:
             comment = _text("comment", self.comment)
-            lines += (f": {line}" if line else ":" for line in _lines(comment))
+            lines += [f": {line}" if line else ":" for line in _lines(comment)]
         if self.event is not None:
             lines.append(f"event: {_field('event', self.event)}")
         if self.retry is not None:
             lines.append(f"retry: {_milliseconds(self.retry)}")
         if self.data is not None:
-            lines += (f"data: {line}" for line in _lines(_data(self.data)))
+            lines += [f"data: {line}" for line in _lines(_data(self.data))]
         if self.id is not None:
             lines.append(f"id: {_field('id', self.id)}")
         if not lines:

@@ -849,9 +849,20 @@ class TestAPlace:
             broker.read(["news"], before.id, 10)
         assert open_one().history(["news"], 10, None) == [after]
 
+    def test_an_ordinary_append_does_without_the_functions_for_all_others(
+        self, broker: PostgreSQLBroker, database: str
+    ) -> None:
+        sent = [broker.append("news", body("first"))]
+        with psycopg.connect(database) as connection:
+            for name in ("put", "load", "save", "store"):
+                connection.execute(f"DROP FUNCTION ssekit.{name}".encode())
+        sent += [broker.append("news", body(n)) for n in range(10)]
+        assert [parse_id(entry.id)[1] for entry in sent] == [*range(1, 12)]
+        assert broker.history(["news"], 100, None) == sent
+
     @pytest.mark.parametrize(
         "damage",
-        ["DROP TABLE ssekit.entry", "DROP FUNCTION ssekit.store", "DELETE FROM ssekit.tip"],
+        ["DROP TABLE ssekit.entry", "DROP FUNCTION ssekit.lock", "DELETE FROM ssekit.tip"],
     )
     def test_only_an_append_begins_a_damaged_log_anew(
         self, broker: PostgreSQLBroker, database: str, damage: str

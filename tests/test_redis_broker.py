@@ -526,6 +526,7 @@ def test_commands_are_those_of_redis_6_2(server: RedisServer) -> None:
             "hdel",
             "hlen",
             "hstrlen",
+            "exists",
             "hexists",
             "hincrby",
             "zadd",

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -228,6 +229,32 @@ def test_a_publish_costs_the_same_commands_however_many_channels(server: RedisSe
         broker.append(f"channel {n}", body(n))
     assert commands_for_each_publish() == few
     assert few < 50
+    broker.close()
+
+
+@pytest.mark.parametrize(
+    ("most", "options"),
+    [(14, {}), (16, {"key": "k"}), (8, {"passing": True}), (14, {"holder": "lease"})],
+    ids=["an event", "a value", "a passing event", "an event of a producer"],
+)
+def test_an_ordinary_publish_takes_few_commands(
+    server: RedisServer, most: int, options: dict[str, Any]
+) -> None:
+    broker = connect(server.url)
+    broker.beat("lease", first=True)
+    if "holder" in options:
+        broker.produce("news", "lease")
+    broker.append("news", body("first"), **options)
+    server.command("CONFIG", "RESETSTAT")
+    sent = [broker.append("news", body(n), **options) for n in range(640)]
+    stats = server.command("INFO", "commandstats").decode()
+    calls = re.findall(r"cmdstat_(?!info|config)\S+:calls=(\d+)", stats)
+    # All is looked at once in 64 times, with some 40 commands.
+    assert sum(map(int, calls)) / 640 <= most + 40 / 64
+    beginning = f"{parse_id(sent[0].id)[0]}-1"
+    assert broker.follow(beginning, 1)[0] == sent
+    kept = [sent[-1]] if "key" in options else [] if "passing" in options else sent
+    assert connect(server.url).read(["news"], beginning, 1000)[0] == kept
     broker.close()
 
 

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from ssekit import BrokerUnavailable, HubClosed
-from ssekit.brokers import Broker, HistoryLost, Retention, connect, parse_id
+from ssekit.brokers import Broker, Entry, HistoryLost, Retention, connect, parse_id
 from ssekit.brokers.other_processes import OtherProcesses
-from ssekit.brokers.sqlite import place
+from ssekit.brokers.sqlite import appending, place
 from ssekit.brokers.sqlite.writing import Writer
 from tests.logs import END, REMOVED, body, everything, followed, run
 from tests.servers import ROOT
@@ -246,8 +246,9 @@ def test_a_fork_waits_for_the_end_of_another_threads_transaction(path: Path) -> 
     assert run("tests.apps.sqlite_file", "fork_beside_a_transaction", url).split() == ["0", "4"]
 
 
-def test_a_child_forked_inside_a_transaction_leaves_it_alone(path: Path) -> None:
-    output = run("tests.apps.sqlite_file", "fork_inside_a_transaction", f"sqlite:///{path}")
+@pytest.mark.parametrize("where", ["in a transaction", "alone"])
+def test_a_child_forked_inside_a_publish_leaves_it_alone(path: Path, where: str) -> None:
+    output = run("tests.apps.sqlite_file", "fork_inside_a_publish", f"sqlite:///{path}", where)
     assert output.splitlines() == [
         "the child: False True",
         "and then: True",
@@ -597,16 +598,19 @@ def test_a_notification_that_interrupts_another_still_wakes(
     publisher.close()
 
 
-def test_close_may_interrupt_a_call(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", [None, "k"])
+def test_close_may_interrupt_a_call(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
     broker.append("news", body("before"))
-    done = Writer.done
+    insert = appending.insert
 
-    def interrupted(writer: Writer) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Entry:
         broker.close()  # as a signal handler would
-        done(writer)
+        return insert(*arguments, **options)
 
-    monkeypatch.setattr(Writer, "done", interrupted)
-    assert broker.append("news", body("interrupted")).id
+    monkeypatch.setattr(appending, "insert", interrupted)
+    assert broker.append("news", body("interrupted"), key=key).id
     with pytest.raises(HubClosed):
         broker.tip()
     assert broker._log._file is None  # type: ignore[attr-defined]
@@ -622,8 +626,27 @@ def test_an_ordinary_append_stores_its_entry_and_nothing_else(broker: Broker) ->
         broker.append("news", body(n))
         broker.append("news", body(n), passing=True)
         broker.append("prices", body(n), key="EURUSD")
-    # BEGIN, PRAGMA data_version, INSERT and COMMIT; of a key also a SELECT and an UPDATE.
-    assert len(said) < 900 * 4 + 300 * 2 + 300
+    # PRAGMA data_version and INSERT; of a key also BEGIN, a SELECT, an UPDATE, and COMMIT.
+    assert len(said) < 900 * 2 + 300 * 4 + 300
+
+
+def test_an_append_that_another_process_has_overtaken_comes_after_it(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = connect(f"sqlite:///{path}")
+    sent = [broker.append("news", body(n)) for n in range(3)]
+    insert = appending.insert
+
+    def overtaken(*arguments: Any, **options: Any) -> Entry:
+        monkeypatch.setattr(appending, "insert", insert)
+        sent.append(other.append("news", body("the other's")))
+        return insert(*arguments, **options)
+
+    monkeypatch.setattr(appending, "insert", overtaken)
+    sent += [broker.append("news", body(n)) for n in range(3, 5)]
+    assert [parse_id(entry.id)[1] for entry in sent] == [1, 2, 3, 4, 5, 6]
+    assert everything(broker, f"{parse_id(sent[0].id)[0]}-0", "news") == sent
+    other.close()
 
 
 def test_nothing_of_a_transaction_that_fails_is_remembered(
@@ -634,7 +657,7 @@ def test_nothing_of_a_transaction_that_fails_is_remembered(
     with monkeypatch.context() as interrupting:
         interrupting.setattr(Writer, "done", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            broker.append("news", body("never stored"))
+            broker.append("news", body("never stored"), key="k")
     sent += [broker.append("news", body(n)) for n in range(3, 6)]
     assert [parse_id(entry.id)[1] for entry in sent] == [1, 2, 3, 4, 5, 6]
     assert everything(broker, start, "news") == sent[3:]

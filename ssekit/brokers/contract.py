@@ -141,8 +141,16 @@ class Retention:
         return replace(self, **{name: getattr(other, name) for name in other.given})
 
 
-@dataclass(frozen=True)
-class Entry:
+class _Fields(NamedTuple):
+    id: str
+    channel: str
+    body: bytes
+    key: str | None = None
+    passing: bool = False
+    time: float = 0.0
+
+
+class Entry(_Fields):
     """One entry as the log holds it.
 
     ``body`` is the event as bytes of an event stream, without its id and the blank line that ends
@@ -150,12 +158,7 @@ class Entry:
     ``time`` is when it was stored, in seconds since 1970 by the log's clock.
     """
 
-    id: str
-    channel: str
-    body: bytes
-    key: str | None = None
-    passing: bool = False
-    time: float = 0.0
+    # A tuple is made in a third of the time that a frozen dataclass takes.
 
     @cached_property
     def frame(self) -> bytes:

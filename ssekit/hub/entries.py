@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from ssekit.brokers.contract import Entry
 from ssekit.errors import InvalidEvent
-from ssekit.wire import Event
+from ssekit.wire import Event, encode_text
 
 OWN = "stream-"
 """What the names of the hub's own events begin with; nobody else can publish such a name."""
@@ -76,12 +75,22 @@ def _channel_event(*fields: Any) -> ChannelEvent:
     return ChannelEvent(*fields[:5], channel=fields[5], key=fields[6])
 
 
+def body_of_data(data: Any, event: str | None, retry: int | None, most: int | None) -> bytes:
+    """Return what is published as the body of an entry; raises as `body_of` does."""
+    if event is None and retry is None and type(data) is str:
+        return _bounded(encode_text(data)[:-1], most)
+    return body_of(Event(data, event, None, retry), most)
+
+
 def body_of(event: Event, most: int | None = None) -> bytes:
     """Return an event without an id as the body of an entry.
 
     Raises `InvalidEvent` for what the format cannot carry, or if it has more than ``most`` bytes.
     """
-    body = event.encode()[:-1]  # the blank line comes after the id
+    return _bounded(event.encode()[:-1], most)  # the blank line comes after the id
+
+
+def _bounded(body: bytes, most: int | None) -> bytes:
     if most is not None and len(body) > most:
         raise InvalidEvent(
             f"the event has {len(body)} bytes, and max_event is {most}: publish where the data is"
@@ -126,7 +135,7 @@ def reset_entry(cursor: str) -> Entry:
 
 def without_id(entry: Entry) -> Entry:
     """Return the entry as an opening has it."""
-    return replace(entry, passing=True)
+    return entry._replace(passing=True)
 
 
 def is_own(entry: Entry) -> bool:
@@ -179,6 +188,15 @@ def framing(hub_events: bool, own_ids: bool) -> Callable[[Entry], bytes]:
 
 def event_of(entry: Entry) -> ChannelEvent:
     """Return the entry as an event: its data as text, its name None where it has none."""
+    cursor = None if entry.passing else entry.id
+    body = entry.body
+    if body.startswith(b"data: ") and body.find(b"\n") == len(body) - 1:  # as most are
+        text = body[6:-1].decode()
+        return ChannelEvent(text, None, cursor, channel=entry.channel or None, key=entry.key)
+    return _event_of_lines(entry, cursor)
+
+
+def _event_of_lines(entry: Entry, cursor: str | None) -> ChannelEvent:
     name: str | None = None
     retry: int | None = None
     data: list[str] = []
@@ -190,7 +208,6 @@ def event_of(entry: Entry) -> ChannelEvent:
             name = value
         elif field == "retry":
             retry = int(value)
-    cursor = None if entry.passing else entry.id
     text = "\n".join(data) if data else None
     return ChannelEvent(text, name, cursor, retry, channel=entry.channel or None, key=entry.key)
 

@@ -34,7 +34,7 @@ from ssekit.hub.arguments import (
 )
 from ssekit.hub.counters_file import counters_file
 from ssekit.hub.endpoint import Authorize, Endpoint, Gate
-from ssekit.hub.entries import OWN, body_of, end_body, event_of, events_of, removal_body
+from ssekit.hub.entries import OWN, body_of_data, end_body, event_of, events_of, removal_body
 from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
 from ssekit.hub.presence import Presence, members_channel, members_in
@@ -487,7 +487,7 @@ class Hub:
             raise InvalidEvent(f"the event name {event!r} is the hub's own, as all {OWN}... are")
         if data is None:
             raise InvalidEvent("clients ignore an event without data; publish an empty str")
-        return body_of(Event(data, event, None, retry), self._max_event)
+        return body_of_data(data, event, retry, self._max_event)
 
     def _encode_item(self, data: Any, event: str | None, retry: int | None) -> bytes:
         if isinstance(data, Event):

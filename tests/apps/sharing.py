@@ -13,7 +13,7 @@ import gevent.socket
 
 from ssekit import Event, Hub
 from ssekit.brokers.memory.broker import MemoryBroker
-from ssekit.hub import follower, recent, viewers
+from ssekit.hub import entries, follower, recent, viewers
 
 counts: Counter[str] = Counter()
 
@@ -29,6 +29,7 @@ def counted(owner: Any, name: str, what: str) -> None:
 
 
 counted(Event, "encode", "encoded")
+counted(entries, "encode_text", "encoded")
 counted(viewers, "chunk", "framed")
 counted(recent, "chunk_of", "framed")
 counted(recent.Piece, "__init__", "pieces")

@@ -11,9 +11,11 @@ import threading
 import time
 import warnings
 from types import FrameType
+from typing import Any
 
 from ssekit import BrokerUnavailable
 from ssekit.brokers import Entry, Retention, connect
+from ssekit.brokers.sqlite import appending
 from ssekit.brokers.sqlite.broker import SQLiteBroker  # before rights are given up
 from ssekit.brokers.sqlite.writing import Writer
 from tests.logs import body, data
@@ -90,42 +92,52 @@ def fork_beside_a_transaction(url: str) -> None:
         time.sleep(0.3)
 
     Writer.done = slowly  # type: ignore[method-assign]
-    thread = threading.Thread(target=broker.append, args=("news", body("slow")))
-    thread.start()
+    slow = threading.Thread(target=broker.append, args=("news", body("slow")), kwargs={"key": "k"})
+    slow.start()
     inside.wait()
     Writer.done = done  # type: ignore[method-assign]
     if not os.fork():
         broker.append("news", body("the child's"))
         os._exit(0)
     print(os.wait()[1])
-    thread.join()
+    slow.join()
     print(broker.append("news", body("after")).id.partition("-")[2])
     broker.close()
 
 
-def fork_inside_a_transaction(url: str) -> None:
-    """A signal handler forks while the process is in the middle of a publish."""
+def fork_inside_a_publish(url: str, where: str) -> None:
+    """A signal handler forks: before the end of a transaction, or before an INSERT alone."""
     broker = connect(url)
-    broker.append("news", body("before"))
-    done, pids = Writer.done, []
+    for data_before in ("old", "before"):
+        broker.append("news", body(data_before))
+    done, insert, pids = Writer.done, appending.insert, []
 
     def fork(number: int, frame: FrameType | None) -> None:
         pids.append(os.fork())
         if not pids[0]:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
-    def interrupted(writer: Writer) -> None:
+    def in_a_transaction(writer: Writer) -> None:
         done(writer)
         signal.raise_signal(signal.SIGALRM)
 
+    def alone(*arguments: Any, **options: Any) -> Entry:
+        signal.raise_signal(signal.SIGALRM)
+        return insert(*arguments, **options)
+
     signal.signal(signal.SIGALRM, fork)
-    Writer.done = interrupted  # type: ignore[method-assign]
+    if where == "in a transaction":
+        broker._log._file.known = None  # type: ignore[attr-defined]
+        Writer.done = in_a_transaction  # type: ignore[method-assign]
+    else:
+        appending.insert = alone
     try:
         entry: Entry | None = broker.append("news", body("interrupted"))
     except BrokerUnavailable as error:
         entry = None
         print("the child:", error.maybe_stored, "forked" in str(error), flush=True)
     Writer.done = done  # type: ignore[method-assign]
+    appending.insert = insert
     if not pids[0]:
         assert entry is None
         try:
@@ -137,7 +149,7 @@ def fork_inside_a_transaction(url: str) -> None:
     assert entry is not None
     assert os.wait()[1] == 0
     broker.append("news", body("after"))
-    print("the parent:", data(broker.history(["news"], 10, None)))
+    print("the parent:", data(broker.history(["news"], 3, None)))
     broker.close()
     db = sqlite3.connect(url.removeprefix("sqlite:///"))
     print(db.execute("PRAGMA integrity_check").fetchone())

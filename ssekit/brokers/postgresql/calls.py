@@ -36,9 +36,9 @@ class Calls:
             kept = self._retention
             self.ask(
                 self._connections.writer,
-                "SELECT {}.settle(%s, %s, %s, %s, %s, %s)",
+                f"SELECT {{}}.settle({_bounds()}, %s, %s, %s, %s, %s)",
                 (
-                    *(bounds(), sorted(kept.given), kept.history, kept.capacity),
+                    *(sorted(kept.given), kept.history, kept.capacity),
                     *(kept.max_keys, kept.max_age),
                 ),
                 create=True,
@@ -51,8 +51,8 @@ class Calls:
         self.settle(anew=anew)
         rows = self.ask(
             self._connections.writer,
-            self.text(function, len(arguments) + 1),
-            (bounds(), *arguments),
+            self.text(function, len(arguments), "word, detail, epoch, seq, at", bounded=True),
+            arguments,
             writes=True,
             create=True,
             anew=anew,
@@ -81,8 +81,7 @@ class Calls:
         return moved
 
     def _sequence_some(self, *, create: bool) -> str:
-        statement = "SELECT {}.sequence(%s)"
-        rows = self.ask(self._connections.writer, statement, (bounds(),), create=create)
+        rows = self.ask(self._connections.writer, _sequence(), (), create=create)
         return str(rows[0][0])
 
     def rows(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
@@ -126,18 +125,19 @@ class Calls:
     def _call(
         self, line: Line, statement: str, arguments: tuple[object, ...], *, writes: bool
     ) -> list[tuple[Any, ...]]:
-        sequence = self.in_schema("SELECT {}.sequence(%s)")
         while True:
             try:
                 return line.call(statement, arguments, writes=writes)
             except Backlog:
                 # Some at a time: in transactions of their own, which others see as they end.
-                line.call(sequence, (bounds(),), writes=False)
+                line.call(self.in_schema(_sequence()), (), writes=False)
 
-    def text(self, function: str, arguments: int) -> str:
-        """Return the statement that calls a function."""
-        places = ", ".join(["%s"] * arguments)
-        return f"SELECT * FROM {self._schema.quoted}.{function}({places})"  # noqa: S608 - our names
+    def text(
+        self, function: str, arguments: int, fields: str = "*", *, bounded: bool = False
+    ) -> str:
+        """Return the statement that calls a function; ``bounded``: the bounds come first."""
+        places = ", ".join([*([_bounds()] if bounded else []), *["%s"] * arguments])
+        return f"SELECT {fields} FROM {self._schema.quoted}.{function}({places})"  # noqa: S608 - our names
 
     def in_schema(self, statement: str) -> str:
         """Return a statement with the schema's name in the place of ``{}``."""
@@ -156,13 +156,17 @@ class Calls:
         return True
 
 
-def bounds() -> list[float]:
-    """Return the bounds of the contract, in the order in which the functions have them."""
-    return [
-        float(contract.RECENT),
-        float(contract.CHANNELS_REMEMBERED),
-        float(contract.EPOCHS_REMEMBERED),
-        float(contract.END_REMEMBERED),
-        float(contract.MOST_PRODUCED),
-        float(contract.INTERNAL_KEPT),
-    ]
+def _sequence() -> str:
+    return f"SELECT {{}}.sequence({_bounds()})"
+
+
+def _bounds() -> str:
+    """Return the bounds of the contract, in the order in which the functions have them.
+
+    They are a part of the statement's text: an array takes psycopg long to pass.
+    """
+    bounds = (
+        *(contract.RECENT, contract.CHANNELS_REMEMBERED, contract.EPOCHS_REMEMBERED),
+        *(contract.END_REMEMBERED, contract.MOST_PRODUCED, contract.INTERNAL_KEPT),
+    )
+    return "'{{{}}}'".format(",".join(map(repr, bounds)))

@@ -17,7 +17,7 @@ from ssekit import host
 from ssekit.brokers import contract
 from ssekit.brokers.codec import parse_id
 from ssekit.brokers.contract import Entry, HistoryLost
-from ssekit.brokers.postgresql.calls import Calls, bounds
+from ssekit.brokers.postgresql.calls import Calls
 from ssekit.brokers.postgresql.connections import Connections
 from ssekit.brokers.postgresql.followers import Followers
 from ssekit.brokers.postgresql.line import Damaged, Line, NoLog
@@ -88,7 +88,7 @@ class Following:
         """
         often = line.pooled and now < self._busy_until
         apart = None if often else _APART
-        (found,) = self._call(line, after, "look", bounds(), self._me, _TERM, apart)
+        (found,) = self._call(line, after, "look", self._me, _TERM, apart, bounded=True)
         if found.word == "watches":
             self._vacuum_after(found.seq)
             return 0.0 if found.detail == "more" else _POLL, found.seq
@@ -96,9 +96,11 @@ class Following:
             return _POLL, found.seq
         return max(found.at, _QUIET if line.pooled else _ASK), found.seq
 
-    def _call(self, line: Line, after: str, function: str, *arguments: object) -> list[Answer]:
+    def _call(
+        self, line: Line, after: str, function: str, *arguments: object, bounded: bool = False
+    ) -> list[Answer]:
         """Call a function of the log, which nobody may have taken away."""
-        statement = self._calls.text(function, len(arguments))
+        statement = self._calls.text(function, len(arguments), bounded=bounded)
         try:
             # Not even `look` stores anything of its caller's: it moves what was committed.
             rows = line.call(statement, arguments, writes=False)

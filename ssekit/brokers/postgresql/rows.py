@@ -10,17 +10,17 @@ from ssekit.brokers.contract import Entry, HistoryLost
 
 
 class Answer(NamedTuple):
-    """A row of the type ``answer``."""
+    """A row of the type ``answer``; one of what was written ends with the time."""
 
     word: str
     detail: str | None
     epoch: int
     seq: int
     at: float
-    channel: bytes
-    key: bytes | None
-    passing: bool
-    body: bytes
+    channel: bytes = b""
+    key: bytes | None = None
+    passing: bool = False
+    body: bytes = b""
 
     @property
     def cursor(self) -> str:

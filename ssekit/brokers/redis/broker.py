@@ -1,7 +1,7 @@
 """``redis:``, a log in a Redis (6.2 or later) or Valkey, for many machines.
 
 A stream has the newest entries of all channels, for those who follow.  Beside it is what each
-channel keeps, in a fixed number of keys (`lua/log.lua` lists them), so that one publish costs the
+channel keeps, in a fixed number of keys (`lua/keys.lua` lists them), so that one publish costs the
 same however many channels there are.  Every call is one Lua script; the script chooses the ids,
 which are our own, so that they have no gaps.
 
@@ -42,7 +42,6 @@ from ssekit.brokers.redis.records import (
     PASSING,
     REMOVAL,
     entry_in_stream,
-    entry_of,
     pack,
 )
 from ssekit.brokers.redis.scripts import Scripts
@@ -104,20 +103,20 @@ class RedisBroker(Broker):
                 " let the log have more with Hub(max_keys=...)"
             )
         _check_finished(channel, answer)
-        return _stored(answer, packed)
+        return _stored(answer, channel, body, None if passing else key, passing=passing)
 
     def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
         packed = pack(REMOVAL, channel, key, body)
         answer = self._write("remove", channel, key, packed)
         _check_finished(channel, answer)
-        return None if answer[0] == b"nothing" else _stored(answer, packed)
+        return None if answer[0] == b"nothing" else _stored(answer, channel, body, key)
 
     def finish(
         self, channel: str, body: bytes, reason: str, *, holder: str | None = None
     ) -> Entry | None:
         packed = pack(END, channel, None, body)
         answer = self._write("finish", channel, packed, reason, holder or "")
-        return None if answer[0] == b"nothing" else _stored(answer, packed)
+        return None if answer[0] == b"nothing" else _stored(answer, channel, body, None)
 
     def reopen(self, channel: str) -> bool:
         return bool(self._write("reopen", channel)[0] == b"reopened")
@@ -262,9 +261,11 @@ class RedisBroker(Broker):
             raise HubClosed("the hub is closed")
 
 
-def _stored(answer: list[Any], packed: bytes) -> Entry:
-    _, epoch, seq, milliseconds = answer
-    return entry_of(int(epoch), int(seq), int(milliseconds), packed).entry
+def _stored(
+    answer: list[Any], channel: str, body: bytes, key: str | None, *, passing: bool = False
+) -> Entry:
+    _, entry_id, milliseconds = answer
+    return Entry(entry_id.decode(), channel, body, key, passing, int(milliseconds) / 1000)
 
 
 def _check_finished(channel: str, answer: list[Any]) -> None:

@@ -58,8 +58,11 @@ class Prepared:
 
 def _packed(words: Iterable[object]) -> bytes:
     """Return words in the protocol of Redis (RESP): each a "bulk string" with its length."""
-    texts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-    return b"".join(b"$%d\r\n%b\r\n" % (len(text), text) for text in texts)
+    parts = []
+    for word in words:
+        text = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    return b"".join(parts)
 
 
 class Connections:

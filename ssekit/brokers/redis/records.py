@@ -12,7 +12,7 @@ EVENT, KEYED, REMOVAL, PASSING, END = "event", "key", "removal", "passing", "end
 """The kinds of entries."""
 
 FIELD = b"ssekit"
-"""The one field of an entry of the stream, which marks it as ours; `lua/log.lua` has it too."""
+"""The one field of an entry of the stream, which marks it as ours; `lua/keys.lua` has it too."""
 
 
 class Record(NamedTuple):

@@ -59,8 +59,8 @@ def _bounds() -> Bounds:
     )
 
 
-_WRITE = ("log", "retention", "write", "leases", "writing")
-_READ = ("log", "read")
+_WRITE = ("keys", "ordinary", "log", "retention", "write", "leases", "writing")
+_READ = ("keys", "log", "read")
 
 _LOST = {
     b"empty": "there is no log yet, or no more",
@@ -90,8 +90,7 @@ class Scripts:
                 if getattr(retention, name) is not None
             }
         )
-        given = {name: getattr(retention, name) or "" for name in retention.given}
-        self._given = json.dumps(given) if given else ""
+        self._given = json.dumps({name: getattr(retention, name) or "" for name in retention.given})
         self._prepared: dict[tuple[object, ...], tuple[Prepared, Prepared]] = {}
         self._settled = False  # whether what was given has been written into the log
 
@@ -154,8 +153,8 @@ class Scripts:
             (self._settings, "" if self._settled else self._given) if writes else ("", "")
         )
         rest = (RUN, settings, given, command, *arguments)
-        answer: list[Any] = self._connections.ask((known, *rest), (text, *rest), writes=writes)
-        return answer
+        answer = self._connections.ask((known, *rest), (text, *rest), writes=writes)
+        return answer.split() if isinstance(answer, bytes) else answer  # as "stored ID TIME"
 
     def _prepare(self, parts: tuple[str, ...]) -> tuple[Prepared, Prepared]:
         """Return how a script is called, by its name and with its text."""

@@ -2,8 +2,11 @@
 
 What that needs to know (where the log ends, that the channel is not finished, up to which seq no
 bound can be reached) is remembered by the connection as long as no other one has written, which
-SQLite tells.  Everything else is left to a `ssekit.brokers.sqlite.writing.Writer`: an end that has
-to be looked at, a key that is new, a bound that is reached, an epoch that begins.
+SQLite tells.  Without a key the INSERT is a transaction by itself: if another process writes just
+before it, either the seq is taken and the INSERT fails, or it was nothing that matters to it.
+
+Everything else is left to a `ssekit.brokers.sqlite.writing.Writer`: an end that has to be looked
+at, a key that is new, a bound that is reached, an epoch that begins.
 """
 
 from __future__ import annotations
@@ -48,6 +51,25 @@ class Known:
         return cls(version, log, log.settled + min(_UNSETTLED, room))
 
 
+def append_alone(
+    db: sqlite3.Connection,
+    known: Known,
+    name: str,
+    body: bytes,
+    *,
+    passing: bool,
+    holder: str | None,
+) -> Entry | None:
+    """Append an entry without a key by an INSERT that is a transaction by itself.
+
+    None, and nothing done, if it is no ordinary one.  Raises `sqlite3.IntegrityError` if another
+    connection has appended since what is known was compared: the seq is no longer free.
+    """
+    if known.version != _version(db):
+        return None
+    return _append(db, known, name, body, key=None, passing=passing, holder=holder)
+
+
 def append(
     db: sqlite3.Connection,
     known: Known | None,
@@ -58,30 +80,48 @@ def append(
     passing: bool,
     holder: str | None,
 ) -> tuple[Known, Entry | None]:
-    """Append an entry; None instead, and nothing done, if it is no ordinary one.
+    """Append an entry in a transaction; None instead, and nothing done, if it is no ordinary one.
 
     ``known`` is what was known before the transaction; with the entry comes what is known now.
     """
-    (version,) = db.execute("PRAGMA data_version").fetchone()
+    version = _version(db)
     if known is None or known.version != version:
         known = Known.load(db, version)
+    return known, _append(db, known, name, body, key=key, passing=passing, holder=holder)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    found: tuple[int] = db.execute("PRAGMA data_version").fetchone()
+    return found[0]
+
+
+def _append(
+    db: sqlite3.Connection,
+    known: Known,
+    name: str,
+    body: bytes,
+    *,
+    key: str | None,
+    passing: bool,
+    holder: str | None,
+) -> Entry | None:
     log = known.log
     if log.tip >= known.upto or log.boot != epochs.boot_of_machine():
-        return known, None
+        return None
     channel = known.channels.get(name) or _look_at(db, known, name)
     if channel is None:
-        return known, None
+        return None
     producer, upto = channel
     if log.tip >= upto or (holder is not None and holder != producer):
-        return known, None
+        return None
     kept = PASSED if passing else EVENT
     if key is not None:
         superseded = value(db, name, key)
         if superseded is None:
-            return known, None
+            return None
         withdraw(db, superseded[0], log.tip)
         kept = VALUE
-    return known, insert(db, log, name, body, key=key, kept=kept, passing=passing)
+    return insert(db, log, name, body, key=key, kept=kept, passing=passing)
 
 
 def value(db: sqlite3.Connection, name: str, key: str) -> tuple[int, bytes] | None:

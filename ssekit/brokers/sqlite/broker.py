@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 from ssekit.brokers.contract import Broker, Entry, Held, HistoryLost, Opening, Retention, Status
 from ssekit.brokers.other_processes import OtherProcesses, SocketWakeup
 from ssekit.brokers.sqlite import leases, reading
+from ssekit.brokers.sqlite.appending import Known, append_alone
 from ssekit.brokers.sqlite.file import NoLog
 from ssekit.brokers.sqlite.transactions import Transactions
 from ssekit.brokers.sqlite.writing import Writer
@@ -68,7 +69,11 @@ class SQLiteBroker(Broker):
         def work(writer: Writer) -> Entry:
             return writer.append(channel, body, key=key, passing=passing, holder=holder)
 
-        return self._notifying(self._log.write(work, create=True, anew=True))
+        def alone(db: sqlite3.Connection, known: Known) -> Entry | None:
+            return append_alone(db, known, channel, body, passing=passing, holder=holder)
+
+        entry = self._log.write(work, create=True, anew=True, alone=alone if key is None else None)
+        return self._notifying(entry)
 
     def remove(self, channel: str, key: str, body: bytes) -> Entry | None:
         return self._notifying(self._change(lambda log: log.remove(channel, key, body), None))

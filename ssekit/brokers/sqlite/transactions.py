@@ -104,16 +104,29 @@ class Transactions:
             except (sqlite3.Error, OSError, Locked, Damaged) as error:
                 again = self._failed(error, again)
 
-    def write(self, work: Callable[[Writer], T], *, create: bool = False, anew: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[Writer], T],
+        *,
+        create: bool = False,
+        anew: bool = False,
+        alone: Callable[[sqlite3.Connection, Known], T | None] | None = None,
+    ) -> T:
         """Do the work of a writer.  ``anew``: a damaged log, which is then lost, becomes a new one.
 
-        ``create`` is that of `read`.
+        ``create`` is that of `read`.  ``alone`` does the work in one statement, without a
+        transaction around it, or returns None if that cannot be, and has then done nothing.
         """
         again: _Again | None = None
         while True:
             try:
                 with self._lock, self._once:
-                    return self._write(self._current(create), work)
+                    file = self._current(create)
+                    if alone is not None and file.known is not None:
+                        result = self._write_alone(file, file.known, alone)
+                        if result is not None:
+                            return result
+                    return self._write(file, work)
             except (sqlite3.Error, OSError, Locked, Damaged) as error:
                 again = self._failed(error, again, anew)
 
@@ -159,6 +172,26 @@ class Transactions:
             return result, writer.known
 
         result, file.known = self._transact("IMMEDIATE", file, write)
+        return result
+
+    def _write_alone(
+        self,
+        file: OpenFile,
+        known: Known,
+        work: Callable[[sqlite3.Connection, Known], T | None],
+    ) -> T | None:
+        file.known = None  # put back afterwards, as by `_write`
+        try:
+            result = work(file.connection, known)
+        except sqlite3.IntegrityError:
+            return None  # another process was quicker
+        except sqlite3.Error as error:
+            file.explain(error)
+            raise
+        finally:
+            if self._closed:
+                self._release()
+        file.known = known
         return result
 
     def _failed(self, error: Exception, again: _Again | None, anew: bool = False) -> _Again:

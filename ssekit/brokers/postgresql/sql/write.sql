@@ -11,10 +11,8 @@ BEGIN
         || pg_relation_filepath('ssekit.tip');  -- has the database in it
 END $$;
 
--- Take the lock, and return what the log keeps.
-CREATE FUNCTION ssekit.lock(bounds double precision[]) RETURNS ssekit.rules LANGUAGE plpgsql AS $$
-DECLARE
-    r ssekit.rules;
+-- Take the lock.
+CREATE FUNCTION ssekit.lock() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'ssekit writes in READ COMMITTED only' USING ERRCODE = 'SK002';
@@ -23,6 +21,14 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     PERFORM pg_advisory_xact_lock(1936942955, 'ssekit.log'::regclass::oid::integer);
+END $$;
+
+-- Return what the log keeps.
+CREATE FUNCTION ssekit.rules_of_log(bounds double precision[]) RETURNS ssekit.rules
+LANGUAGE plpgsql AS $$
+DECLARE
+    r ssekit.rules;
+BEGIN
     SELECT history, capacity, max_keys, max_age, bounds[1], bounds[2], bounds[3], bounds[4],
         bounds[5], bounds[6] INTO r FROM ssekit.log;
     IF NOT FOUND THEN
@@ -36,8 +42,10 @@ END $$;
 CREATE FUNCTION ssekit.begin_writing(bounds double precision[]) RETURNS ssekit.rules
 LANGUAGE plpgsql AS $$
 DECLARE
-    r ssekit.rules := ssekit.lock(bounds);
+    r ssekit.rules;
 BEGIN
+    PERFORM ssekit.lock();
+    r := ssekit.rules_of_log(bounds);
     IF EXISTS (SELECT FROM ssekit.outbox) AND ssekit.drain(r) THEN
         RAISE EXCEPTION 'many events of transactions have no place in the log yet'
             USING ERRCODE = 'SK003';
@@ -69,6 +77,9 @@ BEGIN
     END IF;
     PERFORM pg_notify('ssekit.log', '');
     IF a.seq % 16 < many THEN
+        -- What nobody follows any more, since this was done last.
+        DELETE FROM ssekit.entry WHERE kept = 0
+            AND seq > a.seq - r.recent - many - 16 AND seq <= a.seq - r.recent;
         PERFORM ssekit.tidy(r, greatest(many, 16)::integer);
     END IF;
     a.word := 'stored';
@@ -85,7 +96,6 @@ DECLARE
 BEGIN
     INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, key, body)
         VALUES (a.seq, a.epoch, reason_kept, is_passing, a.at, into_channel, its_key, its_body);
-    DELETE FROM ssekit.entry WHERE seq = a.seq - r.recent AND kept = 0;
     RETURN a;
 END $$;
 
@@ -131,9 +141,15 @@ BEGIN
     RETURN ssekit.cut_to(r, c, upto);
 END $$;
 
+-- A number of events as channels are compared.  It has steps because an event that changes nothing
+-- that an index has is much cheaper to store.
+CREATE FUNCTION ssekit.in_steps(events bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN events < 128 THEN events
+        WHEN events < 1024 THEN events & ~15::bigint ELSE events & ~127::bigint END
+$$;
+
 -- Save a channel, and what it adds to the log's sums.  A produced channel does not count while it
--- has a producer, and an internal one never does.  Lengths have steps because an event that changes
--- nothing that an index has is much cheaper to store.
+-- has a producer, and an internal one never does.
 CREATE FUNCTION ssekit.save(r ssekit.rules, c ssekit.channel) RETURNS ssekit.channel
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -144,8 +160,7 @@ DECLARE
     oldest bigint;
 BEGIN
     c.counted := CASE WHEN internal OR c.producer IS NOT NULL THEN 0 ELSE c.events END;
-    c.length := CASE WHEN internal OR c.produced THEN 0 WHEN c.events < 128 THEN c.events
-        WHEN c.events < 1024 THEN c.events & ~15::bigint ELSE c.events & ~127::bigint END;
+    c.length := CASE WHEN internal OR c.produced THEN 0 ELSE ssekit.in_steps(c.events) END;
     c.quiet_since := CASE WHEN c.events < 128 THEN c.last ELSE 0 END;
     c.is_given_up := c.produced AND c.ending IS NOT NULL AND c.events > 0;
     c.bare := c.events = 0 AND c.keys = 0 AND c.ending IS NULL AND c.producer IS NULL;
@@ -348,8 +363,6 @@ BEGIN
         RETURN;
     END IF;
     a := ssekit.advance(r, many);
-    DELETE FROM ssekit.entry WHERE kept = 0 AND seq = ANY (ARRAY(
-        SELECT generate_series(a.seq - r.recent - many + 1, a.seq - r.recent)));
     FOR o IN
         WITH placed AS (
             INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, body)
@@ -428,7 +441,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM ssekit.outbox) THEN
         RETURN 'nothing';
     END IF;
-    RETURN CASE WHEN ssekit.drain(ssekit.lock(bounds)) THEN 'more' ELSE 'done' END;
+    PERFORM ssekit.lock();
+    RETURN CASE WHEN ssekit.drain(ssekit.rules_of_log(bounds)) THEN 'more' ELSE 'done' END;
 END $$;
 
 -- Look after the outbox, if no other process does, and return the last seq, and what `sequence`
@@ -520,11 +534,40 @@ BEGIN
     );
 END $$;
 
+-- First the ordinary append: another event without a key of a channel that has some.  It changes
+-- nothing where anything else is to be done: a bound is reached, something may have expired, the
+-- outbox is not empty, an epoch begins, or channels are to be tidied.
 CREATE FUNCTION ssekit.append(
     bounds double precision[], into_channel bytea, its_body bytea, its_key bytea,
     is_passing boolean, its_holder text
 ) RETURNS ssekit.answer LANGUAGE plpgsql AS $$
+DECLARE
+    a ssekit.answer;
+    here text;
 BEGIN
+    IF its_key IS NULL AND NOT is_passing AND its_holder IS NULL THEN
+        PERFORM ssekit.lock();
+        here := ssekit.mark();
+        UPDATE ssekit.channel c SET last = t.seq + 1, events = c.events + 1,
+                counted = c.counted + 1, length = ssekit.in_steps(c.events + 1),
+                quiet_since = CASE WHEN c.events + 1 < 128 THEN t.seq + 1 ELSE 0 END
+            FROM ssekit.tip t, ssekit.log l
+            -- A channel that is internal or has a producer counts no events.
+            WHERE c.name = into_channel AND c.events > 0 AND c.counted = c.events
+                AND NOT c.produced AND c.ending IS NULL AND c.events + 1 < 2 * l.history
+                AND t.counted < greatest(l.capacity, l.history) AND l.max_age IS NULL
+                AND t.mark = here AND (t.seq + 1) % 16 <> 0
+                AND NOT EXISTS (SELECT FROM ssekit.outbox);
+        IF FOUND THEN
+            UPDATE ssekit.tip SET seq = seq + 1, counted = counted + 1,
+                at = greatest(at, extract(epoch FROM clock_timestamp()))
+                RETURNING 'stored', epoch, seq, at INTO a.word, a.epoch, a.seq, a.at;
+            INSERT INTO ssekit.entry (seq, epoch, kept, passing, at, channel, body)
+                VALUES (a.seq, a.epoch, 1, false, a.at, into_channel, its_body);
+            PERFORM pg_notify('ssekit.log', '');
+            RETURN a;
+        END IF;
+    END IF;
     RETURN ssekit.put(
         ssekit.begin_writing(bounds), into_channel, its_body, its_key, is_passing, its_holder);
 END $$;

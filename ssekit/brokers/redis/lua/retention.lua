@@ -1,8 +1,8 @@
 -- What the log forgets, a bounded amount in each call.
 
 local AT_ONCE = 1000  -- events that one call drops of a channel
-local LATE = 64  -- events above its history that a channel may have before it is trimmed
-local EXPIRED_AT_ONCE = 20  -- channels and ends that one call looks at
+local EXPIRED_AT_ONCE = 20 + WHOLE  -- channels and ends that one call looks at
+local SPARE = 16  -- events that a full log has room for once it has given up some
 
 local function length_of(channel)
     local from, to = range(channel, 'e')
@@ -75,11 +75,11 @@ end
 -- Bound a channel by its number of events, of which `change` are new.
 local function trim(channel, change)
     local length, dropped = length_of(channel), 0
-    local most, late = state.history, math.min(math.floor(state.history / 16), LATE)
+    local most, too_many = state.history, state.history + late(state.history)
     if call('HEXISTS', produced, channel) == 1 then
-        most, late = bounds.most_produced, 0
+        most, too_many = bounds.most_produced, bounds.most_produced
     end
-    if length > most + late then
+    if length > too_many then
         dropped = forget(channel, length - most)
     elseif change == 1 and length > 1 then
         return note_another(channel)
@@ -110,6 +110,9 @@ end
 -- Bound the log as a whole, after so many entries were stored.
 local function bound(stored)
     local room = math.max(state.capacity, state.history)
+    if state.events > room then
+        room = room - math.min(math.floor(room / 1000), SPARE)
+    end
     for _ = 1, EXPIRED_AT_ONCE do
         if state.events <= room then
             break

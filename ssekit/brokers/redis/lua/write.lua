@@ -1,4 +1,5 @@
--- Storing entries.  Each command answers with a word, and what belongs to it.
+-- Storing entries.  Each command answers with a word, and what belongs to it: in a table, or, as
+-- that takes longer to read, in one text if it is what most answers are.
 
 local SAVED = {'epoch', 'seq', 'time', 'floor', 'trims', 'events', 'keyed'}
 
@@ -47,7 +48,7 @@ local function store(packed)
 end
 
 local function stored()
-    return {'stored', int(state.epoch), int(state.seq), int(state.time)}
+    return 'stored ' .. int(state.epoch) .. '-' .. int(state.seq) .. ' ' .. int(state.time)
 end
 
 -- Keep the entry that was stored last, under a member of `index`.
