@@ -146,7 +146,7 @@ class ChannelBlocks(Blocks):
         if not self._may_leave or connection is None or reader.finished or reader.closed:
             return False
         fanout = fanout_of(reader.follower)
-        if fanout is None or not fanout.can_take(connection, stream.client.given):
+        if fanout is None or not fanout.can_take(connection, stream.given):
             self._may_leave = False
             return False
         if not reader.settled:

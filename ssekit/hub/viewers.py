@@ -222,7 +222,7 @@ class Viewer:
         self.cuts = stream.cuts
         self.began = stream.began
         self.events = stream.events
-        self.bytes = stream.client.given + len(stream.opening)
+        self.bytes = stream.given + len(stream.opening)
 
     def disconnected(self) -> None:
         """The client has disconnected."""
