@@ -43,7 +43,7 @@ from ssekit.host.tcp import (
 from ssekit.hub.follower import Follower
 from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import FINISHED
+from ssekit.hub.recent import FINISHED, View
 from ssekit.hub.viewers import Batch, Kind, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
@@ -66,7 +66,7 @@ class Fanout:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._recent = follower.recent
-        self._groups: dict[Kind, ViewerGroup] = {}
+        self._groups: dict[tuple[View, bool, float], ViewerGroup] = {}  # by their kind
         self._listening: dict[str, list[ViewerGroup]] = {}  # by channel
         self._lagging = LaggingViewers(follower, self._caught_up, self.end)
         self._draining: set[Viewer] = set()  # caught up, with bytes that its host has not taken
@@ -95,8 +95,8 @@ class Fanout:
         ``owner`` is kept as long as there are viewers.  Raises with nothing changed if any step
         fails.
         """
-        kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
-        group = self._groups.get(kind) or ViewerGroup(kind, self._send_heartbeat)
+        kind = (reader.view, connection.chunked, stream.heartbeat)
+        group = self._groups.get(kind) or ViewerGroup(Kind(*kind), self._send_heartbeat)
         socket = connection.socket
         descriptor = os.dup(socket.fileno())
         try:
@@ -144,9 +144,12 @@ class Fanout:
         except OSError:
             self.end(viewer, host.DISCONNECTED)
             return
-        rest = _rest_of(first, missed, written)
-        if rest or position != self._recent.end or epoch != self._recent.epoch:
-            self._lagging.add(viewer, epoch, position, rest)
+        if (
+            written < len(first) + len(missed)
+            or position != self._recent.end
+            or epoch != self._recent.epoch
+        ):
+            self._lagging.add(viewer, epoch, position, _rest_of(first, missed, written))
             self._lagging.give_turn(viewer)
         elif group.finished_by(position):
             self.end(viewer, group.why_finished)
