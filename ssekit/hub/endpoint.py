@@ -9,8 +9,6 @@ fails, an EventSource is told to come back.
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 from ssekit import host
 from ssekit.hub.access import Access
 from ssekit.hub.at_end import AtEnd, Stoppable
+from ssekit.hub.gate import Authorize, Gate
 from ssekit.hub.grant import Grant, NotGranted, Unnamed, member_of
 from ssekit.hub.granted import REVOKED, GrantedStream
 from ssekit.hub.stream import Channels
@@ -28,15 +27,8 @@ from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Headers, plain_answer, query_values
 from ssekit.stream.source import is_http_exception, request_of
 
-Authorize = Callable[[Any], Grant | None]
-"""What says what a request may read: it gets a `werkzeug.Request`."""
-
-log = logging.getLogger("ssekit.access")
-
-PATIENCE = 5.0
-"""Seconds that a client waits for its turn to be authorized."""
-LOGGED_EVERY = 1.0
-"""Seconds between two lines about a failing ``authorize``."""
+MOST_OPENERS = 1000
+"""Sets of channels whose openers an endpoint keeps: its clients choose them."""
 
 
 class Refused(Exception):
@@ -53,50 +45,6 @@ class Refused(Exception):
         return self._answer.give(environ, start_response)
 
 
-class Gate:
-    """Lets at most ``places`` clients be authorized at once; the others wait for a moment.
-
-    A thousand clients that come back together would otherwise take every connection of the
-    application's database.
-    """
-
-    def __init__(self, places: int) -> None:
-        if not isinstance(places, int) or isinstance(places, bool) or places < 1:
-            raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
-        self._places = threading.BoundedSemaphore(places)
-        self._logged_at = -LOGGED_EVERY
-        self._unlogged = 0
-
-    def authorize(self, authorize: Callable[[], Grant | None], path: str) -> Grant | None:
-        """Return what ``authorize`` returns.
-
-        Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
-        place.
-        """
-        if not self._places.acquire(timeout=PATIENCE):
-            raise Overloaded("too many clients are being authorized")
-        try:
-            return authorize()
-        except (host.Ended, GeneratorExit, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if is_http_exception(error) or not host.failed(error):
-                raise
-            self._log(path)
-            raise Overloaded("authorize failed") from error
-        finally:
-            self._places.release()
-
-    def _log(self, path: str) -> None:
-        now = time.monotonic()
-        if now - self._logged_at < LOGGED_EVERY:
-            self._unlogged += 1
-            return
-        more = f" (and {self._unlogged} times before)" if self._unlogged else ""
-        self._logged_at, self._unlogged = now, 0
-        log.exception("authorize of %s failed: the client is told to come back%s", path, more)
-
-
 class Endpoint(Opener):
     """Opens streams for the clients that ``authorize`` admits.
 
@@ -106,7 +54,7 @@ class Endpoint(Opener):
     def __init__(
         self,
         access: Callable[[], Access],
-        channels: Callable[..., Channels],
+        channels: Callable[[frozenset[str]], Channels],
         authorize: Authorize,
         gate: Gate,
         *,
@@ -119,6 +67,7 @@ class Endpoint(Opener):
         self.cuts = cuts
         self._access = access
         self._channels = channels
+        self._openers: dict[frozenset[str], Channels] = {}
         self._authorize = authorize
         self._gate = gate
         self._max_age = max_age
@@ -142,8 +91,7 @@ class Endpoint(Opener):
             # First: a disconnection of before this process is then older than the authorization.
             access.load()
         begun = time.time()
-        path = str(environ.get("PATH_INFO", ""))
-        grant = self._gate.authorize(lambda: self._authorize(request), path)
+        grant = self._gate.authorize(self._authorize, request)
         if grant is None:
             raise Refused("401 Unauthorized", "Sign in to read this stream.")
         self._check_age(grant)
@@ -166,12 +114,21 @@ class Endpoint(Opener):
             if refusal is not None:
                 raise Overloaded(refusal)  # It comes back, and is authorized again.
             member = member_of(stream.grant.member)
-            blocks = self._channels(stream.channels, member=member).open(environ)
+            blocks = self._opener_of(stream.channels).open_for(environ, member)
             stream.end = blocks.stop
         finally:
             if blocks is None:
                 access.discard(stream)
         return GrantedBlocks(access, blocks, stream)
+
+    def _opener_of(self, channels: frozenset[str]) -> Channels:
+        """Return what opens these channels: the same for all that have just them."""
+        opener = self._openers.get(channels)
+        if opener is None:
+            if len(self._openers) >= MOST_OPENERS:
+                self._openers.clear()
+            opener = self._openers[channels] = self._channels(channels)
+        return opener
 
     def _check_site(self, environ: Mapping[str, Any]) -> None:
         """Refuse what a page of another site asks for with the user's cookies.

@@ -68,8 +68,8 @@ class Channels(Opener):
         hub_events: bool,
         presence: bool,
         present: Callable[[], Presence],
-        member: Member | None,
         check: Callable[[Mapping[str, Any]], None],
+        member: Member | None = None,
     ) -> None:
         self.limit = limit
         self.cuts = not hub_events
@@ -88,6 +88,10 @@ class Channels(Opener):
             import ssekit.hub.fanout  # noqa: F401
 
     def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
+        return self.open_for(environ, self._member)
+
+    def open_for(self, environ: dict[str, Any], member: Member | None) -> ChannelBlocks | AtEnd:
+        """Open the stream of a client that is this member while it is open."""
         self._check(environ)
         last = last_event_id(environ)
         reader = Reader(self._follow(), self._view, last, self._replay)
@@ -100,9 +104,9 @@ class Channels(Opener):
             reader.close()
             raise Gone
         blocks = ChannelBlocks(reader, self._follow)
-        if self._member is None:
+        if member is None:
             return blocks
-        return AtEnd(blocks, self._present().enter(self._channels, self._member).end)
+        return AtEnd(blocks, self._present().enter(self._channels, member).end)
 
 
 class ChannelBlocks(Blocks):
