@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from ssekit import host
@@ -96,14 +95,17 @@ class Endpoint(Opener):
             raise Refused("401 Unauthorized", "Sign in to read this stream.")
         self._check_age(grant)
         try:
-            channels = grant.narrowed(query_values(environ, "channel"))
+            opener = self._opener_of(grant.narrowed(query_values(environ, "channel")))
         except Unnamed as error:
             raise Refused("400 Bad Request", str(error)) from None
         except NotGranted as error:
             raise Refused("403 Forbidden", str(error)) from None
-        return self._open(environ, access, GrantedStream(grant, channels, begun))
+        stream = GrantedStream(grant, opener.channels, begun)
+        return self._open(environ, access, stream, opener)
 
-    def _open(self, environ: dict[str, Any], access: Access, stream: GrantedStream) -> Blocks:
+    def _open(
+        self, environ: dict[str, Any], access: Access, stream: GrantedStream, opener: Channels
+    ) -> Blocks:
         access.add(stream)
         blocks = None
         try:
@@ -114,12 +116,12 @@ class Endpoint(Opener):
             if refusal is not None:
                 raise Overloaded(refusal)  # It comes back, and is authorized again.
             member = member_of(stream.grant.member)
-            blocks = self._opener_of(stream.channels).open_for(environ, member)
-            stream.end = blocks.stop
+            blocks = opener.open_for(environ, member)
+            stream.end = blocks.stopper()
         finally:
             if blocks is None:
-                access.discard(stream)
-        return GrantedBlocks(access, blocks, stream)
+                stream.close()
+        return GrantedBlocks(blocks, stream)
 
     def _opener_of(self, channels: frozenset[str]) -> Channels:
         """Return what opens these channels: the same for all that have just them."""
@@ -157,8 +159,8 @@ class GrantedBlocks(AtEnd):
     after the stream had to end.
     """
 
-    def __init__(self, access: Access, blocks: Stoppable, stream: GrantedStream) -> None:
-        super().__init__(blocks, partial(access.discard, stream))
+    def __init__(self, blocks: Stoppable, stream: GrantedStream) -> None:
+        super().__init__(blocks, stream.close)
         self._stream = stream
         self.subject = stream.grant.subject
 
@@ -169,8 +171,10 @@ class GrantedBlocks(AtEnd):
         return found
 
     def take_over(self, stream: OpenStream) -> bool:
-        # Else `next_block` says why it has ended.
-        return self._stream.ended is None and super().take_over(stream)
+        if self._stream.ended is not None or not super().take_over(stream):
+            return False  # If it has ended, `next_block` says why.
+        self._stream.end = self.stopper()  # Which keeps nothing of what is not needed any more.
+        return True
 
     def _check(self) -> None:
         if self._stream.ended is not None:

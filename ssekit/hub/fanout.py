@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
@@ -96,11 +95,11 @@ class Fanout:
         fails.
         """
         kind = (reader.view, connection.chunked, stream.heartbeat)
-        group = self._groups.get(kind) or ViewerGroup(Kind(*kind), self._send_heartbeat)
+        group = self._groups.get(kind) or ViewerGroup(Kind(*kind), self)
         socket = connection.socket
         descriptor = os.dup(socket.fileno())
         try:
-            viewer = Viewer(group, descriptor, stream, self.end)
+            viewer = Viewer(group, descriptor, stream)
             bound_unsent(socket, UNSENT)
             self._loop.disconnects.watch(descriptor, viewer)
             head = connection.abandon()
@@ -115,9 +114,10 @@ class Fanout:
         self._count_in(viewer)
         self._counts.add("taken over")
         self._begin(viewer, reader, head, stream.opening)
-        return partial(self._end_open, viewer)
+        return viewer.stop
 
-    def _end_open(self, viewer: Viewer, why: str) -> None:
+    def end_from_any_thread(self, viewer: Viewer, why: str) -> None:
+        """Have a viewer's stream ended, now or in the event loop's next turn."""
         # From another thread than the event loop's it has to wait for its turn.
         if gevent.get_hub().loop is self._events:
             self.end(viewer, why)
@@ -197,7 +197,8 @@ class Fanout:
                 self._lag(viewer, self._recent.epoch_at(position), position, rest)
                 self._lagging.watch(viewer)
 
-    def _send_heartbeat(self, group: ViewerGroup) -> None:
+    def send_heartbeat(self, group: ViewerGroup) -> None:
+        """Send a heartbeat to those of a group that are caught up."""
         self._send(group, Batch(group.framed(HEARTBEAT), len(HEARTBEAT), []))
 
     def _lag(self, viewer: Viewer, epoch: int, position: int, rest: memoryview) -> None:

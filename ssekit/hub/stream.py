@@ -74,7 +74,7 @@ class Channels(Opener):
         self.limit = limit
         self.cuts = not hub_events
         self._follow = follow
-        self._channels = channels
+        self.channels = channels
         own_ids = replay is not None
         self._view = View(channels, hub_events, own_ids=own_ids)
         if presence:
@@ -106,7 +106,7 @@ class Channels(Opener):
         blocks = ChannelBlocks(reader, self._follow)
         if member is None:
             return blocks
-        return AtEnd(blocks, self._present().enter(self._channels, member).end)
+        return AtEnd(blocks, self._present().enter(self.channels, member).end)
 
 
 class ChannelBlocks(Blocks):
@@ -165,12 +165,15 @@ class ChannelBlocks(Blocks):
         reader.close()
         return True
 
-    def stop(self, why: str) -> None:
-        """End the stream: at once where the fan-out serves it, else have it look again."""
-        if self._end is not None:
-            self._end(why)
-        else:
-            self._reader.wake()
+    def stopper(self) -> Callable[[str], None]:
+        """Return what ends the stream as it is served now.
+
+        Where the fan-out serves it that is at once; else it is woken, to look why it has to end.
+        """
+        return self._end or self._wake
+
+    def _wake(self, why: str) -> None:
+        self._reader.wake()
 
     def close(self, client: host.Client) -> None:
         self._reader.close()
