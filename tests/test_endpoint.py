@@ -270,9 +270,9 @@ class TestARevocation:
 
     def test_before_a_stream_is_taken_over_leaves_its_end_to_the_server(self) -> None:
         stream = GrantedStream(Grant(["a"]), frozenset({"a"}), 0.0)
-        inner: Any = SimpleNamespace(take_over=lambda stream: True)
-        blocks = GrantedBlocks(SimpleNamespace(discard=id), inner, stream)  # type: ignore[arg-type]
-        opened: Any = SimpleNamespace(admission=None)
+        inner: Any = SimpleNamespace(take_over=lambda stream: True, stopper=lambda: id)
+        blocks = GrantedBlocks(inner, stream)
+        opened: Any = SimpleNamespace(admission=SimpleNamespace(at_end=()))
         assert blocks.take_over(opened)
         stream.stop("revoked")
         assert not blocks.take_over(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.http.wsgi import Response
 
 from ssekit.host import wsgi_servers
 from tests.apps import changed_server
@@ -87,3 +90,44 @@ def test_under_a_gunicorn_that_has_changed_streams_are_iterated_and_end_with_it(
             two.until_closing_retry()
         assert took < 5
         assert server.log.count("is not as ssekit knows it") == 1
+
+
+def gunicorns_response(kind: type[Any], version: tuple[int, int], headers: Any) -> Any:
+    request = SimpleNamespace(version=version, method="GET", should_close=lambda: version < (1, 1))
+    made = kind(request, None, Config())
+    made.start_response("200 OK", headers)
+    return made
+
+
+def head_of(response: Any) -> bytes:
+    head = wsgi_servers.GunicornGreenlets({"resp": response, "self": WORKER}).abandon()
+    assert response.headers_sent
+    assert response.must_close
+    return head
+
+
+@pytest.mark.parametrize("version", [(1, 0), (1, 1)])
+@pytest.mark.parametrize("headers", [[("X-A", "1")], [("X-A", "2")], [("X-A", "1"), ("X-B", "1")]])
+def test_headers_are_taken_as_gunicorn_writes_them(version: tuple[int, int], headers: Any) -> None:
+    written = bytearray()
+    server = gunicorns_response(Response, version, headers)
+    server.sock = SimpleNamespace(sendall=written.extend)
+    server.send_headers()
+    for _ in range(2):  # The second time they are known.
+        head = head_of(gunicorns_response(Response, version, headers))
+        assert undated(head) == undated(bytes(written))
+
+
+def undated(head: bytes) -> list[bytes]:
+    return [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
+
+
+def test_headers_that_an_application_has_gunicorn_add_are_of_one_client_alone() -> None:
+    class Numbered(Response):  # type: ignore[misc]
+        numbers = itertools.count()
+
+        def default_headers(self) -> list[str]:
+            return [*super().default_headers(), f"X-Number: {next(self.numbers)}\r\n"]
+
+    heads = [head_of(gunicorns_response(Numbered, (1, 1), [])) for _ in range(3)]
+    assert [b"X-Number: %d" % number in head for number, head in enumerate(heads)] == [True] * 3

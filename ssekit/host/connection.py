@@ -112,4 +112,5 @@ def plain(connected: Any) -> bool:
     """Tell whether bytes written to the descriptor reach the client as they are: not with TLS."""
     if connected is None or connected.fileno() < 0:
         return False
-    return not hasattr(connected, "getpeercert")
+    # Its type is asked, as gevent's sockets take long to say that an attribute is missing.
+    return not hasattr(type(connected), "getpeercert")

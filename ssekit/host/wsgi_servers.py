@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any
@@ -109,6 +110,35 @@ class GunicornGreenlets(Gunicorn):
         return head
 
     def _take_head(self) -> bytes:
+        """Return the headers as the server sends them, and have it believe that it has.
+
+        Those that come all at once get the same ones, in the same second of their Date.
+        """
+        parts = self._parts_of_head()
+        if parts is None:
+            return self._written_head()
+        head = _heads.get(parts)
+        if head is None:
+            if len(_heads) >= _MOST_HEADS:
+                _heads.clear()
+            head = _heads[parts] = self._written_head()
+        self.server.headers_sent = True
+        return head
+
+    def _parts_of_head(self) -> tuple[Any, ...] | None:
+        """Return all that the server makes the headers of; None if it may be something else."""
+        server, kind = self.server, type(self.server)
+        try:
+            makers = kind.default_headers.__module__, kind.send_headers.__module__
+            if makers != _MAKERS:
+                return None
+            closes = server.should_close()
+            general = server.version, server.req.version, closes, server.upgrade, server.chunked
+            return (int(time.time()), server.status, *general, *server.headers)
+        except AttributeError:
+            return None
+
+    def _written_head(self) -> bytes:
         # It writes the headers before the first block, and with an empty one nothing else.
         server = self.server
         connected, server.sock = server.sock, _Collected()
@@ -117,6 +147,13 @@ class GunicornGreenlets(Gunicorn):
             return b"".join(server.sock.blocks)
         finally:
             server.sock = connected
+
+
+_MAKERS = ("gunicorn.http.wsgi", "gunicorn.http.wsgi")
+"""Where the methods are that make the headers, unless an application has replaced them."""
+_MOST_HEADS = 100
+_heads: dict[tuple[Any, ...], bytes] = {}
+"""The headers that gunicorn has made, by all that it makes them of."""
 
 
 class _Collected:
@@ -286,8 +323,8 @@ def find(body: object = None, write: object = None) -> Connection | None:
     frame: FrameType | None = sys._getframe(1)
     transparent = True
     while frame is not None:
-        module, _function = name = _name_of(frame)
-        kind = _LOOPS.get(name)
+        module = str(frame.f_globals.get("__name__"))
+        kind = _LOOPS.get((module, frame.f_code.co_name))
         if kind is not None:
             connection = _made(kind, frame.f_locals, begun=body is not None or write is not None)
             if connection is not None and write is not None:
@@ -302,10 +339,6 @@ def find(body: object = None, write: object = None) -> Connection | None:
     # uWSGI calls from C, so that there is no frame of its own to find.
     uwsgi = sys.modules.get("uwsgi")
     return None if uwsgi is None else _made(Uwsgi, vars(uwsgi), begun=True)
-
-
-def _name_of(frame: FrameType) -> tuple[str, str]:
-    return str(frame.f_globals.get("__name__")), frame.f_code.co_name
 
 
 def begun(connection: Connection | None, write: object) -> Connection | None:
@@ -369,7 +402,7 @@ def close_if_idle(frame: FrameType | None) -> bool:
     ``frame``: where the main greenlet waits.  False for everything else.
     """
     while frame is not None:
-        if _name_of(frame) == _GREENLETS_WAIT:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _GREENLETS_WAIT:
             try:
                 servers = frame.f_locals["servers"]
                 if any(server.pool.free_count() != server.pool.size for server in servers):

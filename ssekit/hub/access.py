@@ -38,12 +38,8 @@ class Access:
         follower.revokes = True
 
     def add(self, stream: GrantedStream) -> None:
-        """Take a stream that is about to open, until `discard`."""
-        self.streams.add(stream)
-
-    def discard(self, stream: GrantedStream) -> None:
-        """Forget a stream that has ended, or was not opened."""
-        self.streams.discard(stream)
+        """Take a stream that is about to open, until its `close`."""
+        stream.enter(self.streams)
 
     def load(self) -> None:
         """Read what is in force, unless this process knows it.

@@ -10,18 +10,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ssekit import host
-from ssekit.stream.admission import Admission
 from ssekit.stream.blocks import Blocks
 from ssekit.stream.open import OpenStream
 
 
 class Stoppable(Protocol):
-    """Blocks that can be told to end."""
+    """Blocks that can be ended from outside."""
 
     def next_block(self, client: host.Client) -> tuple[int, bytes]: ...
     def take_over(self, stream: OpenStream) -> bool: ...
     def close(self, client: host.Client) -> None: ...
-    def stop(self, why: str) -> None: ...
+    def stopper(self) -> Callable[[str], None]: ...
 
 
 class AtEnd(Blocks):
@@ -39,33 +38,17 @@ class AtEnd(Blocks):
 
     def take_over(self, stream: OpenStream) -> bool:
         admission = stream.admission
-        stream.admission = _Ending(admission, self._at_end)
+        before = admission.at_end
+        admission.at_end = (self._at_end, *before)
         if self._blocks.take_over(stream):
             return True
-        stream.admission = admission
+        admission.at_end = before
         return False
 
-    def stop(self, why: str) -> None:
-        """End the stream, wherever it is served."""
-        self._blocks.stop(why)
+    def stopper(self) -> Callable[[str], None]:
+        """Return what ends the stream as it is served now."""
+        return self._blocks.stopper()
 
     def close(self, client: host.Client) -> None:
         self._at_end()
         self._blocks.close(client)
-
-
-class _Ending(Admission):
-    """The admission of a stream that is served elsewhere, which also says that it is over."""
-
-    __slots__ = ("_at_end", "_inner")
-
-    def __init__(self, inner: Admission, at_end: Callable[[], None]) -> None:
-        self._inner = inner
-        self._at_end = at_end
-
-    def release(self) -> None:
-        self._inner.release()
-
-    def end(self) -> None:
-        self._at_end()
-        self._inner.end()

@@ -9,16 +9,14 @@ fails, an EventSource is told to come back.
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from ssekit import host
 from ssekit.hub.access import Access
 from ssekit.hub.at_end import AtEnd, Stoppable
+from ssekit.hub.gate import Authorize, Gate
 from ssekit.hub.grant import Grant, NotGranted, Unnamed, member_of
 from ssekit.hub.granted import REVOKED, GrantedStream
 from ssekit.hub.stream import Channels
@@ -28,15 +26,8 @@ from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Headers, plain_answer, query_values
 from ssekit.stream.source import is_http_exception, request_of
 
-Authorize = Callable[[Any], Grant | None]
-"""What says what a request may read: it gets a `werkzeug.Request`."""
-
-log = logging.getLogger("ssekit.access")
-
-PATIENCE = 5.0
-"""Seconds that a client waits for its turn to be authorized."""
-LOGGED_EVERY = 1.0
-"""Seconds between two lines about a failing ``authorize``."""
+MOST_OPENERS = 1000
+"""Sets of channels whose openers an endpoint keeps: its clients choose them."""
 
 
 class Refused(Exception):
@@ -53,50 +44,6 @@ class Refused(Exception):
         return self._answer.give(environ, start_response)
 
 
-class Gate:
-    """Lets at most ``places`` clients be authorized at once; the others wait for a moment.
-
-    A thousand clients that come back together would otherwise take every connection of the
-    application's database.
-    """
-
-    def __init__(self, places: int) -> None:
-        if not isinstance(places, int) or isinstance(places, bool) or places < 1:
-            raise ValueError(f"authorizing must be a whole number from 1 up, not {places!r}")
-        self._places = threading.BoundedSemaphore(places)
-        self._logged_at = -LOGGED_EVERY
-        self._unlogged = 0
-
-    def authorize(self, authorize: Callable[[], Grant | None], path: str) -> Grant | None:
-        """Return what ``authorize`` returns.
-
-        Raises the HTTP exceptions that it raises, and `Overloaded` if it fails or there is no
-        place.
-        """
-        if not self._places.acquire(timeout=PATIENCE):
-            raise Overloaded("too many clients are being authorized")
-        try:
-            return authorize()
-        except (host.Ended, GeneratorExit, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if is_http_exception(error) or not host.failed(error):
-                raise
-            self._log(path)
-            raise Overloaded("authorize failed") from error
-        finally:
-            self._places.release()
-
-    def _log(self, path: str) -> None:
-        now = time.monotonic()
-        if now - self._logged_at < LOGGED_EVERY:
-            self._unlogged += 1
-            return
-        more = f" (and {self._unlogged} times before)" if self._unlogged else ""
-        self._logged_at, self._unlogged = now, 0
-        log.exception("authorize of %s failed: the client is told to come back%s", path, more)
-
-
 class Endpoint(Opener):
     """Opens streams for the clients that ``authorize`` admits.
 
@@ -106,7 +53,7 @@ class Endpoint(Opener):
     def __init__(
         self,
         access: Callable[[], Access],
-        channels: Callable[..., Channels],
+        channels: Callable[[frozenset[str]], Channels],
         authorize: Authorize,
         gate: Gate,
         *,
@@ -119,6 +66,7 @@ class Endpoint(Opener):
         self.cuts = cuts
         self._access = access
         self._channels = channels
+        self._openers: dict[frozenset[str], Channels] = {}
         self._authorize = authorize
         self._gate = gate
         self._max_age = max_age
@@ -142,20 +90,22 @@ class Endpoint(Opener):
             # First: a disconnection of before this process is then older than the authorization.
             access.load()
         begun = time.time()
-        path = str(environ.get("PATH_INFO", ""))
-        grant = self._gate.authorize(lambda: self._authorize(request), path)
+        grant = self._gate.authorize(self._authorize, request)
         if grant is None:
             raise Refused("401 Unauthorized", "Sign in to read this stream.")
         self._check_age(grant)
         try:
-            channels = grant.narrowed(query_values(environ, "channel"))
+            opener = self._opener_of(grant.narrowed(query_values(environ, "channel")))
         except Unnamed as error:
             raise Refused("400 Bad Request", str(error)) from None
         except NotGranted as error:
             raise Refused("403 Forbidden", str(error)) from None
-        return self._open(environ, access, GrantedStream(grant, channels, begun))
+        stream = GrantedStream(grant, opener.channels, begun)
+        return self._open(environ, access, stream, opener)
 
-    def _open(self, environ: dict[str, Any], access: Access, stream: GrantedStream) -> Blocks:
+    def _open(
+        self, environ: dict[str, Any], access: Access, stream: GrantedStream, opener: Channels
+    ) -> Blocks:
         access.add(stream)
         blocks = None
         try:
@@ -166,12 +116,21 @@ class Endpoint(Opener):
             if refusal is not None:
                 raise Overloaded(refusal)  # It comes back, and is authorized again.
             member = member_of(stream.grant.member)
-            blocks = self._channels(stream.channels, member=member).open(environ)
-            stream.end = blocks.stop
+            blocks = opener.open_for(environ, member)
+            stream.end = blocks.stopper()
         finally:
             if blocks is None:
-                access.discard(stream)
-        return GrantedBlocks(access, blocks, stream)
+                stream.close()
+        return GrantedBlocks(blocks, stream)
+
+    def _opener_of(self, channels: frozenset[str]) -> Channels:
+        """Return what opens these channels: the same for all that have just them."""
+        opener = self._openers.get(channels)
+        if opener is None:
+            if len(self._openers) >= MOST_OPENERS:
+                self._openers.clear()
+            opener = self._openers[channels] = self._channels(channels)
+        return opener
 
     def _check_site(self, environ: Mapping[str, Any]) -> None:
         """Refuse what a page of another site asks for with the user's cookies.
@@ -200,8 +159,8 @@ class GrantedBlocks(AtEnd):
     after the stream had to end.
     """
 
-    def __init__(self, access: Access, blocks: Stoppable, stream: GrantedStream) -> None:
-        super().__init__(blocks, partial(access.discard, stream))
+    def __init__(self, blocks: Stoppable, stream: GrantedStream) -> None:
+        super().__init__(blocks, stream.close)
         self._stream = stream
         self.subject = stream.grant.subject
 
@@ -212,8 +171,10 @@ class GrantedBlocks(AtEnd):
         return found
 
     def take_over(self, stream: OpenStream) -> bool:
-        # Else `next_block` says why it has ended.
-        return self._stream.ended is None and super().take_over(stream)
+        if self._stream.ended is not None or not super().take_over(stream):
+            return False  # If it has ended, `next_block` says why.
+        self._stream.end = self.stopper()  # Which keeps nothing of what is not needed any more.
+        return True
 
     def _check(self) -> None:
         if self._stream.ended is not None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
@@ -43,7 +42,7 @@ from ssekit.host.tcp import (
 from ssekit.hub.follower import Follower
 from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import FINISHED
+from ssekit.hub.recent import FINISHED, View
 from ssekit.hub.viewers import Batch, Kind, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry
@@ -66,7 +65,7 @@ class Fanout:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._recent = follower.recent
-        self._groups: dict[Kind, ViewerGroup] = {}
+        self._groups: dict[tuple[View, bool, float], ViewerGroup] = {}  # by their kind
         self._listening: dict[str, list[ViewerGroup]] = {}  # by channel
         self._lagging = LaggingViewers(follower, self._caught_up, self.end)
         self._draining: set[Viewer] = set()  # caught up, with bytes that its host has not taken
@@ -96,12 +95,12 @@ class Fanout:
         ``owner`` is kept as long as there are viewers.  Raises with nothing changed if any step
         fails.
         """
-        kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
-        group = self._groups.get(kind) or ViewerGroup(kind, self._send_heartbeat)
+        kind = (reader.view, connection.chunked, stream.heartbeat)
+        group = self._groups.get(kind) or ViewerGroup(Kind(*kind), self)
         socket = connection.socket
         descriptor = os.dup(socket.fileno())
         try:
-            viewer = Viewer(group, descriptor, stream, self.end)
+            viewer = Viewer(group, descriptor, stream)
             bound_unsent(socket, UNSENT)
             self._loop.disconnects.watch(descriptor, viewer)
             head = connection.abandon()
@@ -116,9 +115,10 @@ class Fanout:
         self._count_in(viewer)
         self._counts.add("taken over")
         self._begin(viewer, reader, head, stream.opening)
-        return partial(self._end_open, viewer)
+        return viewer.stop
 
-    def _end_open(self, viewer: Viewer, why: str) -> None:
+    def end_from_any_thread(self, viewer: Viewer, why: str) -> None:
+        """Have a viewer's stream ended, now or in the event loop's next turn."""
         # From another thread than the event loop's it has to wait for its turn.
         if gevent.get_hub().loop is self._events:
             self.end(viewer, why)
@@ -145,9 +145,12 @@ class Fanout:
         except OSError:
             self.end(viewer, host.DISCONNECTED)
             return
-        rest = _rest_of(first, missed, written)
-        if rest or position != self._recent.end or epoch != self._recent.epoch:
-            self._lagging.add(viewer, epoch, position, rest)
+        if (
+            written < len(first) + len(missed)
+            or position != self._recent.end
+            or epoch != self._recent.epoch
+        ):
+            self._lagging.add(viewer, epoch, position, _rest_of(first, missed, written))
             self._lagging.give_turn(viewer)
         elif group.finished_by(position):
             self.end(viewer, group.why_finished)
@@ -194,7 +197,8 @@ class Fanout:
                 self._lag(viewer, self._recent.epoch_at(position), position, rest)
                 self._lagging.watch(viewer)
 
-    def _send_heartbeat(self, group: ViewerGroup) -> None:
+    def send_heartbeat(self, group: ViewerGroup) -> None:
+        """Send a heartbeat to those of a group that are caught up."""
         self._send(group, Batch(group.framed(HEARTBEAT), len(HEARTBEAT), []))
 
     def _lag(self, viewer: Viewer, epoch: int, position: int, rest: memoryview) -> None:

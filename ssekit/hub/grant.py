@@ -37,7 +37,7 @@ class Member(NamedTuple):
     value: object = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Grant:
     """The right to read some channels.
 

@@ -30,7 +30,7 @@ class GrantedStream:
     ``begun`` is when its authorization began, in seconds since 1970.
     """
 
-    __slots__ = ("begun", "channels", "end", "ended", "grant")
+    __slots__ = ("_register", "begun", "channels", "end", "ended", "grant")
 
     def __init__(self, grant: Grant, channels: frozenset[str], begun: float) -> None:
         self.grant = grant
@@ -40,6 +40,7 @@ class GrantedStream:
         """Why it has to end, once it has to: nothing may be sent from then on."""
         self.end: Callable[[str], None] | None = None
         """Ends the stream where it is served; set by the server of its blocks."""
+        self._register: GrantedStreams | None = None
 
     def stop(self, why: str) -> None:
         """End the stream; a second call does nothing."""
@@ -47,6 +48,16 @@ class GrantedStream:
             self.ended = why
             if self.end is not None:
                 self.end(why)
+
+    def enter(self, register: GrantedStreams) -> None:
+        """Be found in a register, until `close`."""
+        self._register = register
+        register.add(self)
+
+    def close(self) -> None:
+        """The stream has ended, or was not opened."""
+        if self._register is not None:
+            self._register.discard(self)
 
 
 class GrantedStreams:

@@ -33,8 +33,9 @@ from ssekit.hub.arguments import (
     retention_of,
 )
 from ssekit.hub.counters_file import counters_file
-from ssekit.hub.endpoint import Authorize, Endpoint, Gate
+from ssekit.hub.endpoint import Endpoint
 from ssekit.hub.entries import OWN, body_of_data, end_body, event_of, events_of, removal_body
+from ssekit.hub.gate import Authorize, Gate
 from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
 from ssekit.hub.presence import Presence, members_channel, members_in

@@ -68,13 +68,13 @@ class Channels(Opener):
         hub_events: bool,
         presence: bool,
         present: Callable[[], Presence],
-        member: Member | None,
         check: Callable[[Mapping[str, Any]], None],
+        member: Member | None = None,
     ) -> None:
         self.limit = limit
         self.cuts = not hub_events
         self._follow = follow
-        self._channels = channels
+        self.channels = channels
         own_ids = replay is not None
         self._view = View(channels, hub_events, own_ids=own_ids)
         if presence:
@@ -88,6 +88,10 @@ class Channels(Opener):
             import ssekit.hub.fanout  # noqa: F401
 
     def open(self, environ: dict[str, Any]) -> ChannelBlocks | AtEnd:
+        return self.open_for(environ, self._member)
+
+    def open_for(self, environ: dict[str, Any], member: Member | None) -> ChannelBlocks | AtEnd:
+        """Open the stream of a client that is this member while it is open."""
         self._check(environ)
         last = last_event_id(environ)
         reader = Reader(self._follow(), self._view, last, self._replay)
@@ -100,9 +104,9 @@ class Channels(Opener):
             reader.close()
             raise Gone
         blocks = ChannelBlocks(reader, self._follow)
-        if self._member is None:
+        if member is None:
             return blocks
-        return AtEnd(blocks, self._present().enter(self._channels, self._member).end)
+        return AtEnd(blocks, self._present().enter(self.channels, member).end)
 
 
 class ChannelBlocks(Blocks):
@@ -146,7 +150,7 @@ class ChannelBlocks(Blocks):
         if not self._may_leave or connection is None or reader.finished or reader.closed:
             return False
         fanout = fanout_of(reader.follower)
-        if fanout is None or not fanout.can_take(connection, stream.client.given):
+        if fanout is None or not fanout.can_take(connection, stream.given):
             self._may_leave = False
             return False
         if not reader.settled:
@@ -161,12 +165,15 @@ class ChannelBlocks(Blocks):
         reader.close()
         return True
 
-    def stop(self, why: str) -> None:
-        """End the stream: at once where the fan-out serves it, else have it look again."""
-        if self._end is not None:
-            self._end(why)
-        else:
-            self._reader.wake()
+    def stopper(self) -> Callable[[str], None]:
+        """Return what ends the stream as it is served now.
+
+        Where the fan-out serves it that is at once; else it is woken, to look why it has to end.
+        """
+        return self._end or self._wake
+
+    def _wake(self, why: str) -> None:
+        self._reader.wake()
 
     def close(self, client: host.Client) -> None:
         self._reader.close()

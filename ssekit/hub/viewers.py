@@ -9,7 +9,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ssekit import host
 from ssekit.brokers import Entry, parse_id
@@ -31,6 +31,19 @@ class Kind(NamedTuple):
     heartbeat: float
 
 
+class Server(Protocol):
+    """What serves the viewers of a group."""
+
+    def send_heartbeat(self, group: ViewerGroup) -> None:
+        """Send a heartbeat to those that are caught up."""
+
+    def end(self, viewer: Viewer, why: str) -> None:
+        """End a viewer's stream, in the event loop."""
+
+    def end_from_any_thread(self, viewer: Viewer, why: str) -> None:
+        """End a viewer's stream."""
+
+
 class ViewerGroup:
     """Clients with the same channels, framing and heartbeat.
 
@@ -42,20 +55,20 @@ class ViewerGroup:
         "_descriptors",
         "_ended",
         "_frame",
-        "_send_heartbeat",
         "bytes",
         "caught_up",
         "events",
         "heartbeat",
         "kind",
         "members",
+        "server",
         "view",
         "wrote_at",
     )
 
-    def __init__(self, kind: Kind, send_heartbeat: Callable[[ViewerGroup], None]) -> None:
+    def __init__(self, kind: Kind, server: Server) -> None:
         self.kind = kind
-        self._send_heartbeat = send_heartbeat
+        self.server = server
         self.view = kind.view
         self.heartbeat = kind.heartbeat
         self.caught_up: dict[int, Viewer] = {}  # by descriptor
@@ -93,7 +106,7 @@ class ViewerGroup:
     def beat(self) -> None:
         """Send a heartbeat to those that are caught up: they had the last event together."""
         if self.caught_up:
-            self._send_heartbeat(self)
+            self.server.send_heartbeat(self)
 
     def framed(self, block: bytes) -> bytes:
         """Return a block as it is sent."""
@@ -190,7 +203,6 @@ class Viewer:
     """
 
     __slots__ = (
-        "_end",
         "about",
         "admission",
         "began",
@@ -204,14 +216,7 @@ class Viewer:
         "retry",
     )
 
-    def __init__(
-        self,
-        group: ViewerGroup,
-        descriptor: int,
-        stream: OpenStream,
-        end: Callable[[Viewer, str], None],
-    ) -> None:
-        self._end = end
+    def __init__(self, group: ViewerGroup, descriptor: int, stream: OpenStream) -> None:
         self.group = group
         self.descriptor = descriptor
         self.lag: Lag | None = None
@@ -222,8 +227,12 @@ class Viewer:
         self.cuts = stream.cuts
         self.began = stream.began
         self.events = stream.events
-        self.bytes = stream.client.given + len(stream.opening)
+        self.bytes = stream.given + len(stream.opening)
 
     def disconnected(self) -> None:
         """The client has disconnected."""
-        self._end(self, host.DISCONNECTED)
+        self.group.server.end(self, host.DISCONNECTED)
+
+    def stop(self, why: str) -> None:
+        """End the stream; from any thread."""
+        self.group.server.end_from_any_thread(self, why)

@@ -22,7 +22,7 @@ from ssekit.host.counting import Counts
 from ssekit.script import run as runs
 from ssekit.stream.admission import Admission
 from ssekit.stream.kept import Kept, kept, restored
-from ssekit.stream.open import OpenStream, about
+from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Headers, Offer, closing_retry, misreads_an_end
 
 log = logging.getLogger("ssekit.script")
@@ -125,12 +125,12 @@ class WsgiRun(runs.Run):
     def _attach(self) -> None:
         self._counts.begin()
         self._stream = OpenStream(
-            self.client,
+            self.environ,
             self._admission,
-            path=str(self.environ.get("SCRIPT_NAME", "")) + str(self.environ.get("PATH_INFO", "")),
-            counts=self._counts,
-            about=about(self.environ, None),
+            heartbeat=self.client.heartbeat,
             retry=self.retry,
+            counts=self._counts,
+            client=self.client,
         )
         connection = wsgi_servers.begun(self._server, self._send)
         taken = None if connection is None else self.client.leave_server(connection)

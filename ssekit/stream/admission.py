@@ -29,14 +29,18 @@ _lock = RLock()
 
 
 class Admission:
-    """One stream that was let in; to be given back once, with `end`."""
+    """One stream that was let in; to be given back once, with `end`.
 
-    __slots__ = ("_address", "_held", "_limit")
+    ``at_end``: what is called when the stream is over, if something else than its blocks serves it.
+    """
+
+    __slots__ = ("_address", "_held", "_limit", "at_end")
 
     def __init__(self, limit: Limit, address: str | None) -> None:
         self._limit: Limit | None = limit
         self._address = address
         self._held = True
+        self.at_end: tuple[Callable[[], None], ...] = ()
 
     def release(self) -> None:
         """The stream has no greenlet or thread of its own any more."""
@@ -46,6 +50,9 @@ class Admission:
 
     def end(self) -> None:
         """The stream is over."""
+        at_end, self.at_end = self.at_end, ()
+        for call in at_end:
+            call()
         with _lock:
             limit, self._limit = self._limit, None
             if limit is not None:

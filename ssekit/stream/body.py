@@ -54,7 +54,8 @@ class Body:
 
     def __del__(self) -> None:
         # Middleware that forgets to call close() must not keep a source alive.
-        self.close()
+        if self._delivery is not None:
+            self.close()
 
 
 def _over() -> bytes:

@@ -68,13 +68,12 @@ class Delivery:
         self.stream.connection = connection
         if self._taken_over():
             return True
-        client = self.stream.client
         if (
             connection is not None
             and self._blocks.waits
-            and client.continue_alone(connection, self.next_block, self.close)
+            and self.stream.client.continue_alone(connection, self.next_block, self.close)
         ):
-            self.stream.connection = client.connection
+            self.stream.connection = self.stream.client.connection
             self.stream.admission.release()
             self._moves = False
             return True
@@ -93,8 +92,7 @@ class Delivery:
         if self.stream.connection is None or not self._blocks.take_over(self.stream):
             return False
         self._next = _over
-        self.stream.client.detach()
-        self.stream.connection = None  # It refers to us: both would stay until the collector comes.
+        self.stream.detach()
         return True
 
     def _pull(self) -> bytes:
@@ -150,7 +148,7 @@ class Delivery:
         except Exception:
             log.exception("the source of %s failed when it was closed", self.stream.path)
         finally:
-            self.stream.client.detach()
+            self.stream.detach()
             self.stream.end(self._why)
 
 

@@ -16,25 +16,27 @@ streams = Logger("ssekit.streams")
 
 LONGEST = 200
 """Characters of a client's text in a log line."""
+_NO_ENVIRON: dict[str, Any] = {}
 About = tuple[tuple[str, str], ...]
 """Further fields of a stream's log line, as pairs of name and value."""
 
 
 class OpenStream:
-    """One client's open stream.
+    """One client's open stream; ``client`` is made when it is first needed, unless it is given.
 
-    ``client.given`` counts the bytes of the body, the opening included, and ``client.events`` the
-    events.
+    ``heartbeat`` is what the client is to have.
     """
 
     __slots__ = (
+        "_client",
+        "_environ",
         "about",
         "admission",
         "began",
-        "client",
         "connection",
         "counts",
         "cuts",
+        "heartbeat",
         "opening",
         "path",
         "retry",
@@ -42,21 +44,24 @@ class OpenStream:
 
     def __init__(
         self,
-        client: host.Client,
+        environ: dict[str, Any],
         admission: Admission,
         *,
-        path: str,
-        counts: Counts,
-        about: About = (),
+        heartbeat: float,
         retry: int | None,
+        counts: Counts,
+        subject: str | None = None,
         cuts: bool = False,
+        client: host.Client | None = None,
     ) -> None:
-        self.client = client
+        self._environ = environ if client is None else _NO_ENVIRON
+        self._client = client
         self.admission = admission
-        self.path = path
+        self.path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         """Of the request."""
-        self.about = about
+        self.about = about(environ, subject)
         """Who the client is and which request this was, as far as it is known."""
+        self.heartbeat = heartbeat
         self.counts = counts
         self.retry = retry
         """Milliseconds, as the stream was told, or None."""
@@ -70,25 +75,44 @@ class OpenStream:
         counts.opened()
 
     @property
+    def client(self) -> host.Client:
+        """What the process does for the client, unless it is taken over before anything is sent."""
+        if self._client is None:
+            self._client = host.client_of(self._environ, self.heartbeat)
+            self._environ = _NO_ENVIRON  # The stream may live on when its request is gone.
+        return self._client
+
+    @property
     def events(self) -> int:
         """How many were sent so far."""
-        return self.client.events
+        return 0 if self._client is None else self._client.events
+
+    @property
+    def given(self) -> int:
+        """Bytes of the body that were sent, or given to the server, the opening included."""
+        return 0 if self._client is None else self._client.given
 
     def end(self, why: str) -> None:
         """Count the stream no more, and log that it has ended; to be called once."""
-        self.connection = None  # It refers to us: both would stay until the collector comes.
+        self.connection = None
         self.admission.end()
         self.counts.ended(why)
-        log_ended(self.path, self.began, self.events, self.client.given, why, about=self.about)
+        log_ended(self.path, self.began, self.events, self.given, why, about=self.about)
+
+    def detach(self) -> None:
+        """Nothing is sent through the server any more."""
+        self.connection = None  # It refers to us: both would stay until the collector comes.
+        if self._client is not None:
+            self._client.detach()
 
 
 def about(environ: Mapping[str, Any], subject: str | None) -> About:
     """Return what a log line says about a client and its request, besides the path."""
-    values = (
-        ("subject", subject),
-        ("request_id", environ.get("HTTP_X_REQUEST_ID")),
-        ("traceparent", environ.get("HTTP_TRACEPARENT")),
-    )
+    request_id = environ.get("HTTP_X_REQUEST_ID")
+    traceparent = environ.get("HTTP_TRACEPARENT")
+    if not (subject or request_id or traceparent):
+        return ()
+    values = (("subject", subject), ("request_id", request_id), ("traceparent", traceparent))
     return tuple([(name, str(value)[:LONGEST]) for name, value in values if value])
 
 

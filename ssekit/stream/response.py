@@ -82,6 +82,7 @@ class Offer:
         also = ["HEAD", "OPTIONS"] if "GET" in self._methods else ["OPTIONS"]
         self._allow = ", ".join(dict.fromkeys([*self._methods, *also]))
         self._any_origin, self._origins = _origins(origins)
+        self._crosses = self._any_origin or bool(self._origins)
         self._headers = _stream_headers(_pairs(headers))
 
     def answer(self, environ: Mapping[str, Any], further: Pairs | Mapping[str, str] = ()) -> Answer:
@@ -90,7 +91,7 @@ class Offer:
         Raises ValueError for a header that is not the application's to set.
         """
         headers = _stream_headers(_pairs(further), self._headers) if further else self._headers
-        cors = self.cors(environ)
+        cors = self.cors(environ) if self._crosses else []
         method = environ.get("REQUEST_METHOD", "GET")
         if method == "OPTIONS":
             return Answer("204 No Content", [("Allow", self._allow), *cors, *self._preflight(cors)])
@@ -99,7 +100,8 @@ class Offer:
             return plain_answer("405 Method Not Allowed", f"Use {self._allow}.", allow)
         if environ.get("QUERY_STRING", "").count("&") >= FIELDS:
             return plain_answer("400 Bad Request", f"The query has over {FIELDS} fields.", cors)
-        if not _accepts(environ.get("HTTP_ACCEPT", "")):
+        accept = environ.get("HTTP_ACCEPT", "")
+        if accept not in _STREAMS and not _accepts(accept):
             return plain_answer("406 Not Acceptable", f"This is a stream of {CONTENT_TYPE}.", cors)
         # A body that is dropped behind our back cannot fail, so a stream behind HEAD never ends.
         return Answer("200 OK", [*headers, *cors], b"" if method == "HEAD" else None)
@@ -163,6 +165,8 @@ def query_values(environ: Mapping[str, Any], name: str) -> list[str]:
         pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
         return [value for field, value in pairs if field == name]
     # Nothing to decode, as when many come back at once with an id or a ticket.
+    if name not in query:
+        return []
     fields = [field.partition("=") for field in query.split("&")]
     return [value for field, _, value in fields if field == name]
 
@@ -192,7 +196,8 @@ def closing_retry(retry: int | None = None) -> bytes:
 
 def misreads_an_end(environ: Mapping[str, Any]) -> bool:
     """Tell whether the client takes an orderly end for the end of all events, as Datastar does."""
-    return str(environ.get("HTTP_DATASTAR_REQUEST", "")).lower() == "true"
+    value = environ.get("HTTP_DATASTAR_REQUEST")
+    return value is not None and str(value).lower() == "true"
 
 
 def plain_answer(status: str, why: str, headers: Headers) -> Answer:
@@ -204,8 +209,6 @@ def plain_answer(status: str, why: str, headers: Headers) -> Answer:
 
 def _accepts(accept: str) -> bool:
     """Tell whether an Accept header admits an event stream (RFC 9110, section 12.5.1)."""
-    if accept in _STREAMS:
-        return True
     best = (-1, 0.0)  # how specific the range is, its weight
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))

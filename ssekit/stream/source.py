@@ -6,6 +6,7 @@ werkzeug is imported only where a request is wanted.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -96,13 +97,18 @@ def takes_request(source: Callable[..., Any]) -> bool:
 
 def request_of(environ: dict[str, Any]) -> Any:
     """Return the `werkzeug.Request` of an environ; raises `SSEError` where werkzeug is missing."""
+    return _request_class()(environ)
+
+
+@functools.cache
+def _request_class() -> type[Any]:
     try:
         from werkzeug import Request
     except ImportError as error:
         raise SSEError(
             "a source that takes the request needs werkzeug: pip install werkzeug"
         ) from error
-    return Request(environ)
+    return Request
 
 
 def encode(item: object) -> bytes:

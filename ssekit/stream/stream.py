@@ -18,7 +18,7 @@ from ssekit.stream.admission import Admission, Overloaded, rejection
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.body import Body
 from ssekit.stream.delivery import Delivery
-from ssekit.stream.open import OpenStream, about
+from ssekit.stream.open import OpenStream
 from ssekit.stream.response import Answer, Headers, Offer, misreads_an_end, opening
 from ssekit.stream.source import Source, SourceOpener, Stop, is_http_exception
 from ssekit.stream.ticking import Tick, TickOpener
@@ -129,12 +129,12 @@ class Stream:
         try:
             blocks = self._open(environ)
             stream = OpenStream(
-                host.client_of(environ, self._heartbeat),
+                environ,
                 admission,
-                path=str(environ.get("SCRIPT_NAME", "")) + str(environ.get("PATH_INFO", "")),
-                counts=self._opener.limit.counts,
-                about=about(environ, blocks.subject),
+                heartbeat=self._heartbeat,
                 retry=self._retry,
+                counts=self._opener.limit.counts,
+                subject=blocks.subject,
                 cuts=self._opener.cuts or misreads_an_end(environ),
             )
             body = Body(Delivery(stream, blocks), opening(self._retry))

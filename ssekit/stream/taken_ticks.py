@@ -55,10 +55,10 @@ class TakenTicks(TickingClient):
         self._cuts = stream.cuts
         self._began = stream.began
         self._events = 0
-        self._bytes = stream.client.given + len(stream.opening)
+        self._bytes = stream.given + len(stream.opening)
         self._function = function
         self._tick = tick
-        super().__init__(connection, seconds, stream.client.heartbeat, stream.opening)
+        super().__init__(connection, seconds, stream.heartbeat, stream.opening)
         stream.admission.release()
 
     def produce(self) -> bytes:
