@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from ssekit.host.io_uring import Uring
+from ssekit.host.batch_send import WAYS
+from ssekit.host.kernel_queue import KernelQueue
 
 
 def need(program: str) -> str:
@@ -26,12 +27,15 @@ def need_packages(folder: Path) -> None:
         _missing(f"needs the packages of tests/{folder.name}: run npm ci there")
 
 
-def need_io_uring() -> Uring:
-    """Return a queue; skip the test where the kernel or a sandbox has none, also where CI=true."""
+def need_queue(way: str) -> KernelQueue:
+    """Return the queue of a way of sending; skip the test where the kernel or a sandbox has none.
+
+    Also where CI=true.
+    """
     try:
-        return Uring()
+        return WAYS[way][0]()
     except OSError as error:
-        pytest.skip(f"no io_uring on this machine: {error}")
+        pytest.skip(f"no {way} on this machine: {error}")
 
 
 def _missing(what: str) -> NoReturn:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.clients import Client, Clients
-from tests.components import need_io_uring
+from tests.components import need_queue
 from tests.servers import Server, gunicorn
 from tests.waiting import until
 
@@ -20,7 +20,8 @@ APP = "tests.apps.news:app"
 
 
 WAYS = {
-    "taken, in batches": {"BATCH": "1"},
+    "taken, in batches": {"BATCH": "1", "SSEKIT_FANOUT": "io_uring"},
+    "taken, in batches with aio": {"BATCH": "1", "SSEKIT_FANOUT": "aio"},
     "taken, a write for each": {"SSEKIT_FANOUT": "writes"},
     "iterated": {"SSEKIT_FANOUT": "off"},
 }
@@ -29,7 +30,7 @@ WAYS = {
 @pytest.fixture(scope="module", params=WAYS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     if "BATCH" in WAYS[request.param]:
-        need_io_uring()
+        need_queue(WAYS[request.param]["SSEKIT_FANOUT"]).close()
     env = {"HISTORY": "2000", "BEAT": "0.2", **WAYS[request.param]}
     with gunicorn(APP, env=env) as running:
         yield running

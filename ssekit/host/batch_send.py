@@ -1,7 +1,7 @@
 """The same bytes to many sockets, at once: the fan-out's speed.
 
-Where the kernel takes a batch of sends in one call it gets batches, else a write for each.  Either
-way no loop of Python's runs over the sockets.
+Where the kernel takes a batch of sends in one call it gets batches, else a write for each.  In no
+case does a loop of Python's run over the sockets.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ import os
 from array import array
 from functools import cache
 
-from ssekit.host.io_uring import LARGEST, Uring
+from ssekit.host.aio import Aio
+from ssekit.host.io_uring import Uring
+from ssekit.host.kernel_queue import LARGEST, KernelQueue
 
 GONE = -1
 BATCH = 32
 """Fewer sockets than this cost less with a write for each."""
+
+WAYS: dict[str, list[type[KernelQueue]]] = {
+    "io_uring": [Uring, Aio],
+    "aio": [Aio],
+    "writes": [],
+}
+"""The queues to try, cheapest first, for each value of ``SSEKIT_FANOUT``; then it is writes."""
 
 _LATER = (-errno.EAGAIN, -errno.EINTR)
 
@@ -26,7 +35,7 @@ _log = logging.getLogger("ssekit")
 
 def prepare() -> None:
     """Make now what `write_to_each` needs in this process, and not when many wait for it."""
-    _uring()
+    _queue()
 
 
 def write_to_each(descriptors: array[int], data: bytes) -> dict[int, int]:
@@ -37,8 +46,8 @@ def write_to_each(descriptors: array[int], data: bytes) -> dict[int, int]:
     """
     sent = 0
     others: dict[int, int] = {}
-    if len(descriptors) >= BATCH and len(data) <= LARGEST and (uring := _uring()) is not None:
-        sent, others = uring.send_to_each(descriptors, data)
+    if len(descriptors) >= BATCH and len(data) <= LARGEST and (queue := _queue()) is not None:
+        sent, others = queue.send_to_each(descriptors, data)
         for descriptor, count in others.items():
             if count < 0:
                 others[descriptor] = 0 if count in _LATER else GONE
@@ -70,15 +79,19 @@ def _one_by_one(descriptors: array[int], data: bytes) -> dict[int, int]:
 
 
 @cache
-def _uring() -> Uring | None:
+def _queue() -> KernelQueue | None:
     """The process's own; a child that was forked makes its own."""
-    if os.environ.get("SSEKIT_FANOUT") == "writes":
-        return None
-    try:
-        return Uring()
-    except OSError as error:
-        _log.info("each event is one system call for each viewer: no io_uring here (%s)", error)
-        return None
+    queue, missing = None, []
+    for kind in WAYS.get(os.environ.get("SSEKIT_FANOUT", ""), WAYS["io_uring"]):
+        try:
+            queue = kind()
+            break
+        except OSError as error:
+            missing.append(f"no {kind.name} here ({error})")
+    if missing:
+        way = "writes" if queue is None else queue.name
+        _log.info("events are sent with %s: %s", way, ", ".join(missing))
+    return queue
 
 
-os.register_at_fork(after_in_child=_uring.cache_clear)
+os.register_at_fork(after_in_child=_queue.cache_clear)

@@ -1,13 +1,10 @@
 """Many sends in one system call: a submission queue shared with the Linux kernel (io_uring(7)).
 
 The fan-out sends the same bytes to hundreds of sockets in a row.  Most of what that costs beside
-the kernel's work on TCP is crossing into the kernel, and Python's part, once for each.  Here a
-batch of sockets is written into memory that the kernel reads, by slices and not in a loop, and one
-call sends to all of them and leaves there what each has taken.
+the kernel's work on TCP is crossing into the kernel, and Python's part, once for each.  Here one
+call sends to all of a batch and leaves there what each has taken.
 
-It knows file descriptors and bytes, and nothing of streams.  Nothing stays under way: each send is
-non-blocking, done within the call, and has its result when the call returns.  Many containers
-forbid io_uring (Docker's seccomp profile does), and administrators may
+Many containers forbid io_uring (Docker's seccomp profile does), and administrators may
 (``kernel.io_uring_disabled``); then `Uring` cannot be made.
 
 The layout is that of ``linux/io_uring.h``, whose names are used.
@@ -21,14 +18,11 @@ import mmap
 import os
 import socket
 import struct
-import sys
 from array import array
 
-LARGEST = 64 * 1024
-"""Bytes that a batch can send to each."""
+from ssekit.host.kernel_queue import ENTRIES, KernelQueue
 
-_ENTRIES = 256  # of a batch; its memory, 64 bytes for each, stays in the processor's nearest cache
-_MASK = _ENTRIES - 1
+_MASK = ENTRIES - 1
 _SETUP, _ENTER = 425, 426  # __NR_io_uring_setup and _enter, on all architectures of today
 _NATIVE_WORKERS = 1 << 9  # a feature of Linux 5.12
 _GETEVENTS = 1 << 0
@@ -65,21 +59,19 @@ class _Params(ctypes.Structure):
     ]
 
 
-class Uring:
-    """A queue of its own for one process and one thread.
+class Uring(KernelQueue):
+    """A submission queue and its completion queue.
 
-    Raises OSError where the kernel has none for us: not Linux, before Linux 5.12 (where its memory
-    counts as locked, of which few processes may have much), or forbidden.
+    Raises OSError where the kernel has none for us: before Linux 5.12 (where its memory counts as
+    locked, of which few processes may have much), or forbidden.
     """
 
+    name = "io_uring"
+
     def __init__(self) -> None:
-        if sys.platform != "linux":
-            raise OSError(errno.ENOSYS, "io_uring is Linux's")
-        self._call = ctypes.CDLL(None, use_errno=True).syscall
-        self._call.restype = ctypes.c_long
-        self._call.argtypes = [ctypes.c_long] * 7
+        super().__init__()
         params = _Params()
-        self._ring = self._checked(_SETUP, _ENTRIES, ctypes.addressof(params))
+        self._ring = self._call(_SETUP, ENTRIES, ctypes.addressof(params))
         try:
             if not params.features & _NATIVE_WORKERS:
                 raise OSError(errno.ENOSYS, "io_uring is older than Linux 5.12")
@@ -103,44 +95,31 @@ class Uring:
         )
         self._places = int(params.cq_entries)
 
-        submissions = mmap.mmap(self._ring, _SQE.size * _ENTRIES, offset=_OFF_SQES)
-        data = ctypes.create_string_buffer(LARGEST)
-        self._data = memoryview(data).cast("B")
+        submissions = mmap.mmap(self._ring, _SQE.size * ENTRIES, offset=_OFF_SQES)
         message = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-        for slot in range(_ENTRIES):
+        for slot in range(ENTRIES):
             words[sq.array // 4 + slot] = slot
-            entry = (_OP_SEND, 0, 0, -1, 0, ctypes.addressof(data), 0, message, slot)
+            entry = (_OP_SEND, 0, 0, -1, 0, self._address, 0, message, slot)
             _SQE.pack_into(submissions, _SQE.size * slot, *entry)
         fields = memoryview(submissions).cast("i")
         self._descriptors, self._sizes = fields[1::16], fields[6::16]
-        self._size = 0
 
-    def send_to_each(self, descriptors: array[int], data: bytes) -> tuple[int, dict[int, int]]:
-        """Send ``data``, of at most `LARGEST` bytes, to each socket without waiting for any.
+    def close(self) -> None:
+        """Close the ring; its memory goes with the object."""
+        os.close(self._ring)
 
-        Returns to how many it was sent, and for those of them that have not taken all of it what
-        they did, by descriptor: some bytes, or the negative number of an error.  To the last ones
-        nothing is sent if the kernel has no memory for that.
-        """
-        size = len(data)
-        self._data[:size] = data
-        if size != self._size:
-            self._size = size
-            self._sizes[:] = array("i", [size]) * _ENTRIES
-            memoryview(self._all_taken).cast("i")[2::4] = array("i", [size]) * self._places
-        sent, others = 0, {}
-        while batch := descriptors[sent : sent + _ENTRIES]:
-            tail = self._sq_tail[0]
-            submitted = self._submit(batch, tail)
-            others.update(self._collect(batch[:submitted], tail))
-            sent += submitted
-            if submitted < len(batch):
-                break
-        return sent, others
+    def _expect(self, size: int) -> None:
+        self._sizes[:] = array("i", [size]) * ENTRIES
+        memoryview(self._all_taken).cast("i")[2::4] = array("i", [size]) * self._places
+
+    def _send(self, batch: array[int]) -> tuple[int, dict[int, int]]:
+        tail = self._sq_tail[0]
+        submitted = self._submit(batch, tail)
+        return submitted, self._collect(batch[:submitted], tail)
 
     def _submit(self, batch: array[int], tail: int) -> int:
         first = tail & _MASK
-        end = min(first + len(batch), _ENTRIES)
+        end = min(first + len(batch), ENTRIES)
         self._descriptors[first:end] = batch[: end - first]
         self._descriptors[: len(batch) - (end - first)] = batch[end - first :]
         self._sq_tail[0] = (tail + len(batch)) & 0xFFFFFFFF
@@ -176,14 +155,4 @@ class Uring:
         return others
 
     def _enter(self, submit: int, wait: int = 0) -> int:
-        while True:
-            try:
-                return self._checked(_ENTER, self._ring, submit, wait, _GETEVENTS)
-            except InterruptedError:
-                continue
-
-    def _checked(self, number: int, *arguments: int) -> int:
-        done = int(self._call(number, *arguments, *[0] * (6 - len(arguments))))
-        if done < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return done
+        return self._call(_ENTER, self._ring, submit, wait, _GETEVENTS)
