@@ -59,13 +59,13 @@ def fill(hub: Hub, events: int, own: int) -> str:
     before = hub.publish("herd", "before").id
     for n in range(own):
         for sequence in range(1, OWN + 1):
-            hub.publish(f"own {n}", _data(sequence))
+            hub.publish(f"own {n}", event(sequence))
     for sequence in range(1, events + 1):
-        hub.publish("herd", _data(sequence))
+        hub.publish("herd", event(sequence))
     return str(before)
 
 
-def _data(sequence: int) -> str:
+def event(sequence: int) -> str:
     return f"@{sequence},{time.monotonic_ns()},".ljust(EVENT, "x")
 
 
