@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from bench.apps.turns import Turns
-from bench.herd import event, fill
+from bench.herd import fill
+from bench.storms import event
 from ssekit import Hub
 
 hub = Hub(os.environ["HERD_HUB"])
