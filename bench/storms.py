@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ PAUSE = 0.02
 HERE, ELSEWHERE = 0.1, 0.5
 """Seconds between two events that are published in the server's process, to a few viewers, and from
 another one, to all that have come by then."""
+SETTLE = 1.0
+"""Seconds in which the server closes what a storm has left."""
 CAUGHT_UP = 50
 """Viewers who are caught up, in each of two channels: groups 1 and 2 of the load."""
 EVENT = 100
@@ -158,43 +160,47 @@ def plain_with_probes(server: Server, load: Load, viewers: int) -> Probes:
 
 
 def storm_with_probes(
-    server: Server, load: Load, url: str, missed: int, come_back: Callable[[], None]
+    server: Server, load: Load, missed: int, come_back: Callable[[], None], hub: Hub | None = None
 ) -> dict[str, float | None]:
-    """Have the viewers come back, and return what others waited meanwhile, in milliseconds."""
+    """Have the viewers come back, and return what others waited meanwhile, in milliseconds.
+
+    With a hub it also publishes to all who have come by then.
+    """
     for group, path in ((1, "/events"), (2, "/here")):
         load.open(CAUGHT_UP, server.port, path, group=group)
     load.reset()
     probes = Probes(server)
     probes.requests()
-    with ExitStack() as stack:
-        hub = None if url == "memory:" else stack.enter_context(Hub(url))
-        probes.publishes(hub, missed)
-        get(server, "/turns/start")
-        with probes.running():
-            come_back()
-        turns = json.loads(get(server, "/turns/stop"))
-        live = [
-            _report(load, group, len(waits.seconds))
-            for group, waits in ((1, probes.elsewhere), (2, probes.here))
-        ]
+    probes.publishes(hub, missed)
+    get(server, "/turns/start")
+    with probes.running():
+        come_back()
+    turns = json.loads(get(server, "/turns/stop"))
+    here = _latency(load, 2, len(probes.here.seconds))
+    elsewhere = _latency(load, 1, len(probes.elsewhere.seconds)) if hub else 0.0
+    for group in (0, 1, 2):
+        load.do("shut", group)
+    load.ask("ended 60")
+    load.reset()
+    time.sleep(SETTLE)
     return {
         "request, open: p99 ms": probes.open.p99(),
         "by the clock": probes.open.p99_by_the_clock(),
         "request, new: p99 ms": probes.new.p99(),
         "publish here: p99 ms": probes.here.p99(),
         "publish elsewhere: p99 ms": probes.elsewhere.p99() if hub else None,
-        "live event: p99 ms": max(filter(None, live)),
-        "turn: p99 ms of processor": turns["p99"],
-        "longest": turns["longest"],
+        "live event: p99 ms": max(here, elsewhere),
+        "longest turn: ms of processor": turns["longest"],
+        "collection": turns["longest collection"],
     }
 
 
-def _report(load: Load, group: int, published: int) -> float | None:
-    """Return the 99th percentile of a group's latencies, once all its viewers have every event."""
+def _latency(load: Load, group: int, published: int) -> float:
+    """Return the p99 of a group's latencies in milliseconds, once all of it has every event."""
     deadline = time.monotonic() + 10
     while (report := load.report(group))["deliveries"] < CAUGHT_UP * published:
         if time.monotonic() > deadline:
             raise BenchError(f"viewers who were caught up have not got every event: {report}")
     if report["repeats"] or report["ended"] or report["cut"]:
         raise BenchError(f"viewers who were caught up were not served as they should: {report}")
-    return report["p99"] / 1000 if published else None
+    return float(report["p99"]) / 1000 if published else 0.0
