@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from bench.load import clients
 from bench.measuring import open_streams
-from bench.processes import BenchError, find_program, processor_seconds, proportional_set_size
+from bench.processes import (
+    BenchError,
+    children,
+    find_program,
+    processor_seconds,
+    proportional_set_size,
+    until,
+)
 from bench.results import Results
 from bench.servers import Server, gunicorn, serving
 from bench.settings import Settings
@@ -54,7 +61,9 @@ def _workerman(core: int) -> Iterator[Server]:
     port = free_port()
     command = [find_program("php") or "php", "bench/apps/workerman_loop.php", "start"]
     with serving(command, port, core, {"BENCH_PORT": str(port)}) as process:
-        yield Server(port, process, process.pid, [process.pid])
+        # Its master forks the process that serves.
+        worker = until(lambda: children(process.pid), 10, "Workerman's worker")[0]
+        yield Server(port, process, worker, [process.pid, worker])
 
 
 ROWS = [

@@ -120,6 +120,14 @@ def test_a_worker_that_was_killed_is_not_counted_for_long(monkeypatch: pytest.Mo
     assert second.mean() == 40
 
 
+def test_a_worker_by_itself_never_has_more_than_the_mean() -> None:
+    load = loads.Load(11)
+    for connections in range(20):  # They come faster than the others' numbers are read.
+        load.write(connections)
+        assert load.mean() == connections
+    load.close()
+
+
 @pytest.mark.parametrize(
     ("worker", "number"),
     [("ours", signal.SIGTERM), ("ours", signal.SIGINT), ("plain", signal.SIGTERM)],

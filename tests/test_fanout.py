@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -23,6 +26,7 @@ WAYS = {
     "taken, in batches": {"BATCH": "1", "SSEKIT_FANOUT": "io_uring"},
     "taken, in batches with aio": {"BATCH": "1", "SSEKIT_FANOUT": "aio"},
     "taken, a write for each": {"SSEKIT_FANOUT": "writes"},
+    "taken, in many turns": {"TURNS": "1"},
     "iterated": {"SSEKIT_FANOUT": "off"},
 }
 
@@ -286,6 +290,33 @@ def test_an_ended_stream_has_one_access_line_with_its_counts(server: Server) -> 
     (line,) = (line for line in server.log.splitlines() if "path=/logged " in line)
     assert "events=3 " in line
     assert line.endswith("ended='client disconnected'")
+
+
+def test_those_who_come_and_go_during_deliveries_get_each_event_once() -> None:
+    with gunicorn(APP, env={"TURNS": "1", "HISTORY": "2000"}) as server, Clients() as clients:
+        steady = clients.join(20, server.url)
+        enough = threading.Event()
+
+        def publish_on() -> int:
+            for first in itertools.count(0, 5):
+                publish(server, *map(str, range(first, first + 5)))
+                if enough.is_set():
+                    return first + 5
+            raise AssertionError
+
+        with ThreadPoolExecutor(1) as pool:
+            published = pool.submit(publish_on)
+            passing = []
+            for _ in range(15):
+                with Client(server.url) as client:  # Its descriptor is the next one's.
+                    client.wait(4)
+                passing.append(texts(client))
+            enough.set()
+        for client in steady:
+            client.wait(published.result() + 1)
+            assert texts(client) == [str(number) for number in range(published.result())]
+        for some in passing:
+            assert some == [str(number) for number in range(int(some[0]), int(some[-1]) + 1)]
 
 
 @pytest.mark.parametrize("step", ["viewer", "options", "abandon"])

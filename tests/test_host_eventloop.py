@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 
+import gevent
 import pytest
 
 from ssekit.host import tcp
 from ssekit.host.chunks import LAST_CHUNK, chunk
 from ssekit.host.heartbeats import Heartbeats
+from ssekit.host.turns import NextTurn, wait_for_next_turn
 from tests.servers import ROOT
 from tests.waiting import until
 
@@ -75,6 +77,46 @@ def test_a_heartbeat_may_discard_the_next() -> None:
         heartbeats.add(sender)
         sender.beat = lambda other=other: heartbeats.discard(other)  # type: ignore[method-assign]
     swept(heartbeats, 2)
+
+
+def test_a_socket_is_seen_between_two_slices_of_work() -> None:
+    here, there = socket.socketpair()
+    seen: list[str] = []
+
+    def work() -> None:
+        there.send(b"!")
+        seen.append("slice")
+        if seen.count("slice") < 5:
+            turn.ask()
+
+    def read() -> None:
+        here.recv(10)
+        seen.append("socket")
+
+    turn = NextTurn(work)
+    watcher = gevent.get_hub().loop.io(here.fileno(), 1)
+    watcher.start(read)
+    turn.ask()
+    turn.ask()  # It is asked already.
+    with here, there:
+        gevent.sleep(0.1)
+        watcher.close()
+    # What it sends in one turn is ready in the next, in which it may come before.
+    assert "".join(word[1] for word in seen).count("lll") == 0, seen
+    assert seen[-1] == "socket"
+
+
+def test_a_greenlet_that_lets_others_run_lets_them_be_read_from_their_sockets() -> None:
+    here, there = socket.socketpair()
+    received: list[bytes] = []
+    watcher = gevent.get_hub().loop.io(here.fileno(), 1)
+    watcher.start(lambda: received.append(here.recv(10)))
+    with here, there:
+        there.send(b"!")
+        wait_for_next_turn()
+        wait_for_next_turn()
+        watcher.close()
+    assert received == [b"!"]
 
 
 @pytest.mark.parametrize("kind", ["libev-cext", "libuv-cffi"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -10,12 +11,17 @@ from statistics import median
 from typing import Any
 from urllib.parse import parse_qs
 
+from bench.apps.turns import Turns
 from bench.herd import fill
+from bench.storms import event
 from ssekit import Hub
 
 hub = Hub(os.environ["HERD_HUB"])
 _shared = hub.stream("herd", heartbeat=60)
+_here = hub.stream("here", heartbeat=60)
 _numbers = itertools.count()
+_sequence = itertools.count(1)
+_turns = Turns()
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -26,6 +32,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if path.startswith("/own/"):
         number = next(_numbers) % int(path[5:])
         return hub.stream(f"own {number}", heartbeat=60)(environ, start_response)
+    if path == "/here":
+        return _here(environ, start_response)
     answer = b"ok\n"
     if path == "/fill":  # a hub in memory has only what its own process publishes
         query = parse_qs(environ["QUERY_STRING"])
@@ -33,7 +41,11 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     elif path == "/publishing":  # the median time of so many publishes, in µs
         answer = str(_publishing(int(parse_qs(environ["QUERY_STRING"])["count"][0]))).encode()
     elif path == "/live":
-        answer = str(hub.publish("herd", "live").id).encode()
+        answer = str(hub.publish("here", event(next(_sequence))).id).encode()
+    elif path == "/turns/start":
+        _turns.start()
+    elif path == "/turns/stop":
+        answer = json.dumps(_turns.stop()).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
 

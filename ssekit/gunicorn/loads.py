@@ -15,7 +15,7 @@ _ROOM = 64
 _STALE = 3.0
 """Seconds after which a worker that writes nothing is not counted: it is stuck, or was killed."""
 _FRESH = 0.002
-"""Seconds for which the mean of all workers is not read again."""
+"""Seconds for which the numbers of the others are not read again."""
 
 _table = memoryview(mmap.mmap(-1, _ROOM * 16)).cast("d")  # pairs: the number, when it was written
 
@@ -25,7 +25,7 @@ class Load:
 
     def __init__(self, place: int) -> None:
         self._at = place % _ROOM * 2
-        self._mean = 0.0
+        self._others: list[float] = []
         self._read_at = -math.inf
 
     def write(self, connections: int) -> None:
@@ -38,13 +38,17 @@ class Load:
         _table[self._at + 1] = 0.0
 
     def mean(self) -> float:
-        """Return the connections of a worker, on average over those that take them."""
+        """Return the connections of a worker, on average over those that take them.
+
+        Its own number is the one of now, so that a worker by itself has never more than the mean.
+        """
         now = time.monotonic()
         if now - self._read_at > _FRESH:
-            oldest = now - _STALE
-            alive = [
-                _table[at] for at in range(0, _ROOM * 2, 2) if _table[at + 1] > max(oldest, 0.0)
+            oldest = max(now - _STALE, 0.0)
+            self._others = [
+                _table[at]
+                for at in range(0, _ROOM * 2, 2)
+                if at != self._at and _table[at + 1] > oldest
             ]
-            self._mean = sum(alive) / len(alive) if alive else 0.0
             self._read_at = now
-        return self._mean
+        return (sum(self._others) + _table[self._at]) / (len(self._others) + 1)

@@ -14,7 +14,7 @@ from ssekit.host.client import (
     current,
     failed,
 )
-from ssekit.host.patched import begin, begin_natively, in_event_loop, under_gevent
+from ssekit.host.patched import begin, begin_natively, in_event_loop, let_others_run, under_gevent
 from ssekit.host.which import client_of, prepare
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "current",
     "failed",
     "in_event_loop",
+    "let_others_run",
     "prepare",
     "under_gevent",
 ]

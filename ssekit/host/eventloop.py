@@ -20,6 +20,7 @@ import gevent
 from ssekit.host.connection import Connection
 from ssekit.host.disconnects import Disconnects
 from ssekit.host.heartbeats import Heartbeats
+from ssekit.host.turns import NextTurn
 from ssekit.host.wsgi_servers import close_if_idle, worker_is_ending
 
 TICK = 0.05
@@ -61,6 +62,7 @@ class Loop:
         self._ended = False
         self._woken: deque[Resumed] = deque()
         self._resuming = False
+        self._turn = NextTurn(self._resume_some)
         self._events = loop = gevent.get_hub().loop
         self._clock = _clock_of(loop)
         self._timer = loop.timer(TICK, repeat=TICK, ref=False)
@@ -113,7 +115,7 @@ class Loop:
             self._resuming = False
             if self._woken:
                 self._resuming = True
-                self._events.run_callback(self._resume_some)
+                self._turn.ask()
 
     def _tick(self) -> None:
         if self._ending():

@@ -111,11 +111,11 @@ class _Lines:
             self._writer = gevent.spawn(self._write)
 
     def _write(self) -> None:
-        import gevent
+        from ssekit.host.turns import wait_for_next_turn
 
         try:
             while self._write_some():
-                gevent.sleep(0)
+                wait_for_next_turn()
         finally:
             self._writing = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,16 @@ def begin(run: Callable[[], None], name: str) -> None:
         hub.loop.run_callback_threadsafe(gevent.spawn, run)
         return
     threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def let_others_run() -> None:
+    """Let the other threads run; under gevent all greenlets that are ready, or get a byte now."""
+    if under_gevent():
+        from ssekit.host.turns import wait_for_next_turn
+
+        wait_for_next_turn()
+    else:
+        time.sleep(0)
 
 
 def begin_natively(run: Callable[[], None]) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import gevent
 
+from ssekit.host.turns import NextTurn
+
 GRAIN = 0.001
 """Seconds that are one moment."""
 COARSE = 4
@@ -66,6 +68,7 @@ class Timers:
         self._moments: list[int] = []  # a heap of the keys
         self._next = -1  # the moment for which the timer is set
         self._due: deque[Timed] = deque()
+        self._turn = NextTurn(self._wake)
 
     def wake_after(self, seconds: float, greenlet: Any) -> Wait:
         """Switch to the greenlet after ``seconds``, from the event loop."""
@@ -121,7 +124,7 @@ class Timers:
                 due.popleft().due()
         finally:
             if due:
-                self._events.run_callback(self._wake)
+                self._turn.ask()
 
 
 _timers: list[Timers] = []

@@ -17,6 +17,7 @@ from greenlet import greenlet
 
 from ssekit.host.logs import Logger
 from ssekit.host.timers import SLICE
+from ssekit.host.turns import NextTurn
 
 log = Logger("ssekit.host")
 
@@ -42,6 +43,7 @@ class Workers:
         self._idle: list[Any] = []
         self._begun = False
         self._until = 0.0
+        self._turn = NextTurn(self._work)
 
     def add(self, job: Job) -> None:
         """Do a job in this turn of the event loop, or soon; to be called from the event loop."""
@@ -59,7 +61,7 @@ class Workers:
         finally:
             self._begun = bool(self._jobs)
             if self._begun:
-                self._hub.loop.run_callback(self._work)
+                self._turn.ask()
 
     def _run(self) -> None:
         here = gevent.getcurrent()

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from posix import close  # Under gevent os.close() only closes at the event loop's next turn.
 
@@ -39,6 +40,7 @@ from ssekit.host.tcp import (
     silent_for,
     wait_for_answers,
 )
+from ssekit.host.turns import wait_for_next_turn
 from ssekit.hub.follower import Follower
 from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
 from ssekit.hub.reader import Reader
@@ -55,6 +57,12 @@ Without a bound a reader that stops absorbs 4 MB of kernel memory; the log has i
 """
 SILENCE_CHECKED = 1.0
 """Seconds between two checks whether the hosts of slow viewers still answer."""
+AT_ONCE = 1000
+"""Viewers that are sent an event within one turn of the event loop."""
+PART = 256
+"""Of more than that, those that are sent to between two looks at the clock."""
+SLICE = 0.02
+"""Seconds of the event loop's time that a delivery to them takes in a turn."""
 CHECKED_AT_ONCE = 1000
 """Viewers that have just caught up and are looked at in one check, so that it stays short."""
 
@@ -163,16 +171,45 @@ class Fanout:
         for entry in entries:
             for group in self._listening.get(entry.channel, ()):
                 batches.setdefault(group, []).append(entry)
-        for group, some in batches.items():
-            self._tally.events += len(some) * len(group.caught_up)
-            group.events += len(some)
-            self._send(group, group.batch(some))
-            group.note_ends(some)
-            if group.finished_by(self._recent.end):
-                for viewer in list(group.caught_up.values()):
-                    self.end(viewer, group.why_finished)
         if self._counts.channels:
             self._count_by_channel(entries)
+        if sum(len(group.caught_up) for group in batches) > AT_ONCE:
+            self._deliver_in_turns(batches)
+            return
+        for group, some in batches.items():
+            self._tally.events += len(some) * len(group.caught_up)
+            self._send(group, group.batch(some), len(some))
+            self._note_ends(group, some)
+
+    def _deliver_in_turns(self, batches: Mapping[ViewerGroup, Sequence[Entry]]) -> None:
+        """Send to very many, in slices of time between which others have their turns.
+
+        This is the follower's greenlet, which reads on in the log when all have this.
+        """
+        for group in batches:
+            group.expect()
+        until = time.monotonic() + SLICE
+        try:
+            for group, some in batches.items():
+                self._tally.events += len(some) * len(group.lacking or ())
+                batch = group.batch(some)
+                group.count(len(some), batch.size)
+                while group.lacking:
+                    self._write(group, batch, group.take_lacking(PART))
+                    if time.monotonic() >= until:
+                        wait_for_next_turn()
+                        until = time.monotonic() + SLICE
+                group.lacking = None
+                self._note_ends(group, some)
+        finally:
+            for group in batches:
+                group.lacking = None
+
+    def _note_ends(self, group: ViewerGroup, entries: Sequence[Entry]) -> None:
+        group.note_ends(entries)
+        if group.finished_by(self._recent.end):
+            for viewer in list(group.caught_up.values()):
+                self.end(viewer, group.why_finished)
 
     def _count_by_channel(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -181,12 +218,15 @@ class Fanout:
                 viewers = sum(len(group.caught_up) for group in groups)
                 self._tally.by_channel[entry.channel] += viewers
 
-    def _send(self, group: ViewerGroup, batch: Batch) -> None:
+    def _send(self, group: ViewerGroup, batch: Batch, events: int = 0) -> None:
+        group.count(events, batch.size)
+        self._write(group, batch, group.descriptors())
+
+    def _write(self, group: ViewerGroup, batch: Batch, descriptors: array[int]) -> None:
         if not batch.data:
             return
-        others = write_to_each(group.descriptors(), batch.data)
-        group.bytes += batch.size
-        self._tally.bytes += batch.size * len(group.caught_up)
+        self._tally.bytes += batch.size * len(descriptors)
+        others = write_to_each(descriptors, batch.data)
         group.wrote_at = time.monotonic()
         for descriptor, taken in others.items():
             viewer = group.caught_up[descriptor]

@@ -311,8 +311,7 @@ class Follower:
             self._again("the hub could not take entries: %s", error, traceback=True)
         else:
             self._backoff.reset()
-        # One turn of the event loop between two batches: others want to run as well.
-        time.sleep(0)
+        host.let_others_run()
 
     def _again(self, text: str, error: Exception, *, traceback: bool = False) -> None:
         """Begin with the log's newest entries again; at once, unless that has not helped."""

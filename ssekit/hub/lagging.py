@@ -20,6 +20,7 @@ from ssekit.brokers import HistoryLost
 from ssekit.errors import BrokerUnavailable, HubClosed
 from ssekit.host.backoff import jittered
 from ssekit.host.logs import Logger
+from ssekit.host.turns import NextTurn, wait_for_next_turn
 from ssekit.hub.entries import is_end
 from ssekit.hub.follower import Follower
 from ssekit.hub.older import AT_ONCE, POSITIONS, Position
@@ -55,7 +56,7 @@ class LaggingViewers:
         self._end = end
         self._viewers: set[Viewer] = set()
         self._due: deque[Viewer] = deque()  # those whose turn has come
-        self._serving = False
+        self._turn = NextTurn(self._serve_some)
         self._wanted: dict[Position, list[Viewer]] = {}  # older pieces, and who waits for them
         self._unread: deque[Position] = deque()  # of them, those that nobody reads yet
         self._reading = 0
@@ -90,9 +91,7 @@ class LaggingViewers:
         if lag.watcher is not None:
             lag.watcher.stop()
         self._due.append(viewer)
-        if not self._serving:
-            self._serving = True
-            self._events.run_callback(self._serve_some)
+        self._turn.ask()
 
     def watch(self, viewer: Viewer) -> None:
         """Serve a viewer once its socket can take more."""
@@ -122,9 +121,8 @@ class LaggingViewers:
                 self._try_to_serve(viewer, viewer.lag)
             if time.monotonic() >= until:
                 break
-        self._serving = bool(self._due)
-        if self._serving:
-            self._events.run_callback(self._serve_some)
+        if self._due:
+            self._turn.ask()
 
     def _try_to_serve(self, viewer: Viewer, lag: Lag) -> None:
         try:
@@ -201,7 +199,7 @@ class LaggingViewers:
                     pieces = dict.fromkeys(some, HistoryLost(str(error)))
                 for wanted in some:
                     self._give_older(wanted, pieces[wanted])
-                gevent.sleep(0)
+                wait_for_next_turn()
         finally:
             self._reading -= 1
 

@@ -9,6 +9,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from ssekit import host
@@ -52,6 +53,7 @@ class ViewerGroup:
 
     __slots__ = (
         "_broken_off",
+        "_counted",
         "_descriptors",
         "_ended",
         "_frame",
@@ -60,6 +62,7 @@ class ViewerGroup:
         "events",
         "heartbeat",
         "kind",
+        "lacking",
         "members",
         "server",
         "view",
@@ -76,6 +79,9 @@ class ViewerGroup:
         self.wrote_at = time.monotonic()
         self.events = 0
         self.bytes = 0
+        self.lacking: set[int] | None = None
+        """While a delivery takes several turns: the descriptors of those who do not have it yet."""
+        self._counted = (0, 0)  # of that delivery
         self._descriptors: array[int] | None = None  # of those caught up, until one comes or goes
         self._frame: Callable[[Entry], bytes] = framing(kind.view.hub_events, kind.view.own_ids)
         self._ended: dict[str, int] = {}  # by finished channel, the position of its end
@@ -95,7 +101,36 @@ class ViewerGroup:
         self._descriptors = None
         viewer.events += self.events
         viewer.bytes += self.bytes
+        if self.lacking is not None and viewer.descriptor in self.lacking:
+            self.lacking.discard(viewer.descriptor)  # It may soon be another client's.
+            viewer.events -= self._counted[0]
+            viewer.bytes -= self._counted[1]
         return True
+
+    def expect(self) -> None:
+        """A delivery begins that takes several turns: all who are caught up now are to get it.
+
+        Those who come meanwhile have it already.  The owner sets ``lacking`` to None at its end.
+        """
+        self.lacking = set(self.caught_up)
+        self._counted = (0, 0)
+
+    def count(self, events: int, size: int) -> None:
+        """Count what all who are caught up are sent."""
+        self.events += events
+        self.bytes += size
+        if self.lacking is not None:
+            self._counted = (events, size)
+            for descriptor in self.caught_up.keys() - self.lacking:
+                self.caught_up[descriptor].events -= events
+                self.caught_up[descriptor].bytes -= size
+
+    def take_lacking(self, most: int) -> array[int]:
+        """Return some of those who lack the delivery, which are to get it now; none at the end."""
+        lacking = self.lacking or set()
+        some = array("i", islice(lacking, most))
+        lacking.difference_update(some)
+        return some
 
     def descriptors(self) -> array[int]:
         """Return those of the viewers that are caught up."""
@@ -105,7 +140,7 @@ class ViewerGroup:
 
     def beat(self) -> None:
         """Send a heartbeat to those that are caught up: they had the last event together."""
-        if self.caught_up:
+        if self.caught_up and self.lacking is None:
             self.server.send_heartbeat(self)
 
     def framed(self, block: bytes) -> bytes:

@@ -20,6 +20,10 @@ from tests.apps.sources import upper
 
 logging.basicConfig(level=logging.INFO)
 batch_send.BATCH = int(os.environ.get("BATCH", batch_send.BATCH))
+if os.environ.get("TURNS"):  # A delivery to a few is one to very many.
+    from ssekit.hub import fanout
+
+    fanout.AT_ONCE, fanout.PART, fanout.SLICE = 1, 1, 0.0
 limit = os.environ.get("MAX_STREAMS")
 hub = Hub(
     os.environ.get("HUB", "memory:"),
