@@ -22,6 +22,7 @@ from bench.table import table
 
 BENCHES = {
     "fanout": "what a delivery costs: C loop, generator and queue, ssekit, and the peers",
+    "ways": "the same with io_uring, with AIO and with writes, in short turns",
     "metrics": "what counting, and a scrape every 15 seconds, add to a delivery",
     "iterated": "what a delivery costs where no connection can be taken over",
     "loop": "a loop or a timer for each client, beside a generator by hand",

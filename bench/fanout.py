@@ -63,18 +63,19 @@ def pairs(
 
     def one_by_one() -> Generator[tuple[str, dict[str, Side]], None, None]:
         for subject in subjects:
-            with _side(settings, subscribers, subject) as side:
+            with subscribed(settings, subscribers, subject) as side:
                 yield subject.name, {LOOP: yardstick, subject.name: side}
 
     with (
-        _side(settings, subscribers, YARDSTICK) as yardstick,
+        subscribed(settings, subscribers, YARDSTICK) as yardstick,
         closing(one_by_one()) as measured,
     ):
         yield measured
 
 
 @contextmanager
-def _side(settings: Settings, subscribers: int, subject: Subject) -> Iterator[Side]:
+def subscribed(settings: Settings, subscribers: int, subject: Subject) -> Iterator[Side]:
+    """Run a subject, with its subscribers."""
     # Each has clients of its own, as one process may not open enough descriptors for both.
     with clients(settings.cores[1]) as load, subject.start(settings.cores[0]) as server:
         open_streams(server, load, subscribers)

@@ -112,14 +112,13 @@ def queue_app(core: int) -> AbstractContextManager[Server]:
     return gunicorn("bench.apps.queue_app:app", core)
 
 
-def portable(core: int) -> AbstractContextManager[Server]:
-    """ssekit without its fan-out: the hub's subscription, iterated."""
-    return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "off"})
+def sending(way: str) -> Callable[[int], AbstractContextManager[Server]]:
+    """Return what starts ssekit with a value of ``SSEKIT_FANOUT``."""
+    return lambda core: gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": way})
 
 
-def writing(core: int) -> AbstractContextManager[Server]:
-    """ssekit where io_uring is forbidden: a write for each delivery."""
-    return gunicorn("bench.apps.hub_app:app", core, {"SSEKIT_FANOUT": "writes"})
+portable = sending("off")
+"""ssekit without its fan-out: the hub's subscription, iterated."""
 
 
 def counted(core: int) -> AbstractContextManager[Server]:

@@ -30,8 +30,8 @@ from bench.servers import (
     loop,
     portable,
     queue_app,
+    sending,
     serving,
-    writing,
 )
 from tests.ports import free_port
 
@@ -221,15 +221,20 @@ def _nchan_missing() -> str:
 
 LOOP = "C loop"
 FANOUT = "ssekit"
+AIO = "ssekit (aio)"
 WRITING = "ssekit (writes)"
 PORTABLE = "ssekit (portable)"
 QUEUE = "generator and queue"
 
+WAYS = [
+    Subject(WRITING, "ssekit with a system call for each delivery", sending("writes")),
+    Subject(AIO, "ssekit without io_uring, with Linux AIO", sending("aio")),
+    Subject(FANOUT, "ssekit", fanout),
+]
 OURS = [
     Subject(QUEUE, "a generator and a gevent Queue for each client", queue_app, share=0.2),
     Subject(PORTABLE, "ssekit without its fan-out", portable, share=0.2),
-    Subject(WRITING, "ssekit without io_uring: a system call for each delivery", writing),
-    Subject(FANOUT, "ssekit", fanout),
+    *WAYS,
 ]
 PEERS = [
     Subject("Nchan", "Nchan in nginx", nchan, _nchan_missing, share=0.5),

@@ -46,6 +46,7 @@ def sending(way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelQueue |
         need_queue(way).close()
     monkeypatch.setenv("SSEKIT_FANOUT", way)
     monkeypatch.setattr(batch_send, "BATCH", 1)
+    monkeypatch.setattr(KernelQueue, "entries", 128)
     batch_send._queue.cache_clear()
     queue = batch_send._queue()
     try:

@@ -18,7 +18,7 @@ from _socket import socketpair  # gevent's would be closed at the event loop's n
 from array import array
 from typing import NamedTuple
 
-from ssekit.host.kernel_queue import ENTRIES, KernelQueue
+from ssekit.host.kernel_queue import KernelQueue
 
 _CMD_PWRITE = 1
 _IOCB = struct.Struct("=QIiHhIQQqQII")
@@ -45,7 +45,7 @@ class Aio(KernelQueue):
     """An AIO context.
 
     Raises OSError where the kernel has none for us: an unknown processor, a kernel that was built
-    without it, a system whose ``fs.aio-max-nr`` is used up (each context counts as 256), or a
+    without it, a system whose ``fs.aio-max-nr`` is used up (each context counts as 512), or a
     sandbox such as gVisor that writes to files alone.
     """
 
@@ -57,22 +57,26 @@ class Aio(KernelQueue):
         if numbers is None or sys.maxsize < 1 << 32:
             raise OSError(errno.ENOSYS, f"not known on {os.uname().machine}")
         self._numbers = numbers
-        iocbs = ctypes.create_string_buffer(_IOCB.size * ENTRIES)
+        iocbs = ctypes.create_string_buffer(_IOCB.size * self.entries)
         first = ctypes.addressof(iocbs)
-        addresses = [first + _IOCB.size * slot for slot in range(ENTRIES)]
-        for slot in range(ENTRIES):
+        addresses = [first + _IOCB.size * slot for slot in range(self.entries)]
+        for slot in range(self.entries):
             entry = (slot, 0, 0, _CMD_PWRITE, 0, 0, self._address, 0, 0, 0, 0, 0)
             _IOCB.pack_into(iocbs, _IOCB.size * slot, *entry)
         fields = memoryview(iocbs).cast("B")
         self._descriptors, self._sizes = fields.cast("i")[5::16], fields.cast("q")[4::8]
         self._pointers = array("Q", addresses)
-        self._results = ctypes.create_string_buffer(_EVENT.size * ENTRIES)
-        self._all_taken = bytearray().join(
-            _EVENT.pack(slot, address, 0, 0) for slot, address in enumerate(addresses)
-        )
+        self._results = ctypes.create_string_buffer(_EVENT.size * self.entries)
+        self._all_taken = ctypes.create_string_buffer(_EVENT.size * self.entries)
+        for slot, address in enumerate(addresses):
+            _EVENT.pack_into(self._all_taken, _EVENT.size * slot, slot, address, 0, 0)
+        self._expected = memoryview(self._all_taken).cast("B").cast("q")[2::4]
+        # Compared where they are: a copy would push others out of the nearest cache.
+        self._compare = ctypes.PyDLL(None).memcmp
+        self._compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
         context = ctypes.c_ulong(0)
-        self._call(self._numbers.setup, ENTRIES, ctypes.addressof(context))
+        self._call(self._numbers.setup, self.entries, ctypes.addressof(context))
         self._context = context.value
         try:
             self._try()
@@ -96,8 +100,8 @@ class Aio(KernelQueue):
         self._call(self._numbers.destroy, self._context)
 
     def _expect(self, size: int) -> None:
-        self._sizes[:] = array("q", [size]) * ENTRIES
-        memoryview(self._all_taken).cast("q")[2::4] = array("q", [size]) * ENTRIES
+        self._sizes[:] = array("q", [size]) * self.entries
+        self._expected[:] = array("q", [size]) * self.entries
 
     def _send(self, batch: array[int]) -> tuple[int, dict[int, int]]:
         self._descriptors[: len(batch)] = batch
@@ -117,8 +121,8 @@ class Aio(KernelQueue):
             wanted = submitted - count
             place = ctypes.addressof(self._results) + _EVENT.size * count
             count += self._call(self._numbers.getevents, self._context, wanted, wanted, place)
-        results = ctypes.string_at(self._results, _EVENT.size * submitted)
-        if results == self._all_taken[: len(results)]:
+        size = _EVENT.size * submitted
+        if not self._compare(self._results, self._all_taken, size):
             return {}
-        each = _EVENT.iter_unpack(results)
+        each = _EVENT.iter_unpack(ctypes.string_at(self._results, size))
         return {batch[slot]: taken for slot, _, taken, _ in each if taken != self._size}

@@ -20,9 +20,8 @@ import socket
 import struct
 from array import array
 
-from ssekit.host.kernel_queue import ENTRIES, KernelQueue
+from ssekit.host.kernel_queue import KernelQueue
 
-_MASK = ENTRIES - 1
 _SETUP, _ENTER = 425, 426  # __NR_io_uring_setup and _enter, on all architectures of today
 _NATIVE_WORKERS = 1 << 9  # a feature of Linux 5.12
 _GETEVENTS = 1 << 0
@@ -70,8 +69,9 @@ class Uring(KernelQueue):
 
     def __init__(self) -> None:
         super().__init__()
+        self._mask = self.entries - 1
         params = _Params()
-        self._ring = self._call(_SETUP, ENTRIES, ctypes.addressof(params))
+        self._ring = self._call(_SETUP, self.entries, ctypes.addressof(params))
         try:
             if not params.features & _NATIVE_WORKERS:
                 raise OSError(errno.ENOSYS, "io_uring is older than Linux 5.12")
@@ -91,13 +91,13 @@ class Uring(KernelQueue):
         self._completions = rings[cq.cqes : cq.cqes + _CQE.size * params.cq_entries]
         # Each send takes one place in either queue, and has its result in the place of its slot.
         self._all_taken = bytearray().join(
-            _CQE.pack(place & _MASK, 0, 0) for place in range(params.cq_entries)
+            _CQE.pack(place & self._mask, 0, 0) for place in range(params.cq_entries)
         )
         self._places = int(params.cq_entries)
 
-        submissions = mmap.mmap(self._ring, _SQE.size * ENTRIES, offset=_OFF_SQES)
+        submissions = mmap.mmap(self._ring, _SQE.size * self.entries, offset=_OFF_SQES)
         message = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-        for slot in range(ENTRIES):
+        for slot in range(self.entries):
             words[sq.array // 4 + slot] = slot
             entry = (_OP_SEND, 0, 0, -1, 0, self._address, 0, message, slot)
             _SQE.pack_into(submissions, _SQE.size * slot, *entry)
@@ -109,7 +109,7 @@ class Uring(KernelQueue):
         os.close(self._ring)
 
     def _expect(self, size: int) -> None:
-        self._sizes[:] = array("i", [size]) * ENTRIES
+        self._sizes[:] = array("i", [size]) * self.entries
         memoryview(self._all_taken).cast("i")[2::4] = array("i", [size]) * self._places
 
     def _send(self, batch: array[int]) -> tuple[int, dict[int, int]]:
@@ -118,8 +118,8 @@ class Uring(KernelQueue):
         return submitted, self._collect(batch[:submitted], tail)
 
     def _submit(self, batch: array[int], tail: int) -> int:
-        first = tail & _MASK
-        end = min(first + len(batch), ENTRIES)
+        first = tail & self._mask
+        end = min(first + len(batch), self.entries)
         self._descriptors[first:end] = batch[: end - first]
         self._descriptors[: len(batch) - (end - first)] = batch[end - first :]
         self._sq_tail[0] = (tail + len(batch)) & 0xFFFFFFFF
@@ -150,7 +150,7 @@ class Uring(KernelQueue):
             if results != self._all_taken[part]:
                 for slot, result, _ in _CQE.iter_unpack(results):
                     if result != self._size:
-                        others[batch[(slot - first) & _MASK]] = result
+                        others[batch[(slot - first) & self._mask]] = result
         self._cq_head[0] = (head + len(batch)) & 0xFFFFFFFF
         return others
 
