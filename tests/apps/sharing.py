@@ -31,7 +31,7 @@ def counted(owner: Any, name: str, what: str) -> None:
 counted(Event, "encode", "encoded")
 counted(entries, "encode_text", "encoded")
 counted(viewers, "chunk", "framed")
-counted(recent, "chunk", "framed")
+counted(recent, "chunk_of", "framed")
 counted(recent.Piece, "__init__", "pieces")
 counted(MemoryBroker, "read", "reads")
 counted(gevent.socket.socket, "sendall", "sent by the server")
