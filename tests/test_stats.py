@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from ssekit import Hub, InvalidEvent
+from ssekit.brokers import Entry
 from ssekit.host.counting import Counts
 from ssekit.hub.counters_file import counters_file
+from ssekit.hub.recent import RecentEntries
+from ssekit.hub.tally import Tally
 from ssekit.script import Folder
 from ssekit.testing import connect
 from tests.waiting import until
@@ -188,9 +191,27 @@ def test_an_unknown_reason_is_counted_as_another() -> None:
 
 def test_a_delay_is_in_the_bucket_of_its_length() -> None:
     counts = Counts()
-    now = time.time()
-    counts.sent([now - 100, now - 0.02])
+    counts.sent([100, 0.02])
     own = counts.own()
     assert own["delay le 14"] == 1
     assert sum(own[f"delay le {number}"] for number in range(15)) == 2
-    assert 100e6 <= own["delay microseconds"] < 101e6
+    assert own["delay microseconds"] == 100_020_000
+
+
+def test_what_the_fanout_sends_is_counted_when_its_timer_says_so() -> None:
+    counts, recent = Counts(), RecentEntries(10)
+    tally = Tally(counts, recent)
+    tally.later = True
+    for seq in range(1, 4):
+        entries = [Entry(f"5-{seq}", "news", b"data: x\n", time=time.time() - 1)]
+        recent.extend(entries)
+        tally.events += 2
+        tally.bytes += 20
+        tally.took(entries)
+    assert not any(counts.own().values())
+    tally.settle()
+    own = counts.own()
+    assert (own["events"], own["bytes"], own["position"]) == (6, 60, 3)
+    assert own["delay le 11"] == 3
+    tally.settle()
+    assert counts.own() == own

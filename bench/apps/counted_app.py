@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ ON = {
         "ended",
         "delivered",
         "in_channel",
+        "published",
         "sent",
-        "publishing",
+        "not_published",
     )
 }
 
@@ -38,7 +38,7 @@ def nothing(*_: object) -> None:
     """Count nothing; take the head of the answer to a scrape."""
 
 
-OFF = {**dict.fromkeys(ON, nothing), "publishing": lambda *_: nullcontext()}
+OFF = dict.fromkeys(ON, nothing)
 INTERVAL = 15
 """That of the configuration which comes with Prometheus."""
 counting = True

@@ -11,12 +11,10 @@ This module knows no hub and no metrics format.
 from __future__ import annotations
 
 import os
-import time
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from ssekit.errors import BrokerUnavailable
 from ssekit.host.counter_files import SUFFIX
@@ -154,24 +152,25 @@ class Counts:
 
     def follows(self, epoch: int, position: int, entries: int, size: int) -> None:
         """The process has read the log up to a position, and has so many entries in memory."""
-        self._numbers.set_each(
+        self._numbers.change(
+            (),
             (
                 ("following", 1),
                 ("epoch", epoch),
                 ("position", position),
                 ("entries", entries),
                 ("entry bytes", size),
-            )
+            ),
         )
 
     def opened(self) -> None:
         """A stream has opened."""
-        self._numbers.add_each((("opened", 1), ("streams", 1)))
+        self._numbers.change((("opened", 1), ("streams", 1)))
 
     def ended(self, reason: str) -> None:
         """A stream has ended."""
         name = f"ended {reason if reason in ENDED else 'other'}"
-        self._numbers.add_each(((name, 1), ("streams", -1)))
+        self._numbers.change(((name, 1), ("streams", -1)))
 
     def rejected(self, reason: str) -> None:
         """A client was rejected."""
@@ -183,27 +182,38 @@ class Counts:
 
     def delivered(self, events: int, size: int) -> None:
         """So many events and bytes were given to the kernel or the server."""
-        self._numbers.add_each((("events", events), ("bytes", size)))
+        self._numbers.change((("events", events), ("bytes", size)))
+
+    def sent(self, delays: Sequence[float]) -> None:
+        """Events were sent so many seconds after they were stored."""
+        amounts = [(DELAYS[bisect_left(BOUNDS, delay)], 1) for delay in delays]
+        amounts.append(("delay microseconds", max(int(sum(delays) * 1e6), 0)))
+        self._numbers.change(amounts)
 
     def in_channel(self, name: str, channel: str, amount: int = 1) -> None:
         """Add to a number of one of `channels`."""
         if self._of_channels is not None and channel in self.channels:
             self._of_channels.add(_of_channel(name, channel), amount)
 
-    def sent(self, times: Sequence[float]) -> None:
-        """Events that were stored at these times, which never decrease, have now been sent."""
-        now = time.time()
-        first, last = _bucket_of(now - times[0]), _bucket_of(now - times[-1])
-        if first == last:
-            amounts = [(DELAYS[first], len(times))]
-        else:
-            amounts = [(DELAYS[_bucket_of(now - at)], 1) for at in times]
-        total = now * len(times) - sum(times)
-        self._numbers.add_each([*amounts, ("delay microseconds", max(int(total * 1e6), 0))])
+    def published(self, channel: str, seconds: float) -> None:
+        """An event was published, which took so long."""
+        if self.at_once and not self._process:
+            self.begin()
+        self._numbers.change(
+            (
+                ("published", 1),
+                (PUBLISHES[bisect_left(BOUNDS, seconds)], 1),
+                ("publish microseconds", int(seconds * 1e6)),
+            )
+        )
+        if channel in self.channels:
+            self.in_channel("published", channel)
 
-    def publishing(self, channel: str) -> Publishing:
-        """Return a block in which one event is published."""
-        return Publishing(self, channel)
+    def not_published(self, error: BaseException) -> None:
+        """An event was refused, or the log could not be written."""
+        if self.at_once and not self._process:
+            self.begin()
+        self.add("failed" if isinstance(error, BrokerUnavailable) else "refused")
 
     def totals(self) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, int]]]:
         """Return the sums over all processes, ended ones included, and each living one's by pid.
@@ -244,45 +254,6 @@ class Uncounted(Counts):
 
     def delivered(self, events: int, size: int) -> None:
         pass
-
-
-class Publishing:
-    """Counts one event as published, refused or failed, and how long that took."""
-
-    __slots__ = ("_began", "_channel", "_counts")
-
-    def __init__(self, counts: Counts, channel: str) -> None:
-        self._counts = counts
-        self._channel = channel
-
-    def __enter__(self) -> None:
-        if self._counts.at_once:
-            self._counts.begin()
-        self._began = time.perf_counter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        counts = self._counts
-        if error is None:
-            seconds = time.perf_counter() - self._began
-            counts._numbers.add_each(
-                (
-                    ("published", 1),
-                    (PUBLISHES[_bucket_of(seconds)], 1),
-                    ("publish microseconds", int(seconds * 1e6)),
-                )
-            )
-            counts.in_channel("published", self._channel)
-        else:
-            counts.add("failed" if isinstance(error, BrokerUnavailable) else "refused")
-
-
-def _bucket_of(seconds: float) -> int:
-    return bisect_left(BOUNDS, seconds)
 
 
 def _of_channel(name: str, channel: str) -> str:

@@ -85,21 +85,16 @@ class SharedCounters:
                 self._enter()
             self._own[self._words[name]] += amount
 
-    def add_each(self, amounts: Iterable[tuple[str, int]]) -> None:
-        """Add to some numbers of this process at once."""
+    def change(
+        self, amounts: Iterable[tuple[str, int]], values: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """Add to some numbers of this process and set some of its gauges, at once."""
         with _lock:
             if not self._entered:
                 self._enter()
             own, words = self._own, self._words
             for name, amount in amounts:
                 own[words[name]] += amount
-
-    def set_each(self, values: Iterable[tuple[str, int]]) -> None:
-        """Set some gauges of this process at once."""
-        with _lock:
-            if not self._entered:
-                self._enter()
-            own, words = self._own, self._words
             for name, value in values:
                 own[words[name]] = value
 

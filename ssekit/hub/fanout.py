@@ -72,6 +72,7 @@ class Fanout:
         self._checked_at = 0.0
         self._count = 0
         self._counts = follower.counts
+        self._tally = follower.tally
         self._owner: object = None  # keeps the hub as long as there are viewers
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
@@ -162,31 +163,30 @@ class Fanout:
         for entry in entries:
             for group in self._listening.get(entry.channel, ()):
                 batches.setdefault(group, []).append(entry)
-        events = 0
         for group, some in batches.items():
-            events += len(some) * len(group.caught_up)
+            self._tally.events += len(some) * len(group.caught_up)
             group.events += len(some)
             self._send(group, group.batch(some))
             group.note_ends(some)
             if group.finished_by(self._recent.end):
                 for viewer in list(group.caught_up.values()):
                     self.end(viewer, group.why_finished)
-        self._counts.add("events", events)
         if self._counts.channels:
             self._count_by_channel(entries)
 
     def _count_by_channel(self, entries: Sequence[Entry]) -> None:
-        for channel in self._counts.channels & {entry.channel for entry in entries}:
-            viewers = sum(len(group.caught_up) for group in self._listening.get(channel, ()))
-            count = sum(entry.channel == channel for entry in entries)
-            self._counts.in_channel("events", channel, viewers * count)
+        for entry in entries:
+            if entry.channel in self._counts.channels:
+                groups = self._listening.get(entry.channel, ())
+                viewers = sum(len(group.caught_up) for group in groups)
+                self._tally.by_channel[entry.channel] += viewers
 
     def _send(self, group: ViewerGroup, batch: Batch) -> None:
         if not batch.data:
             return
         others = write_to_each(group.descriptors(), batch.data)
         group.bytes += batch.size
-        self._counts.add("bytes", batch.size * len(group.caught_up))
+        self._tally.bytes += batch.size * len(group.caught_up)
         group.wrote_at = time.monotonic()
         for descriptor, taken in others.items():
             viewer = group.caught_up[descriptor]
@@ -250,6 +250,7 @@ class Fanout:
         group.members += 1
         if not self._count:
             self._loop.add_group(self)
+            self._tally.later = True
         self._count += 1
 
     def _count_out(self, viewer: Viewer) -> None:
@@ -266,6 +267,8 @@ class Fanout:
         self._count -= 1
         if not self._count:
             self._loop.remove_group(self)
+            self._tally.later = False
+            self._tally.settle()
             self._owner = None
 
     def restart(self, epoch: int, position: int) -> None:
@@ -284,10 +287,11 @@ class Fanout:
             self.end(viewer, host.ENDING)
 
     def tick(self, now: float) -> None:
-        """See now and then whether the hosts of viewers that are slow still answer.
+        """Have it counted what was sent, and see whether the hosts of slow viewers still answer.
 
         The kernel sees that for the others, once they have taken everything.
         """
+        self._tally.settle()
         if now - self._checked_at < SILENCE_CHECKED:
             return
         self._checked_at = now

@@ -27,6 +27,7 @@ from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.older import OlderEntries
 from ssekit.hub.recent import Piece, RecentEntries, View
+from ssekit.hub.tally import Tally
 
 log = logging.getLogger("ssekit.hub")
 
@@ -94,6 +95,7 @@ class Follower:
         self.broker = broker
         self.recent = RecentEntries(RECENT)
         self.older = OlderEntries(broker)
+        self.tally = Tally(self.counts, self.recent)
         self.ready = False
         """Whether the recent entries reach the log's end, or did when it was last reached."""
         self.closed = False
@@ -357,7 +359,7 @@ class Follower:
         with self._lock:
             self.recent.reset(entries, cursor)
             self.ready = True
-        self._note_position()
+        self.tally.note_position()
         for reader in readers:
             reader.live = 0
             reader.wake()
@@ -384,13 +386,7 @@ class Follower:
             for reader in woken + kept_up:
                 with suppress(Exception):
                     reader.wake()
-            self._note_position()
-            self.counts.sent([entry.time for entry in entries])
-
-    def _note_position(self) -> None:
-        """Let other processes see how far this one has read."""
-        recent = self.recent
-        self.counts.follows(recent.epoch, recent.end, recent.end - recent.start, recent.size)
+            self.tally.took(entries)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         if self.distributor is not None:

@@ -12,6 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
@@ -178,13 +179,20 @@ class Hub:
             check_key(key)
             if not store:
                 raise ValueError("an event with a key is the key's state, so it has to be stored")
-        with self.counts.publishing(channel):
+        began = perf_counter()
+        try:
             body = self._encode(data, event, retry)
-            if connection is not None:
+            if connection is None:
+                entry = self._broker.append(channel, body, key=key, passing=not store)
+            else:
                 self._broker.append_in(connection, channel, body, key=key, passing=not store)
-                return event_of(Entry("", channel, body, key, passing=True))  # without an id
-            entry = self._broker.append(channel, body, key=key, passing=not store)
-        self._opened.published(entry.id)
+                entry = Entry("", channel, body, key, passing=True)  # without an id
+        except BaseException as error:
+            self.counts.not_published(error)
+            raise
+        self.counts.published(channel, perf_counter() - began)
+        if connection is None:
+            self._opened.published(entry.id)
         return event_of(entry)
 
     def is_in_database_of(self, connection: object) -> bool:

@@ -50,6 +50,7 @@ class LaggingViewers:
         self._follower = follower
         self._recent = follower.recent
         self._counts = follower.counts
+        self._tally = follower.tally
         self._caught_up = caught_up
         self._end = end
         self._viewers: set[Viewer] = set()
@@ -107,8 +108,9 @@ class LaggingViewers:
         if entries and is_end(entries[-1]):
             viewer.group.note_end(entries[-1], piece.position)
         viewer.events += len(entries)
-        viewer.bytes += len(piece.block)
-        self._counts.delivered(len(entries), len(piece.block))
+        viewer.bytes += piece.size
+        self._tally.events += len(entries)
+        self._tally.bytes += piece.size
 
     def _serve_some(self) -> None:
         """Serve viewers for a slice of time, so that others have their turns between."""

@@ -83,17 +83,19 @@ class Producer:
         channel was cancelled, `ChannelFinished` if it was finished otherwise, and what
         ``Hub.publish`` raises.
         """
+        began = time.perf_counter()
         try:
-            with self._counts.publishing(self.channel):
-                body = self._encode(data, event, retry)
-                self._check()
-                entry = self._broker.append(self.channel, body, key=key, holder=self._holder)
-            return event_of(entry)
-        except ChannelFinished as error:
-            if error.reason != "cancelled":
+            body = self._encode(data, event, retry)
+            self._check()
+            entry = self._broker.append(self.channel, body, key=key, holder=self._holder)
+        except BaseException as error:
+            self._counts.not_published(error)
+            if not isinstance(error, ChannelFinished) or error.reason != "cancelled":
                 raise
             self._cancelled = True
             raise Cancelled(f"the channel {self.channel!r} was cancelled") from error
+        self._counts.published(self.channel, time.perf_counter() - began)
+        return event_of(entry)
 
     @property
     def cancelled(self) -> bool:
