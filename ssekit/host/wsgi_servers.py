@@ -324,6 +324,9 @@ def find(body: object = None, write: object = None) -> Connection | None:
     transparent = True
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
+        if module.startswith("ssekit."):
+            frame = frame.f_back
+            continue
         kind = _LOOPS.get((module, frame.f_code.co_name))
         if kind is not None:
             connection = _made(kind, frame.f_locals, begun=body is not None or write is not None)
@@ -334,7 +337,7 @@ def find(body: object = None, write: object = None) -> Connection | None:
                     connection.answer is body or type(connection.answer).__module__ in _TRANSPARENT
                 )
             return connection
-        transparent = transparent and (module in _TRANSPARENT or module.startswith("ssekit."))
+        transparent = transparent and module in _TRANSPARENT
         frame = frame.f_back
     # uWSGI calls from C, so that there is no frame of its own to find.
     uwsgi = sys.modules.get("uwsgi")

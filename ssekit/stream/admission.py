@@ -115,7 +115,7 @@ class Limit:
             return f"max_streams={self._streams}"
         if self._per_address is not None and self._of(address) >= self._per_address:
             return f"max_per_address={self._per_address}"
-        if _process.open >= _descriptors():
+        if _process.open >= _process.room and _process.is_full():
             return "limit of open files"
         if capacity is not None and _process.held >= capacity:
             return f"the server answers {capacity} streams at most beside other requests"
@@ -138,10 +138,16 @@ class Overloaded(Exception):
 class _Process:
     open = 0
     held = 0  # of them, those with a greenlet or thread of their own
+    room = 0.0  # for how many there were descriptors when the limit was last read
     capacity: int | None = None  # of its server, once that is known
 
     def __init__(self) -> None:
         self.observers: list[Callable[[int], None]] = []
+
+    def is_full(self) -> bool:
+        """Tell whether the limit of open files, as it is now, allows no further stream."""
+        self.room = _descriptors()
+        return self.open >= self.room
 
     def count(self, change: int) -> None:
         self.open += change
