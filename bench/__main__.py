@@ -32,6 +32,7 @@ BENCHES = {
     "growth": "500 and 15,000 subscribers, ten among 15,000 others, and idle ones",
     "channels": "a publish in a log of 100,000 channels with a few events each",
     "slow-readers": "1,000 readers that stop reading, and read again",
+    "slowly": "2,000 readers that read slowly while events go on",
     "herd": "viewers that all come back at once, with events missed",
     "publish": "events a second and the time of one, beside the bare thing of each log",
     "transactions": "PostgreSQL's that publish, and how soon a viewer has the event",

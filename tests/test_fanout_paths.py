@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +62,29 @@ def test_behind_nginx_viewers_are_taken_over_and_lose_nothing(version: str) -> N
             until(lambda: inside(server)[0] == 1)
             server.stop()
             two.until_closing_retry()
+
+
+def test_behind_nginx_viewers_who_come_back_all_at_once_get_everything_once() -> None:
+    with gunicorn(APP) as server, behind_nginx(server, "1.1") as front, ExitStack() as stack:
+        with Client(front.url) as client:
+            client.wait(1)  # From now on the process follows its log.
+        first, *_ = publish(server, *(str(number) for number in range(100)))
+        request = f"GET / HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {first}\r\n\r\n"
+        viewers = [
+            stack.enter_context(closing(socket.create_connection(("127.0.0.1", front.port), 30)))
+            for _ in range(300)
+        ]
+        for viewer in viewers:
+            viewer.sendall(request.encode())
+        publish(server, "live")
+        for viewer in viewers:
+            answer = body = b""
+            while b"data: live\n" not in body:
+                answer += viewer.recv(65536)
+                body = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", answer)  # the borders of chunks
+            assert answer.startswith(b"HTTP/1.1 200")
+            sent = re.findall(rb"^data: (\w+)$", body, re.MULTILINE)
+            assert sent == [b"%d" % number for number in range(1, 100)] + [b"live"]
 
 
 def test_with_tls_in_gunicorn_a_stream_is_iterated(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ssekit import Event
 from ssekit.brokers.contract import Entry, Retention
 from ssekit.hub.entries import body_of
-from ssekit.hub.recent import KEYED_PIECE, PIECE, RecentEntries, View
+from ssekit.hub.recent import KEYED_PIECE, PIECE, Piece, RecentEntries, View
 
 NEWS, SPORT = View(frozenset({"news"})), View(frozenset({"sport"}))
 
@@ -41,6 +41,13 @@ def pieces(recent: RecentEntries, view: View = NEWS, position: int = 0) -> Itera
         yield [each.body.decode().removeprefix("data: ").strip() for each in piece.entries]
 
 
+def pieces_from(recent: RecentEntries, position: int) -> Iterator[Piece]:
+    while position < recent.end:
+        piece = recent.piece(NEWS, position)
+        position = piece.position
+        yield piece
+
+
 def test_a_piece_has_the_frames_of_its_channels_and_the_position_after_all_that_was_seen() -> None:
     piece = alternating(5).piece(NEWS, 1)
     assert (len(piece.entries), piece.epoch, piece.position) == (2, 7, 5)
@@ -58,6 +65,38 @@ def test_readers_at_the_same_position_get_the_very_same_bytes_and_others_their_o
     assert recent.piece(NEWS, 1) is first
     recent.extend([entry(6, "new")])
     assert recent.piece(NEWS, 1).block == first.block + b"data: new\nid: 7-6\n\n"
+
+
+def test_readers_at_different_positions_share_all_pieces_but_their_first() -> None:
+    recent = recent_of(*(entry(n, "x" * 10_000) for n in range(1, 41)))
+    ends = [(piece.position, piece) for piece in pieces_from(recent, 0)]
+    for start in range(1, 30):
+        mine = [(piece.position, piece) for piece in pieces_from(recent, start)]
+        assert mine[1:] == ends[-len(mine) :][1:]
+
+
+def test_a_piece_that_newer_entries_do_not_change_is_shared_with_those_who_come_later() -> None:
+    recent = recent_of(*(entry(n, "x" * 10_000) for n in range(1, 21)))
+    first, *_, last = pieces_from(recent, 0)
+    recent.extend([entry(21)])
+    assert recent.piece(NEWS, 0) is first
+    assert recent.piece(NEWS, 14).position == 21
+    assert last.position == 20
+
+
+def test_a_value_that_was_replaced_is_not_given_to_those_who_come_later() -> None:
+    recent = recent_of(*(entry(n, "x" * 3_000, key=f"k{n}") for n in range(1, 5)))
+    assert recent.piece(NEWS, 0).position == 2
+    recent.extend([entry(5, "new", key="k1")])
+    assert [each.key for each in recent.piece(NEWS, 0).entries] == ["k2", "k3"]
+
+
+def test_few_bytes_of_shared_pieces_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssekit.hub.recent.MOST_SHARED", 200_000)
+    recent = recent_of(*(entry(n, "x" * 10_000) for n in range(1, 101)))
+    first, *_, before_last, _ = pieces_from(recent, 0)
+    assert recent.piece(NEWS, 0) is not first
+    assert recent.piece(NEWS, before_last.position - 7) is before_last
 
 
 def test_entries_that_begin_anew_give_nothing_of_the_earlier_ones() -> None:

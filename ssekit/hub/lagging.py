@@ -107,9 +107,9 @@ class LaggingViewers:
         if entries and is_end(entries[-1]):
             viewer.group.note_end(entries[-1], piece.position)
         viewer.events += len(entries)
-        viewer.bytes += len(piece.block)
+        viewer.bytes += piece.size
         self._tally.events += len(entries)
-        self._tally.bytes += len(piece.block)
+        self._tally.bytes += piece.size
 
     def _serve_some(self) -> None:
         """Serve viewers for a slice of time, so that others have their turns between."""

@@ -227,7 +227,7 @@ def _place(wanted: Position) -> tuple[int, int]:
 
 
 def _size(piece: Piece) -> int:
-    return len(piece.block) + OVERHEAD * (len(piece.entries) + 1)
+    return piece.size + OVERHEAD * (len(piece.entries) + 1)
 
 
 def _pieces(view: View, entries: Sequence[Entry], cursor: str) -> Iterator[Piece]:

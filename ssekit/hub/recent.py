@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ssekit.brokers import Entry, Retention, id_of, parse_id
-from ssekit.host.chunks import chunk
+from ssekit.host.chunks import chunk_of
 from ssekit.hub.entries import framing, is_end, is_removal
 
 PIECE = 64 * 1024
@@ -60,24 +60,75 @@ def finished_why(view: View, broken_off: Collection[str]) -> str:
 
 
 class Piece:
-    """Some entries as the bytes of one block, and the position after them."""
+    """Some entries as the bytes of one block, and the position after them.
 
-    __slots__ = ("_chunk", "block", "entries", "epoch", "position")
+    The bytes are made when they are first asked for, and once for each framing.
+    """
+
+    __slots__ = ("_block", "_chunk", "_frames", "entries", "epoch", "position", "size")
 
     def __init__(self, view: View, entries: Sequence[Entry], epoch: int, position: int) -> None:
         self.entries = entries
-        self.block = b"".join(map(framing(view.hub_events, view.own_ids), entries))
         self.epoch = epoch
         self.position = position
+        self._frames = list(map(framing(view.hub_events, view.own_ids), entries))
+        self.size = sum(map(len, self._frames))
+        """Bytes of the block."""
+        self._block: bytes | None = None
         self._chunk: bytes | None = None
+
+    @property
+    def block(self) -> bytes:
+        """The frames of the entries."""
+        if self._block is None:
+            self._block = b"".join(self._frames)
+        return self._block
 
     def framed(self, chunked: bool) -> bytes:
         """Return the block as it is sent, in a chunk of its own or as it is."""
-        if not chunked or not self.block:
+        if not chunked or not self.size:
             return self.block
         if self._chunk is None:
-            self._chunk = chunk(self.block)
+            self._chunk = chunk_of(self._frames)
         return self._chunk
+
+
+Wanted = tuple[View, int, int, int]
+"""Of a piece: its view and position, and up to where its reader has kept up."""
+
+
+class SharedPieces:
+    """The latest pieces, for all who want the same: `MOST_SHARED` bytes at most."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[Wanted, Piece] = {}  # the oldest first
+        self._ends: set[tuple[View, int]] = set()
+        self._bytes = 0
+
+    def get(self, wanted: Wanted) -> Piece | None:
+        """Return a piece, if it is kept."""
+        return self._pieces.get(wanted)
+
+    def ends_at(self, view: View, position: int) -> bool:
+        """Tell whether a piece ends at a position."""
+        return (view, position) in self._ends
+
+    def keep(self, wanted: Wanted, piece: Piece) -> None:
+        """Keep a piece for others."""
+        self._pieces[wanted] = piece
+        self._ends.add((wanted[0], piece.position))
+        self._bytes += piece.size
+        while self._bytes > MOST_SHARED and len(self._pieces) > 1:
+            oldest = next(iter(self._pieces))
+            dropped = self._pieces.pop(oldest)
+            self._ends.discard((oldest[0], dropped.position))
+            self._bytes -= dropped.size
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._pieces.clear()
+        self._ends.clear()
+        self._bytes = 0
 
 
 class RecentEntries:
@@ -98,8 +149,8 @@ class RecentEntries:
         self._seqs: dict[str, list[int]] = {}  # by channel
         self._newest: dict[tuple[str, str], int] = {}  # by channel and key, the newest's seq
         self._bytes = 0  # of the entries after the start
-        self._shared: dict[tuple[View, int, int, int], Piece] = {}
-        self._shared_bytes = 0
+        self._lasting = SharedPieces()
+        self._latest = SharedPieces()  # pieces that are others when there are newer entries
         self._resumed: dict[tuple[View, int, int], set[str]] = {}  # what `resume` found
 
     @property
@@ -135,8 +186,7 @@ class RecentEntries:
         self.end = self._offset + len(self._entries)
         if parse_id(entries[-1].id)[0] != self.epoch:
             self._note_epochs(entries)
-        self._shared.clear()
-        self._shared_bytes = 0
+        self._latest.clear()
         self._resumed.clear()
         self._trim()
 
@@ -205,17 +255,18 @@ class RecentEntries:
         the last entry of a piece.
         """
         wanted = (view, position, max(live, position), max(passing, position))
-        piece = self._shared.get(wanted)
+        piece = self._lasting.get(wanted) or self._latest.get(wanted)
         if piece is None:
-            piece = self._piece(view, position, live, passing)
-            self._shared_bytes += len(piece.block)
-            if self._shared_bytes > MOST_SHARED:
-                self._shared.clear()
-                self._shared_bytes = len(piece.block)
-            self._shared[wanted] = piece
+            piece, lasts = self._piece(view, position, live, passing)
+            (self._lasting if lasts else self._latest).keep(wanted, piece)
         return piece
 
-    def _piece(self, view: View, position: int, live: int, passing: int) -> Piece:
+    def _piece(self, view: View, position: int, live: int, passing: int) -> tuple[Piece, bool]:
+        """Make a piece; returns it, and whether it is the same when there are newer entries.
+
+        It ends where another one ends, if there is one on its way: readers that are at different
+        positions share all pieces but their first.
+        """
         entries: list[Entry] = []
         size, most = 0, PIECE
         for seq in self._after(view.channels, position):
@@ -228,12 +279,12 @@ class RecentEntries:
                 most = KEYED_PIECE
             entries.append(entry)
             size += len(entry.body)
-            if size >= most or is_end(entry):
+            if size >= most or self._lasting.ends_at(view, seq) or is_end(entry):
                 position = seq
                 break
         else:
-            position = self.end
-        return Piece(view, entries, self.epoch_at(position), position)
+            return Piece(view, entries, self.epoch_at(self.end), self.end), False
+        return Piece(view, entries, self.epoch_at(position), position), most == PIECE
 
     def _after(self, channels: Collection[str], position: int) -> Iterable[int]:
         """Return where the entries of some channels are that come after a position."""

@@ -30,7 +30,7 @@ def counted(owner: Any, name: str, what: str) -> None:
 
 counted(Event, "encode", "encoded")
 counted(viewers, "chunk", "framed")
-counted(recent, "chunk", "framed")
+counted(recent, "chunk_of", "framed")
 counted(recent.Piece, "__init__", "pieces")
 counted(MemoryBroker, "read", "reads")
 counted(gevent.socket.socket, "sendall", "sent by the server")
