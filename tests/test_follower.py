@@ -14,8 +14,9 @@ import pytest
 from ssekit import BrokerUnavailable, Hub
 from ssekit.brokers import Entry, connect
 from ssekit.hub.follower import Follower
+from ssekit.hub.pieces import View
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import RecentEntries, View
+from ssekit.hub.recent import RecentEntries
 from ssekit.testing import connect as client_of
 from tests.logs import body
 from tests.waiting import until

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssekit import Decoder, Event, Hub
+from ssekit.hub.pieces import View
 from ssekit.hub.reader import KEEPS_UP, Reader
-from ssekit.hub.recent import View
 from tests.clients import Client
 from tests.conftest import URLS, examples, new_logs
 from tests.servers import Server, gunicorn

@@ -15,7 +15,7 @@ import pytest
 from ssekit.brokers import Broker, connect, parse_id
 from ssekit.errors import BrokerUnavailable
 from ssekit.hub import older
-from ssekit.hub.recent import View
+from ssekit.hub.pieces import View
 from tests.waiting import until
 
 READERS = 5

@@ -9,7 +9,8 @@ import pytest
 from ssekit import Event
 from ssekit.brokers.contract import Entry, Retention
 from ssekit.hub.entries import body_of
-from ssekit.hub.recent import KEYED_PIECE, PIECE, Piece, RecentEntries, View
+from ssekit.hub.pieces import KEYED_PIECE, PIECE, Piece, View
+from ssekit.hub.recent import RecentEntries
 
 NEWS, SPORT = View(frozenset({"news"})), View(frozenset({"sport"}))
 
@@ -92,7 +93,7 @@ def test_a_value_that_was_replaced_is_not_given_to_those_who_come_later() -> Non
 
 
 def test_few_bytes_of_shared_pieces_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssekit.hub.recent.MOST_SHARED", 200_000)
+    monkeypatch.setattr("ssekit.hub.pieces.MOST_SHARED", 200_000)
     recent = recent_of(*(entry(n, "x" * 10_000) for n in range(1, 101)))
     first, *_, before_last, _ = pieces_from(recent, 0)
     assert recent.piece(NEWS, 0) is not first

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ssekit.hub.recent import View
+from ssekit.hub.pieces import View
 from ssekit.hub.viewers import Kind, ViewerGroup
 
 
@@ -13,12 +14,17 @@ def viewer(descriptor: int) -> Any:
     return SimpleNamespace(descriptor=descriptor, events=0, bytes=0)
 
 
+def group_of(send_heartbeat: Callable[[ViewerGroup], None]) -> ViewerGroup:
+    server: Any = SimpleNamespace(send_heartbeat=send_heartbeat)
+    return ViewerGroup(Kind(View(frozenset({"news"})), True, 15.0), server)
+
+
 def counted(one: Any) -> tuple[int, int]:
     return one.events, one.bytes
 
 
 def test_each_is_counted_what_it_was_sent_whenever_it_came_or_left() -> None:
-    group = ViewerGroup(Kind(View(frozenset({"news"})), True, 15.0), lambda group: None)
+    group = group_of(lambda group: None)
     stays, leaves_early, leaves_unsent, leaves_sent = map(viewer, (4, 5, 6, 7))
     comes_early, comes_late = viewer(5), viewer(6)  # with descriptors of those who have left
     for one in (stays, leaves_early, leaves_unsent, leaves_sent):
@@ -44,7 +50,7 @@ def test_each_is_counted_what_it_was_sent_whenever_it_came_or_left() -> None:
 
 def test_nobody_is_sent_a_heartbeat_in_the_middle_of_a_delivery() -> None:
     beats: list[ViewerGroup] = []
-    group = ViewerGroup(Kind(View(frozenset({"news"})), True, 15.0), beats.append)
+    group = group_of(beats.append)
     group.add(viewer(4))
     group.expect()
     group.beat()

@@ -43,8 +43,8 @@ from ssekit.host.tcp import (
 from ssekit.host.turns import wait_for_next_turn
 from ssekit.hub.follower import Follower
 from ssekit.hub.lagging import DELIVERY_FAILED, LaggingViewers
+from ssekit.hub.pieces import FINISHED, View
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import FINISHED, View
 from ssekit.hub.viewers import Batch, Kind, Viewer, ViewerGroup
 from ssekit.stream.open import OpenStream, log_ended
 from ssekit.stream.response import closing_retry

@@ -26,7 +26,8 @@ from ssekit.host.counting import Counts
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
 from ssekit.hub.older import OlderEntries
-from ssekit.hub.recent import Piece, RecentEntries, View
+from ssekit.hub.pieces import Piece, View
+from ssekit.hub.recent import RecentEntries
 from ssekit.hub.tally import Tally
 
 log = logging.getLogger("ssekit.hub")

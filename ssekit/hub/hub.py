@@ -38,10 +38,10 @@ from ssekit.hub.entries import OWN, body_of_data, end_body, event_of, events_of,
 from ssekit.hub.gate import Authorize, Gate
 from ssekit.hub.grant import member_of
 from ssekit.hub.opened import Opened
+from ssekit.hub.pieces import View
 from ssekit.hub.presence import Presence, members_channel, members_in
 from ssekit.hub.producer import Producer
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import View
 from ssekit.hub.revocations import revocation
 from ssekit.hub.stats import Stats, stats_of
 from ssekit.hub.stream import Channels

@@ -24,8 +24,8 @@ from ssekit.host.turns import NextTurn, wait_for_next_turn
 from ssekit.hub.entries import is_end
 from ssekit.hub.follower import Follower
 from ssekit.hub.older import AT_ONCE, POSITIONS, Position
+from ssekit.hub.pieces import Piece
 from ssekit.hub.reader import RETRY
-from ssekit.hub.recent import Piece
 from ssekit.hub.viewers import Lag, Viewer
 
 log = Logger("ssekit.hub")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ssekit.brokers import Broker, Entry, HistoryLost, id_of, parse_id
 from ssekit.host.wakeup import NativeLock
 from ssekit.hub.entries import is_end
-from ssekit.hub.recent import KEYED_PIECE, PIECE, Piece, View
+from ssekit.hub.pieces import KEYED_PIECE, PIECE, Piece, View
 
 AT_ONCE = 2
 """Readings of a broker that go on at once in a process."""

@@ -24,7 +24,7 @@ from ssekit.hub.entries import (
     without_id,
 )
 from ssekit.hub.follower import Follower
-from ssekit.hub.recent import Piece, View, finished_why
+from ssekit.hub.pieces import Piece, View, finished_why
 
 KEEPS_UP = 0.1
 """Seconds after which a client that had read everything, and has not come for more, is slow."""

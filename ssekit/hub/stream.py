@@ -15,9 +15,9 @@ from ssekit import host
 from ssekit.hub.at_end import AtEnd
 from ssekit.hub.follower import Follower
 from ssekit.hub.grant import Member
+from ssekit.hub.pieces import FINISHED, View
 from ssekit.hub.presence import Presence, members_channel
 from ssekit.hub.reader import Reader
-from ssekit.hub.recent import FINISHED, View
 from ssekit.stream.admission import Limit
 from ssekit.stream.blocks import Blocks, Opener
 from ssekit.stream.open import OpenStream

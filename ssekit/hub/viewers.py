@@ -16,7 +16,7 @@ from ssekit import host
 from ssekit.brokers import Entry, parse_id
 from ssekit.host.chunks import chunk
 from ssekit.hub.entries import framing, is_broken_off, is_end
-from ssekit.hub.recent import View, finished_why
+from ssekit.hub.pieces import View, finished_why
 from ssekit.stream.kept import kept_path
 from ssekit.stream.open import OpenStream
 

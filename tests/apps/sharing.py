@@ -13,7 +13,7 @@ import gevent.socket
 
 from ssekit import Event, Hub
 from ssekit.brokers.memory.broker import MemoryBroker
-from ssekit.hub import entries, follower, recent, viewers
+from ssekit.hub import entries, follower, pieces, viewers
 
 counts: Counter[str] = Counter()
 
@@ -31,8 +31,8 @@ def counted(owner: Any, name: str, what: str) -> None:
 counted(Event, "encode", "encoded")
 counted(entries, "encode_text", "encoded")
 counted(viewers, "chunk", "framed")
-counted(recent, "chunk_of", "framed")
-counted(recent.Piece, "__init__", "pieces")
+counted(pieces, "chunk_of", "framed")
+counted(pieces.Piece, "__init__", "pieces")
 counted(MemoryBroker, "read", "reads")
 counted(gevent.socket.socket, "sendall", "sent by the server")
 counted(os, "writev", "sent")
