@@ -50,14 +50,14 @@ class Admission:
 
     def end(self) -> None:
         """The stream is over."""
-        at_end, self.at_end = self.at_end, ()
-        for call in at_end:
-            call()
         with _lock:
+            at_end, self.at_end = self.at_end, ()
             limit, self._limit = self._limit, None
             if limit is not None:
                 self.release()
                 limit.leave(self._address)
+        for call in at_end:
+            call()
 
 
 class Limit:
