@@ -82,6 +82,9 @@ class Fanout:
         self._count = 0
         self._counts = follower.counts
         self._tally = follower.tally
+        # One bound method for all viewers: each time it is named another one is made, of 64 bytes.
+        self._end_viewer: Callable[[Viewer, str], None] = self.end
+        self._beat: Callable[[ViewerGroup], None] = self._send_heartbeat
         self._owner: object = None  # keeps the hub as long as there are viewers
         self._loop = loop_of_process()
         self._events = gevent.get_hub().loop
@@ -105,11 +108,11 @@ class Fanout:
         fails.
         """
         kind = Kind(reader.view, connection.chunked, stream.client.heartbeat)
-        group = self._groups.get(kind) or ViewerGroup(kind, self._send_heartbeat)
+        group = self._groups.get(kind) or ViewerGroup(kind, self._beat)
         socket = connection.socket
         descriptor = os.dup(socket.fileno())
         try:
-            viewer = Viewer(group, descriptor, stream, self.end)
+            viewer = Viewer(group, descriptor, stream, self._end_viewer)
             bound_unsent(socket, UNSENT)
             self._loop.disconnects.watch(descriptor, viewer)
             head = connection.abandon()
