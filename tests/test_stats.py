@@ -208,10 +208,12 @@ def test_what_the_fanout_sends_is_counted_when_its_timer_says_so() -> None:
         tally.events += 2
         tally.bytes += 20
         tally.took(entries)
+        tally.published.append((("news", "other")[seq % 2], 0.002))
     assert not any(counts.own().values())
     tally.settle()
     own = counts.own()
     assert (own["events"], own["bytes"], own["position"]) == (6, 60, 3)
-    assert own["delay le 11"] == 3
+    assert own["delay le 11"] == own["publish le 2"] == own["published"] == 3
+    assert own["publish microseconds"] == 6000
     tally.settle()
     assert counts.own() == own

@@ -28,6 +28,7 @@ ON = {
         "delivered",
         "in_channel",
         "published",
+        "published_each",
         "sent",
         "not_published",
     )

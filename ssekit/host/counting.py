@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 from ssekit.errors import BrokerUnavailable
@@ -186,9 +187,8 @@ class Counts:
 
     def sent(self, delays: Sequence[float]) -> None:
         """Events were sent so many seconds after they were stored."""
-        amounts = [(DELAYS[bisect_left(BOUNDS, delay)], 1) for delay in delays]
-        amounts.append(("delay microseconds", max(int(sum(delays) * 1e6), 0)))
-        self._numbers.change(amounts)
+        total = max(int(sum(delays) * 1e6), 0)
+        self._numbers.change([*_buckets(DELAYS, delays), ("delay microseconds", total)])
 
     def in_channel(self, name: str, channel: str, amount: int = 1) -> None:
         """Add to a number of one of `channels`."""
@@ -208,6 +208,15 @@ class Counts:
         )
         if channel in self.channels:
             self.in_channel("published", channel)
+
+    def published_each(self, channels: Sequence[str], times: Sequence[float]) -> None:
+        """Events were published in these channels, each in so many seconds."""
+        total = int(sum(times) * 1e6)
+        of_all = (("published", len(times)), ("publish microseconds", total))
+        self._numbers.change([*_buckets(PUBLISHES, times), *of_all])
+        for channel in self.channels:
+            if count := channels.count(channel):
+                self.in_channel("published", channel, count)
 
     def not_published(self, error: BaseException) -> None:
         """An event was refused, or the log could not be written."""
@@ -254,6 +263,19 @@ class Uncounted(Counts):
 
     def delivered(self, events: int, size: int) -> None:
         pass
+
+
+def _buckets(names: Sequence[str], times: Sequence[float]) -> Iterable[tuple[str, int]]:
+    """Yield how many of some seconds each bucket of a histogram has."""
+    ordered = sorted(times)
+    counted = 0
+    for name, bound in zip(names, (*BOUNDS, inf), strict=True):
+        below = bisect_right(ordered, bound)
+        if below > counted:
+            yield name, below - counted
+            counted = below
+            if counted == len(ordered):
+                return
 
 
 def _of_channel(name: str, channel: str) -> str:

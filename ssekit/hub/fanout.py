@@ -55,6 +55,8 @@ UNSENT = 16 * 1024
 
 Without a bound a reader that stops absorbs 4 MB of kernel memory; the log has it anyway.
 """
+COUNTED = 0.25
+"""Seconds between two times at which it is counted what was sent."""
 SILENCE_CHECKED = 1.0
 """Seconds between two checks whether the hosts of slow viewers still answer."""
 AT_ONCE = 1000
@@ -77,7 +79,7 @@ class Fanout:
         self._listening: dict[str, list[ViewerGroup]] = {}  # by channel
         self._lagging = LaggingViewers(follower, self._caught_up, self.end)
         self._draining: set[Viewer] = set()  # caught up, with bytes that its host has not taken
-        self._checked_at = 0.0
+        self._checked_at = self._settled_at = 0.0
         self._count = 0
         self._counts = follower.counts
         self._tally = follower.tally
@@ -331,7 +333,9 @@ class Fanout:
 
         The kernel sees that for the others, once they have taken everything.
         """
-        self._tally.settle()
+        if now - self._settled_at >= COUNTED:
+            self._settled_at = now
+            self._tally.settle()
         if now - self._checked_at < SILENCE_CHECKED:
             return
         self._checked_at = now

@@ -190,7 +190,7 @@ class Hub:
         except BaseException as error:
             self.counts.not_published(error)
             raise
-        self.counts.published(channel, perf_counter() - began)
+        self._opened.count_published(channel, perf_counter() - began)
         if connection is None:
             self._opened.published(entry.id)
         return event_of(entry)

@@ -96,6 +96,14 @@ class Opened:
         leases.start()
         return leases
 
+    def count_published(self, channel: str, seconds: float) -> None:
+        """Count an event that was published: with those that are sent, where that is done later."""
+        follower = self._follower
+        if follower is not None and follower.tally.later and follower.process == os.getpid():
+            follower.tally.published.append((channel, seconds))
+        else:
+            self.counts.published(channel, seconds)
+
     def published(self, cursor: str) -> None:
         """Wait for this process's own reading, if an entry is half of what it keeps ahead of it.
 

@@ -2,13 +2,13 @@
 
 After a thousand sends nothing that counting needs is in the processor's caches, and a few additions
 take as long as several sends.  So while the fan-out has viewers, plain numbers are kept here, and
-its timer has them counted 20 times a second.
+its timer has them counted a few times a second.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from ssekit.brokers import Entry
@@ -27,6 +27,8 @@ class Tally:
         self.bytes = 0
         self.by_channel: Counter[str] = Counter()
         """Events sent in the channels that are counted one by one."""
+        self.published: deque[tuple[str, float]] = deque()
+        """The channels of events that were published, and how long that took; by any thread."""
         self._recent = recent
         self._taken: list[tuple[float, Sequence[Entry]]] = []
 
@@ -37,11 +39,14 @@ class Tally:
             self.settle()
 
     def settle(self) -> None:
-        """Count what there is to count."""
+        """Count what there is to count; called in the event loop's thread."""
         if self._taken:
             taken, self._taken = self._taken, []
             self.counts.sent([at - entry.time for at, entries in taken for entry in entries])
             self.note_position()
+        if self.published:
+            some = [self.published.popleft() for _ in range(len(self.published))]
+            self.counts.published_each(*zip(*some, strict=True))
         if self.bytes:
             events, size, self.events, self.bytes = self.events, self.bytes, 0, 0
             self.counts.delivered(events, size)
