@@ -85,8 +85,8 @@ class Tickets:
         self._serializer = URLSafeTimedSerializer(secrets, salt=salt)
         # What its loads() makes again for each ticket and each secret.
         signer = TimestampSigner(secrets, salt=salt)
-        self._keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
-        self._digest = signer.digest_method().name
+        keys = [signer.derive_key(secret) for secret in reversed(signer.secret_keys)]
+        self._codes = [hmac.new(key, digestmod=signer.digest_method) for key in keys]
 
     def issue(
         self,
@@ -139,10 +139,11 @@ class Tickets:
         there and its signature still mean the same.
         """
         signed, _, signature = ticket.rpartition(b".")
-        for key in self._keys:
-            # What their HMAC returns, in one call.
-            ours = base64_encode(hmac.digest(key, signed, self._digest))
-            if hmac.compare_digest(signature, ours):
+        for code in self._codes:
+            # What their HMAC returns; a copy of one with its key takes a third of the time.
+            ours = code.copy()
+            ours.update(signed)
+            if hmac.compare_digest(signature, base64_encode(ours.digest())):
                 return signed.rpartition(b".")[0]
         raise BadSignature("no secret of ours has signed it")
 
