@@ -1,6 +1,8 @@
 """`hub_app` with metrics as in production, whose counting ``/counting/off`` and ``on`` switch.
 
 Nobody else can switch it off: what nothing counted costs is there to be subtracted.
+``/counting/timed`` has it timed where it is done, and ``/counting/took`` says how many seconds it
+took since.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import gevent
@@ -15,23 +19,15 @@ import gevent
 from bench.apps.hub_app import app as hub_app
 from bench.apps.hub_app import hub
 from ssekit.host.counting import Counts
+from ssekit.hub.opened import Opened
+from ssekit.hub.tally import Tally
 from ssekit.metrics import Metrics
 
-ON = {
-    name: getattr(Counts, name)
-    for name in (
-        "add",
-        "set",
-        "follows",
-        "opened",
-        "ended",
-        "delivered",
-        "in_channel",
-        "published",
-        "published_each",
-        "sent",
-        "not_published",
-    )
+OFTEN = ((Tally, "took"), (Tally, "settle"), (Opened, "count_published"))
+"""All that is called to count while events are published and delivered."""
+COUNTS = ("add", "set", "follows", "opened", "ended", "delivered", "published", "not_published")
+ON = {(owner, name): getattr(owner, name) for owner, name in OFTEN} | {
+    (Counts, name): getattr(Counts, name) for name in COUNTS
 }
 
 
@@ -49,8 +45,35 @@ def switch(on: bool) -> None:
     """Count, or do not."""
     global counting  # noqa: PLW0603
     counting = on
-    for name, method in (ON if on else OFF).items():
-        setattr(Counts, name, method)
+    for (owner, name), method in (ON if on else OFF).items():
+        setattr(owner, name, method)
+
+
+took: dict[str, list[float]] = {}
+
+
+def timed(owner: type, name: str) -> None:
+    """Note how long each call of a method takes."""
+    method: Callable[..., None] = getattr(owner, name)
+    seconds = took[name] = []
+
+    def call(*arguments: Any) -> None:
+        began = perf_counter()
+        method(*arguments)
+        seconds.append(perf_counter() - began)
+
+    setattr(owner, name, call)
+
+
+def taken() -> float:
+    """Return the seconds that counting took; of each kind of call the median stands for all.
+
+    Others run in the middle of some.
+    """
+    total = sum(median(seconds) * len(seconds) for seconds in took.values() if seconds)
+    for seconds in took.values():
+        seconds.clear()
+    return total
 
 
 def scrape(metrics: Metrics) -> None:
@@ -67,8 +90,16 @@ def scrape(metrics: Metrics) -> None:
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Do as `hub_app`, and switch counting on and off."""
-    if environ["PATH_INFO"].startswith("/counting/"):
-        switch(environ["PATH_INFO"].endswith("/on"))
+    match environ["PATH_INFO"]:
+        case "/counting/on" | "/counting/off" as path:
+            switch(path.endswith("on"))
+        case "/counting/timed":
+            for owner, name in OFTEN:
+                timed(owner, name)
+        case "/counting/took":
+            body = str(taken()).encode()
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
     return hub_app(environ, start_response)
 
 
