@@ -217,3 +217,6 @@ def test_what_the_fanout_sends_is_counted_when_its_timer_says_so() -> None:
     assert own["publish microseconds"] == 6000
     tally.settle()
     assert counts.own() == own
+    tally.events += 1  # of the hub's own, to somebody who gets nothing of them
+    tally.settle()
+    assert counts.own()["events"] == 7

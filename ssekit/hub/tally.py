@@ -47,7 +47,7 @@ class Tally:
         if self.published:
             some = [self.published.popleft() for _ in range(len(self.published))]
             self.counts.published_each(*zip(*some, strict=True))
-        if self.bytes:
+        if self.events or self.bytes:
             events, size, self.events, self.bytes = self.events, self.bytes, 0, 0
             self.counts.delivered(events, size)
         if self.by_channel:
