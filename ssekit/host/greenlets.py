@@ -28,7 +28,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import gevent
 from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
@@ -41,6 +40,7 @@ from ssekit.host.logs import Logger
 from ssekit.host.pump import Pump
 from ssekit.host.taken import TakenConnection
 from ssekit.host.timers import timers_of_process
+from ssekit.host.turns import wait_for_next_turn
 from ssekit.wire import HEARTBEAT
 
 log = Logger("ssekit.host")
@@ -209,7 +209,7 @@ class GreenletClient(Client):
         # the event loop has begun a turn since the last event, then it has waited.
         turn = self._loop.turn_began()
         if turn == self._turn and self._loop.turn() > LONGEST_TURN:
-            gevent.sleep(0)
+            wait_for_next_turn()
         self._turn = turn
 
     def leave(self) -> None:
