@@ -88,6 +88,16 @@ def fixed_rate(subscribers: int) -> float:
     return DELIVERIES * min(1.0, subscribers / SUBSCRIBERS) / subscribers
 
 
+def moments(subscribers: int) -> dict[str, Schedule]:
+    """Return a moment of each schedule, for what is measured in turns."""
+    rate = fixed_rate(subscribers)
+    return {
+        "saturation": Schedule(60),
+        f"{rate * subscribers:,.0f}/s": Schedule(round(rate / 2), rate=rate),
+        "bursts of ten": Schedule(200, burst=10),
+    }
+
+
 def _schedules(settings: Settings, subscribers: int, share: float) -> dict[str, Schedule]:
     """Return what is published; a slow subject gets a share of what is not at a fixed rate."""
     rate = fixed_rate(subscribers)

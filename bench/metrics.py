@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from bench.fanout import SUBSCRIBERS, check, cost, fixed_rate
+from bench.fanout import SUBSCRIBERS, check, cost, moments
 from bench.herd import get
 from bench.load import Load, clients
 from bench.measuring import Delivered, Schedule, deliver, open_streams
@@ -30,12 +30,7 @@ def run(settings: Settings, results: Results) -> None:
     """Measure each of fan-out's schedules with and without counting, in pairs."""
     subscribers = settings.scaled(SUBSCRIBERS, 10)
     results.title(NAME, f"{subscribers:,} subscribers, metrics scraped every 15 seconds")
-    rate = fixed_rate(subscribers)
-    schedules = {
-        "saturation": Schedule(40),
-        f"{rate * subscribers:,.0f}/s": Schedule(round(rate / 2), rate=rate),
-        "bursts of ten": Schedule(200, burst=10),
-    }
+    schedules = moments(subscribers)
     pairs = settings.rounds * settings.scaled(PAIRS, 2)
     with clients(settings.cores[1]) as load, counted(settings.cores[0]) as server:
         open_streams(server, load, subscribers)
@@ -44,8 +39,7 @@ def run(settings: Settings, results: Results) -> None:
             added = [_added(results, server, load, schedule, number) for number in range(pairs)]
             low, high = interval(added)
             median = statistics.median(added)
-            columns = {"% added": median, "from": low, "to": high, "pairs": pairs}
-            results.put(NAME, name, columns)
+            results.put(NAME, name, {"% added": median, "from": low, "to": high, "pairs": pairs})
             if high - low > 2 * LIMIT:
                 results.note(NAME, f"{name}: the machine is too busy to tell one per cent")
             else:

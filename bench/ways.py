@@ -11,7 +11,7 @@ import random
 import statistics
 from contextlib import ExitStack
 
-from bench.fanout import SUBSCRIBERS, Side, check, cost, fixed_rate, subscribed, what_is_counted
+from bench.fanout import SUBSCRIBERS, Side, check, cost, moments, subscribed, what_is_counted
 from bench.measuring import Schedule, deliver
 from bench.metrics import interval
 from bench.results import Results
@@ -27,11 +27,7 @@ def run(settings: Settings, results: Results) -> None:
     """Measure each of fan-out's schedules, in turns."""
     subscribers = settings.scaled(SUBSCRIBERS, 10)
     results.title(NAME, f"{subscribers:,} subscribers; {what_is_counted()}, times the C loop's")
-    rate = fixed_rate(subscribers)
-    schedules = {
-        "saturation": Schedule(60),
-        f"{rate * subscribers:,.0f}/s": Schedule(round(rate / 2), rate=rate),
-    }
+    schedules = moments(subscribers)
     turns = settings.rounds * settings.scaled(TURNS, 2)
     subjects = [YARDSTICK, *(way for way in WAYS if settings.wants(way.name))]
     with ExitStack() as stack:
