@@ -1,7 +1,7 @@
 """Those who follow a log: in this process, and behind a pooler in the others of this machine.
 
 PostgreSQL itself wakes whoever listens to it.  Through a pooler nobody can, so that each process
-would have to ask.  There whoever finds something new wakes the others of its machine.
+would have to ask.  Then the first that finds something new wakes the others on its machine.
 """
 
 from __future__ import annotations
